@@ -1,0 +1,201 @@
+"""What the programs share: from flags to data, views, networks and numbers. One function each, no state."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from deitlt_tf import metrics, models, options, workdir
+from deitlt_tf.data import augment, decode, pipeline, sources
+
+
+def splits(flags: SimpleNamespace, *, folder: Path) -> sources.Splits:
+    """Train, validation and test data; with --skip_bad_images without those that cannot be decoded, listed in `folder`."""
+    found = sources.load(
+        flags.data,
+        data_dir=flags.data_dir,
+        train_list=flags.train_list,
+        val_list=flags.val_list,
+        test_list=flags.test_list,
+        image_root=flags.image_root,
+        class_names_file=flags.class_names_file,
+        test_fraction=flags.test_fraction,
+        val_fraction=flags.val_fraction,
+        imbalance=flags.imbalance,
+        imbalance_type=flags.imbalance_type,
+        imbalance_seed=flags.imbalance_seed,
+        split_seed=flags.split_seed,
+        download=flags.download,
+    )
+    if flags.skip_bad_images:
+        found = without_bad_images(found, max_pixels=max_pixels(flags), report=folder / "skipped_images.txt")
+    counts = sources.class_counts(found.train.labels, len(found.train.class_names))
+    print(
+        f"{flags.data}: {len(found.train)} training images in {len(counts)} classes ({counts.max()} to {counts.min()}), "
+        + (f"{len(found.val)} for validation, " if found.val else "")
+        + f"{len(found.test)} for testing"
+    )
+    return found
+
+
+def max_pixels(flags: SimpleNamespace) -> int:
+    return int(flags.max_megapixels * 1e6)
+
+
+def bad_images(source: sources.Source, *, max_pixels: int) -> list[tuple[int, str]]:
+    if source.kind == "pixels":
+        return []
+    return decode.bad_images(source.images, sources.names(source), max_pixels=max_pixels)
+
+
+def without_bad_images(found: sources.Splits, *, max_pixels: int, report: Path) -> sources.Splits:
+    lines, kept = [], {}
+    for name in ("train", "val", "test"):
+        source = getattr(found, name)
+        bad = bad_images(source, max_pixels=max_pixels) if source else []
+        lines += [f"{name}\t{sources.names(source)[index]}\t{reason}" for index, reason in bad]
+        kept[name] = sources.take(source, np.setdiff1d(np.arange(len(source)), [i for i, _ in bad])) if bad else source
+    workdir.write_text(report, "".join(line + "\n" for line in lines))
+    counts = sources.class_counts(kept["train"].labels, len(found.train.class_names))
+    if counts.min() == 0:
+        raise ValueError(f"class {found.train.class_names[counts.argmin()]!r} has no readable training image left: see {report}.")
+    print(f"skipped {len(lines)} images that cannot be decoded" + (f", listed in {report}" if lines else ""))
+    return sources.Splits(**kept)
+
+
+def naming_bad_images(action: Callable, found: sources.Splits, *, max_pixels: int):
+    """action(), where a failure to decode an image is told by the image's name. Looks for it only after a failure."""
+    try:
+        return action()
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+        print("an image could not be read; looking for all that cannot")
+        for source in filter(None, (found.train, found.val, found.test)):
+            bad = bad_images(source, max_pixels=max_pixels)
+            if bad:
+                index, reason = bad[0]
+                more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+                raise ValueError(
+                    f"{sources.names(source)[index]}: {reason}{more}. Mend or remove it, or go on without with --skip_bad_images."
+                ) from error
+        raise
+
+
+def of_network(flags: SimpleNamespace, *, teacher: bool) -> SimpleNamespace:
+    """The flags of one image as one network sees it: --teacher_X as X for the teacher."""
+    names = ("image_size", "crop", "crop_min_scale", "padding", "flip", "randaugment", "erasing", "eval_resize")
+    prefix = "teacher_" if teacher else ""
+    return SimpleNamespace(**{name: getattr(flags, prefix + name) for name in names}, resize=flags.resize)
+
+
+def randaugment(text: str) -> augment.RandAugment | None:
+    """timm's notation, e.g. `rand-m9-mstd0.5-inc1` (also n: operations per image, p: probability of each); empty: none."""
+    if not text:
+        return None
+    kind, *settings = text.split("-")
+    names = {"m": "magnitude", "mstd": "std", "n": "layers", "p": "probability"}
+    found = {}
+    for setting in settings:
+        name = setting.rstrip("0123456789.")
+        if setting == "inc1":
+            continue
+        if name not in names or name == setting:
+            raise ValueError(f"--randaugment={text}: {setting!r} is not understood; an example is rand-m9-mstd0.5-inc1.")
+        found[names[name]] = (int if name == "n" else float)(setting.removeprefix(name))
+    if kind != "rand" or "inc1" not in settings:
+        raise ValueError(f"--randaugment={text}: only `rand-...-inc1` is offered; an example is rand-m9-mstd0.5-inc1.")
+    return augment.RandAugment(**found)
+
+
+def train_view(flags: SimpleNamespace, *, teacher: bool = False) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    f = of_network(flags, teacher=teacher)
+    return functools.partial(
+        augment.train_view,
+        size=f.image_size,
+        crop=f.crop,
+        scale=(f.crop_min_scale, 1.0),
+        padding=f.padding,
+        flip=f.flip,
+        randaugment=randaugment(f.randaugment),
+        erasing=f.erasing,
+        resize=f.resize,
+    )
+
+
+def evaluation_batches(
+    source: sources.Source, flags: SimpleNamespace, *, teacher: bool = False, batch: int = 100
+) -> tf.data.Dataset:
+    f = of_network(flags, teacher=teacher)
+    view = functools.partial(augment.evaluation_view, size=f.image_size, resize=f.eval_resize)
+    return pipeline.evaluation(source, view=view, batch=batch, max_pixels=max_pixels(flags))
+
+
+def count_hits(model: keras.Model, source: sources.Source, flags: SimpleNamespace, *, teacher: bool = False, title: str):
+    """`metrics.count_hits` of one network over one split, with a progress bar; batches grow with small images."""
+    size = of_network(flags, teacher=teacher).image_size
+    batch = 500 if size <= 64 else 100
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    batch = batch // replicas * replicas
+    batches = evaluation_batches(source, flags, teacher=teacher, batch=batch)
+    return metrics.count_hits(model, batches, num_classes=len(source.class_names), title=title)
+
+
+def floats(values: list[str], *, flag: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in values)
+    except ValueError:
+        raise ValueError(f"--{flag}={','.join(values)} is not a list of numbers.") from None
+
+
+def student(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:
+    """A new student, or the plain ViT of the same size for --method=vit. Its weights depend on --seed alone."""
+    keras.utils.set_random_seed(flags.seed)
+    name = flags.model.replace("deit_", "vit_") if flags.method == "vit" else flags.model
+    return models.build(
+        name,
+        num_classes=num_classes,
+        image_size=flags.image_size,
+        patch_size=flags.patch_size,
+        depth=flags.depth or None,
+        embed_dim=flags.embed_dim or None,
+        num_heads=flags.num_heads or None,
+        drop_path=flags.drop_path,
+        mean=floats(flags.mean, flag="mean"),
+        std=floats(flags.std, flag="std"),
+    )
+
+
+def teacher_network(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:
+    """A new teacher network. Its weights depend on --seed alone."""
+    keras.utils.set_random_seed(flags.seed)
+    return models.build(
+        flags.teacher_model,
+        num_classes=num_classes,
+        image_size=flags.teacher_image_size,
+        classifier=flags.teacher_classifier,
+        mean=floats(flags.teacher_mean, flag="teacher_mean"),
+        std=floats(flags.teacher_std, flag="teacher_std"),
+    )
+
+
+def flagfile_text(flags: SimpleNamespace, *, heading: str) -> str:
+    return f"# {heading}\n" + options.as_flagfile(vars(flags))
+
+
+def print_tables(rows: dict[str, dict], class_counts) -> None:
+    """rows: {name: {convention: {overall, head, mid, tail}}}."""
+    for convention in ("shots", "paper"):
+        title = "top-1 accuracy, %; " + metrics.describe_groups(class_counts, convention)
+        tqdm.write("\n" + metrics.format_table({name: row[convention] for name, row in rows.items()}, title=title))
+
+
+def rows_of(prefix: str, measured: dict[str, dict[str, dict]]) -> dict[str, dict]:
+    """{convention: {head: row}} of one model as table rows `prefix head`: {name: {convention: row}}."""
+    labels = {"cls": "CLS", "dist": "DIST", "mean": "mean"}
+    heads = next(iter(measured.values()))
+    names = {head: f"{prefix} {labels[head]}" if len(heads) > 1 else prefix for head in heads}
+    return {names[head]: {c: measured[c][head] for c in measured} for head in heads}

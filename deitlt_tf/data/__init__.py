@@ -1,0 +1,1 @@
+"""Data: `sources` (where it is), `decode` and `augment` (one image), `pipeline` (a batch)."""

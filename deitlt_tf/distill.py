@@ -1,0 +1,207 @@
+"""6 STEP. The student learns labels through CLS and a flat CNN teacher through DIST, from one mixed, strongly augmented batch."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from deitlt_tf import devices, losses, metrics, mixing
+from deitlt_tf.losses import NEVER
+from deitlt_tf.models import vit
+
+
+class Distiller(keras.Model):
+    """L = (1 - alpha) CE(f_c(x), y) + alpha w(y_t) CE(f_d(x), y_t), with y_t = argmax teacher(x).
+
+    `compile(optimizer)` and `fit(batches)` train `student` in place; batches are (images [B, H, W, 3], labels [B]),
+    pixels 0..255. Without a teacher the student has one head and L = CE(f(x), y): the plain ViT baseline.
+    Every step is a function of (weights, batch, seed, step number): no random state is kept anywhere.
+
+    Args:
+      student: keras.Model of `models.build`: images -> {"cls", "dist"} logits, or [B, C] without a teacher.
+      teacher: keras.Model or function, images in pixels -> logits [B, C]; run in inference mode, never tracked.
+      class_counts: training images of each class, [C].
+      alpha: float. Share of the distillation loss. Defaults to 0.5.
+      distillation: "hard" (the teacher's argmax) or "soft" (its distribution at `temperature`). Defaults to "hard".
+      temperature: float. tau of soft distillation. Defaults to 3.
+      reweight_step: int. From this step on DIST losses are weighted by class (DRW). Defaults to never.
+      beta: float. Of the class-balanced weights. Defaults to 0.9999.
+      mixing: dict. Keywords of `mixing.mix`. Defaults to {}, its defaults.
+      mixing_off_step: int. From this step on there is no mixing and no smoothing. Defaults to never.
+      accumulation: int. The batch is worked off in so many equal parts, to save memory; mixing stays within a part.
+      clip_norm: float. Cut of the global gradient norm, 0 = none. Defaults to 0.
+      ema_decay: float. `ema`, a second student, follows as e <- d e + (1 - d) w; 0 = no second student. Defaults to 0.99996.
+      teacher_size: int. Side of the teacher's input; a Keras teacher tells its own. Defaults to the images' size.
+      seed: int. Of mixing and drop path. Defaults to 0.
+
+    Source: DeiT-LT (CVPR 2024) section 3; official engine.py, losses.py.
+    """
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model | Callable[[tf.Tensor], tf.Tensor] | None,
+        class_counts,
+        *,
+        alpha: float = 0.5,
+        distillation: str = "hard",
+        temperature: float = 3.0,
+        reweight_step: int = NEVER,
+        beta: float = 0.9999,
+        mixing: dict | None = None,
+        mixing_off_step: int = NEVER,
+        accumulation: int = 1,
+        clip_norm: float = 0.0,
+        ema_decay: float = 0.99996,
+        teacher_size: int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if distillation not in ("hard", "soft"):
+            raise ValueError(f"distillation {distillation!r} is unknown: choose hard or soft.")
+        if isinstance(teacher, keras.Model):
+            teacher_size = teacher.input_shape[1]
+        if isinstance(student.output, dict) == (teacher is None):
+            raise ValueError("a student with CLS and DIST (deit_*) needs a teacher; a plain one (vit_*) takes none.")
+        self.student = student
+        self.ema = keras.models.clone_model(student) if ema_decay else None
+        if self.ema:
+            self.ema.set_weights(student.get_weights())
+            self.ema.trainable = False
+        self.num_classes = len(class_counts)
+        self.class_weights = tf.constant(losses.class_balanced_weights(class_counts, beta))
+        self.alpha, self.distillation, self.temperature = alpha, distillation, temperature
+        self.reweight_step, self.mixing_off_step = reweight_step, mixing_off_step
+        self.mixing = {"num_classes": self.num_classes} | (mixing or {})
+        self.accumulation, self.clip_norm, self.ema_decay, self.seed = accumulation, clip_norm, ema_decay, seed
+        self.teacher_size = teacher_size
+        # Inside a function the teacher is neither tracked, trained nor saved as a part of this model.
+        self.ask_teacher = (lambda x: teacher(x, training=False)) if isinstance(teacher, keras.Model) else teacher
+        self.with_tokens = vit.with_tokens(student)
+        self.accuracy = {
+            name: keras.metrics.SparseCategoricalAccuracy(name=name) for name in metrics.heads(student.output)
+        }
+        self.built = True
+
+    def call(self, images, training=False):
+        return self.student(images, training=training)
+
+    def train_step(self, batch):
+        images, labels = batch[:2]
+        step = tf.cast(self.optimizer.iterations, tf.int64)
+        seed = devices.step_seed(self.seed, step)
+        variables = self.student.trainable_variables
+
+        # What student and teacher are asked, for the whole batch: only then the global sum of weights is known.
+        views = in_parts(self.accumulation, lambda k, part: self.view(*part, step, fold(seed, 2 * k)), (images, labels))
+        share = tf.ones_like(views["weight"]) / global_sum(tf.ones_like(views["weight"]))
+        dist_share = views["weight"] / global_sum(views["weight"])
+
+        def gradients(k, part):
+            with vit.drawing_from(fold(seed, 2 * k + 1)), tf.GradientTape() as tape:
+                parts = self.losses_of(**part)
+            return tape.gradient(parts["loss"], variables), parts
+
+        slopes, parts = in_parts(
+            self.accumulation, gradients, views | {"share": share, "dist_share": dist_share}, add_up=True
+        )
+        devices.apply_summed(self.optimizer, slopes, variables, clip_norm=self.clip_norm)
+        self.follow()
+        return devices.all_sum(parts)
+
+    def view(self, images, labels, step, seed):
+        """One part of a batch as both networks see it: mixed images, targets, the teacher's answer, weights for DIST."""
+        images = tf.cast(images, tf.float32)
+        images, targets = tf.cond(
+            step < self.mixing_off_step,
+            lambda: mixing.mix(images, labels, seed, **self.mixing),
+            lambda: (images, tf.one_hot(labels, self.num_classes)),
+        )
+        view = {"images": images, "labels": labels, "targets": targets, "weight": tf.ones(tf.shape(labels))}
+        if self.ask_teacher is None:
+            return view
+        size = self.teacher_size or images.shape[1]
+        seen = images if size == images.shape[1] else tf.image.resize(images, [size, size], "bicubic")
+        answer = tf.stop_gradient(tf.cast(self.ask_teacher(seen), tf.float32))
+        by_class = tf.gather(self.class_weights, tf.argmax(answer, -1))
+        weight = tf.where(step >= self.reweight_step, by_class, tf.ones_like(by_class))
+        return view | {"teacher": answer, "weight": weight}
+
+    def losses_of(self, images, labels, targets, share, dist_share, weight, teacher=None):
+        """Named sums over one part of a batch; added up over parts and replicas they are means over the global batch."""
+        outputs, tokens = self.with_tokens(images, training=True)
+        if teacher is None:
+            loss = tf.reduce_sum(share * losses.cross_entropy(targets, outputs))
+            return {"loss": loss}
+        cls_loss = tf.reduce_sum(share * losses.cross_entropy(targets, outputs["cls"]))
+        if self.distillation == "hard":
+            each = losses.hard_distillation(outputs["dist"], teacher)
+        else:
+            each = losses.soft_distillation(outputs["dist"], teacher, temperature=self.temperature)
+        dist_loss = tf.reduce_sum(dist_share * each)
+        agree = tf.argmax(teacher, -1) == tf.cast(labels, tf.int64)
+        cosine = -keras.losses.cosine_similarity(tokens[:, 0], tokens[:, 1])
+        return {
+            "loss": (1 - self.alpha) * cls_loss + self.alpha * dist_loss,
+            "cls_loss": cls_loss,
+            "dist_loss": dist_loss,
+            "agreement": tf.reduce_sum(share * tf.cast(agree, tf.float32)),
+            "cosine": tf.reduce_sum(share * tf.cast(cosine, tf.float32)),
+        }
+
+    def follow(self):
+        """ema <- d ema + (1 - d) student, after the optimiser's step."""
+        if self.ema is None:
+            return
+        old, new = self.ema.weights, self.student.weights
+        d = self.ema_decay
+        devices.assign(old, [d * e + (1 - d) * w for e, w in zip(old, new, strict=True)])
+
+    def test_step(self, batch):
+        """Accuracy of cls, dist and their mean; a third element of the batch marks images (1) and padding (0)."""
+        images, labels, mask = (*batch, None)[:3]
+        for name, logits in metrics.heads(self.student(images, training=False)).items():
+            self.accuracy[name].update_state(labels, logits, sample_weight=mask)
+        return {name: metric.result() for name, metric in self.accuracy.items()}
+
+    def get_config(self):
+        raise NotImplementedError("a Distiller is not saved: save `distiller.student`, which is a plain Keras model.")
+
+
+def fold(seed: tf.Tensor, number) -> tf.Tensor:
+    """Another seed, a function of `seed` and `number`."""
+    return tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int32))
+
+
+def global_sum(values: tf.Tensor) -> tf.Tensor:
+    return devices.all_sum(tf.reduce_sum(values))
+
+
+def in_parts(parts: int, function: Callable, data, *, add_up: bool = False):
+    """function(k, k-th of `parts` equal slices of data), one after the other; results joined again, or added up.
+
+    A loop in the graph, not an unrolled one, so that only one part's activations are in memory at a time.
+    """
+    if parts == 1:
+        return function(0, data)
+
+    def split(x):
+        if x.shape[0] is None or x.shape[0] % parts:
+            raise ValueError(f"a batch of {x.shape[0]} images does not split into {parts} equal parts of accumulation.")
+        return tf.reshape(x, [parts, x.shape[0] // parts, *x.shape[1:]])
+
+    slices = tf.nest.map_structure(split, data)
+
+    def one(k):
+        return function(k, tf.nest.map_structure(lambda x: x[k], slices))
+
+    if add_up:
+        rest = tf.range(1, parts)
+        plus = lambda total, k: tf.nest.map_structure(tf.add, total, one(k))  # noqa: E731
+        return tf.foldl(plus, rest, initializer=one(0), parallel_iterations=1)
+    first = one(0)
+    signature = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), first)
+    joined = tf.map_fn(one, tf.range(1, parts), fn_output_signature=signature, parallel_iterations=1)
+    return tf.nest.map_structure(
+        lambda x, xs: tf.concat([x, tf.reshape(xs, [-1, *x.shape[1:]])], axis=0), first, joined
+    )

@@ -1,0 +1,46 @@
+"""Evaluate a finished run again: CLS, DIST and mean by head / mid / tail, for the student, its EMA and the teacher.
+
+    python -m deitlt_tf.evaluate --workdir=runs/first [--data_dir=...]
+
+needs nothing but the workdir and the data that its flags.cfg names; flags after it win.
+"""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from deitlt_tf import options
+
+
+def main(flags: SimpleNamespace) -> None:
+    from deitlt_tf import assemble, devices, metrics, workdir
+    from deitlt_tf.data import sources
+
+    folder = Path(flags.workdir)
+    strategy = devices.make_strategy(flags.strategy, logical_cpus=flags.logical_cpus)
+    devices.prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
+    splits = assemble.splits(flags, folder=folder)
+    class_names = splits.train.class_names
+    counts = sources.class_counts(splits.train.labels, len(class_names))
+    rows = {}
+    with strategy.scope():
+        for name in ("teacher", "student", "student_ema"):
+            path = folder / f"{name}.keras"
+            if not path.is_file() and name != "student":
+                continue
+            model, names = workdir.load_model(path)
+            outputs = list(metrics.heads(model.output).values())
+            workdir.same_classes(names, class_names, path=path, num_outputs=outputs[0].shape[-1])
+            counted = assemble.naming_bad_images(
+                lambda model=model, name=name: assemble.count_hits(
+                    model, splits.test, flags, teacher=name == "teacher", title=name
+                ),
+                splits,
+                max_pixels=assemble.max_pixels(flags),
+            )
+            label = {"student": "student", "student_ema": "EMA", "teacher": "teacher"}[name]
+            rows |= assemble.rows_of(label, metrics.accuracies(counted, counts))
+    assemble.print_tables(rows, counts)
+
+
+if __name__ == "__main__":
+    options.program(main, __doc__, from_workdir=True)

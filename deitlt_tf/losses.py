@@ -1,0 +1,72 @@
+"""5 LOSS. Every loss is per example, [B] float32; `train_step` forms the one mean at the end, over the global batch.
+
+Logits and targets are float32 [B, C]; labels are integers [B]; class counts are the training images of each class, [C].
+"""
+
+import numpy as np
+import tensorflow as tf
+
+NEVER = 2**62  # as the first step of re-weighting: a step that no run reaches
+
+
+def cross_entropy(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """-sum_c t_c log softmax(z)_c, for soft targets [B, C] or integer labels [B]."""
+    if targets.shape.rank == 1:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+    return tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+
+
+def class_balanced_weights(class_counts, beta: float = 0.9999) -> np.ndarray:
+    """w_c proportional to (1 - beta) / (1 - beta^n_c), scaled to sum to C: the inverse of a class's effective number of images.
+
+    Returns: float32 [C]. Source: Cui et al., CVPR 2019; DeiT-LT section 3.2, official main.py.
+    Raises ValueError for a class without images: its weight would be infinite.
+    """
+    counts = np.asarray(class_counts, np.float64)
+    if counts.min() < 1:
+        raise ValueError(f"class {int(counts.argmin())} has no training image: class-balanced weights need one in every class.")
+    inverse = (1 - beta) / -np.expm1(counts * np.log(beta))  # expm1: 1 - beta^n without cancellation
+    return (inverse / inverse.sum() * len(counts)).astype(np.float32)
+
+
+def hard_distillation(dist_logits: tf.Tensor, teacher_logits: tf.Tensor) -> tf.Tensor:
+    """CE(f_d(x), argmax g(x)): one class even for a mixed image, no smoothing. Source: DeiT-LT equation 1."""
+    return cross_entropy(tf.argmax(teacher_logits, axis=-1), dist_logits)
+
+
+def soft_distillation(dist_logits: tf.Tensor, teacher_logits: tf.Tensor, *, temperature: float) -> tf.Tensor:
+    """tau^2 KL(softmax(g / tau) || softmax(f_d / tau)) / C.
+
+    The division by C is the official code's (it averages over all elements), kept so that its recipes mean the same.
+    Source: official losses.py, DistillationLoss "soft".
+    """
+    teacher = tf.nn.log_softmax(teacher_logits / temperature)
+    student = tf.nn.log_softmax(dist_logits / temperature)
+    divergence = tf.reduce_sum(tf.exp(teacher) * (teacher - student), axis=-1)
+    return divergence * temperature**2 / dist_logits.shape[-1]
+
+
+def ldam(
+    labels: tf.Tensor, cosines: tf.Tensor, class_counts, *, max_margin: float = 0.5, scale: float = 30.0
+) -> tf.Tensor:
+    """CE of scale * (cos - margin of the true class), margin_c = max_margin (min n / n_c)^(1/4).
+
+    cosines: [B, C], the output of a cosine classifier. Source: Cao et al., NeurIPS 2019; Saddle-LongTail losses.py.
+    """
+    margins = np.asarray(class_counts, np.float64) ** -0.25
+    margins = (margins * max_margin / margins.max()).astype(np.float32)
+    own = tf.one_hot(labels, cosines.shape[-1])
+    return cross_entropy(labels, scale * (cosines - own * margins))
+
+
+def balanced_softmax(labels: tf.Tensor, logits: tf.Tensor, class_counts) -> tf.Tensor:
+    """CE of z_c + log n_c: the softmax of a balanced test set, learnt on a long tail. Source: Ren et al., NeurIPS 2020."""
+    return vector_scaling(labels, logits, class_counts, gamma=0.0, tau=1.0)
+
+
+def vector_scaling(labels: tf.Tensor, logits: tf.Tensor, class_counts, *, gamma: float, tau: float) -> tf.Tensor:
+    """CE of z_c (n_c / max n)^gamma + tau log(n_c / sum n). Source: Kini et al., NeurIPS 2021; Saddle-LongTail VSLoss."""
+    counts = np.asarray(class_counts, np.float64)
+    stretch = ((counts / counts.max()) ** gamma).astype(np.float32)
+    prior = (tau * np.log(counts / counts.sum())).astype(np.float32)
+    return cross_entropy(labels, logits * stretch + prior)

@@ -1,0 +1,204 @@
+"""Residual networks, the teachers: CIFAR ResNet-20/32 (option-A shortcuts) and ResNet-50 v1.5.
+
+Weights carry the official checkpoint's names (`layer1.0.conv1` ...), hence the dots in layer names. Padding is torch's.
+BatchNorm statistics are synchronised, so that two replicas equal one; the running variance is Keras' biased one.
+Source: val-iisc/DeiT-LT teacher_models/resnet_cifar.py; torchvision models/resnet.py; He et al. 2015, arXiv 1512.03385.
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+
+
+def _conv(
+    filters: int, kernel: int, *, stride: int = 1, mode: str, name: str, dtype: object = None
+) -> keras.layers.Conv2D:
+    """Bias-free convolution, kaiming normal over `mode`. With a stride it does not pad: `_pad` does."""
+    return keras.layers.Conv2D(
+        filters,
+        kernel,
+        strides=stride,
+        padding="same" if stride == 1 else "valid",
+        use_bias=False,
+        kernel_initializer=keras.initializers.VarianceScaling(2.0, mode, "untruncated_normal"),
+        name=name,
+        dtype=dtype,
+    )
+
+
+def _norm(name: str, dtype: object = None) -> keras.layers.BatchNormalization:
+    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True, name=name, dtype=dtype)
+
+
+def _pad(x: tf.Tensor, stride: int) -> tf.Tensor:
+    """One pixel on each side for a 3x3 convolution with stride; Keras' "same" would put it on one side only."""
+    return x if stride == 1 else tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+
+
+def _shape(shape: tuple, stride: int, channels: int) -> tuple:
+    """A block's output for its input [B, H, W, C]. Known by formula, it spares Keras a trace of each block."""
+    return (shape[0], *(None if n is None else -(-n // stride) for n in shape[1:3]), channels)
+
+
+@keras.saving.register_keras_serializable(package="deitlt_tf")
+class BasicBlock(keras.layers.Layer):
+    """relu(x + bn2(conv2(relu(bn1(conv1(x)))))), 3x3 each: [B, H, W, C] -> [B, H/s, W/s, F].
+
+    The shortcut has no weights (option A): every s-th pixel, new channels zero, half of them on each side.
+    filters: int. F.
+    stride: int. s, in the first convolution. Defaults to 1.
+    """
+
+    def __init__(self, filters: int, stride: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.stride = filters, stride
+
+    def build(self, input_shape):
+        policy, f = self.dtype_policy, self.filters
+        self.conv1 = _conv(f, 3, stride=self.stride, mode="fan_in", name="conv1", dtype=policy)
+        self.conv2 = _conv(f, 3, mode="fan_in", name="conv2", dtype=policy)
+        self.bn1, self.bn2 = _norm("bn1", policy), _norm("bn2", policy)
+        self.extra = (f - input_shape[-1]) // 2
+        self.conv1.build(input_shape)
+        for layer in (self.bn1, self.conv2, self.bn2):
+            layer.build((*input_shape[:-1], f))
+
+    def compute_output_shape(self, input_shape):
+        return _shape(input_shape, self.stride, self.filters)
+
+    def call(self, x, training=None):
+        y = tf.nn.relu(self.bn1(self.conv1(_pad(x, self.stride)), training=training))
+        y = self.bn2(self.conv2(y), training=training)
+        x = x[:, :: self.stride, :: self.stride]
+        return tf.nn.relu(y + tf.pad(x, [[0, 0], [0, 0], [0, 0], [self.extra, self.extra]]))
+
+    def get_config(self):
+        return super().get_config() | {"filters": self.filters, "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable(package="deitlt_tf")
+class Bottleneck(keras.layers.Layer):
+    """relu(shortcut(x) + 1x1, 3x3, 1x1 convolutions, each with BatchNorm): [B, H, W, C] -> [B, H/s, W/s, 4F].
+
+    The shortcut is a 1x1 convolution with BatchNorm (`downsample`) where the shape changes.
+    filters: int. F.
+    stride: int. s, in the 3x3 convolution (v1.5). Defaults to 1.
+    """
+
+    def __init__(self, filters: int, stride: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.stride = filters, stride
+
+    def build(self, input_shape):
+        policy, f, spatial = self.dtype_policy, self.filters, input_shape[:-1]
+        common = {"mode": "fan_out", "dtype": policy}
+        self.conv1, self.bn1 = _conv(f, 1, name="conv1", **common), _norm("bn1", policy)
+        self.conv2, self.bn2 = _conv(f, 3, stride=self.stride, name="conv2", **common), _norm("bn2", policy)
+        self.conv3, self.bn3 = _conv(4 * f, 1, name="conv3", **common), _norm("bn3", policy)
+        self.conv1.build(input_shape)
+        for layer in (self.bn1, self.conv2, self.bn2, self.conv3):
+            layer.build((*spatial, f))
+        self.bn3.build((*spatial, 4 * f))
+        self.downsample = None
+        if self.stride != 1 or input_shape[-1] != 4 * f:
+            self.downsample = _conv(4 * f, 1, stride=self.stride, name="downsample.0", **common)
+            self.downsample_bn = _norm("downsample.1", policy)
+            self.downsample.build(input_shape)
+            self.downsample_bn.build((*spatial, 4 * f))
+
+    def compute_output_shape(self, input_shape):
+        return _shape(input_shape, self.stride, 4 * self.filters)
+
+    def call(self, x, training=None):
+        y = tf.nn.relu(self.bn1(self.conv1(x), training=training))
+        y = tf.nn.relu(self.bn2(self.conv2(_pad(y, self.stride)), training=training))
+        y = self.bn3(self.conv3(y), training=training)
+        if self.downsample is not None:
+            x = self.downsample_bn(self.downsample(x), training=training)
+        return tf.nn.relu(x + y)
+
+    def get_config(self):
+        return super().get_config() | {"filters": self.filters, "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable(package="deitlt_tf")
+class CosineClassifier(keras.layers.Layer):
+    """scale * cos(x, w_c) for each class c, float32: [B, D] -> [B, C].
+
+    num_classes: int. C.
+    scale: float. Defaults to 1, as in the official code: LDAM's 30 belongs to the loss.
+    Source: NormedLinear, resnet_cifar.py; its weight is [D, C], unlike torch's Linear.
+    """
+
+    def __init__(self, num_classes: int, scale: float = 1.0, **kwargs):
+        super().__init__(**kwargs | {"dtype": "float32"})
+        self.num_classes, self.scale = num_classes, scale
+
+    def build(self, input_shape):
+        uniform = keras.initializers.RandomUniform(-1.0, 1.0)
+
+        def unit_columns(shape, dtype=None):
+            return tf.math.l2_normalize(uniform(shape, dtype=dtype), axis=0)
+
+        self.weight = self.add_weight(
+            name="weight", shape=(input_shape[-1], self.num_classes), initializer=unit_columns
+        )
+
+    def call(self, x):
+        x, weight = tf.math.l2_normalize(x, axis=1), tf.math.l2_normalize(tf.convert_to_tensor(self.weight), axis=0)
+        return self.scale * tf.matmul(x, weight)
+
+    def get_config(self):
+        return super().get_config() | {"num_classes": self.num_classes, "scale": self.scale}
+
+
+def _classify(
+    x: keras.KerasTensor, *, num_classes: int, classifier: str, kernel: keras.Initializer
+) -> keras.KerasTensor:
+    """Feature maps -> pooled features [B, D] -> float32 logits [B, C], pooled in float32 whatever the precision."""
+    x = keras.layers.GlobalAveragePooling2D(name="avgpool", dtype="float32")(x)
+    if classifier == "cosine":
+        return CosineClassifier(num_classes, name="fc")(x)
+    if classifier != "linear":
+        raise ValueError(f"unknown classifier {classifier!r}: choose linear or cosine")
+    bound = 1 / math.sqrt(x.shape[-1])
+    bias = keras.initializers.RandomUniform(-bound, bound)  # torch's default, which the official code keeps
+    return keras.layers.Dense(
+        num_classes, kernel_initializer=kernel, bias_initializer=bias, name="fc", dtype="float32"
+    )(x)
+
+
+def cifar_resnet(
+    x: keras.KerasTensor, *, num_classes: int, blocks: int, classifier: str = "linear"
+) -> keras.KerasTensor:
+    """Normalised images [B, S, S, 3] -> float32 logits [B, C]; 6 * blocks + 2 layers, 16/32/64 channels.
+
+    classifier: "linear", or "cosine" for LDAM. Source: resnet_cifar.py; He et al. 2015, section 4.2.
+    """
+    x = _conv(16, 3, mode="fan_in", name="conv1")(x)
+    x = keras.layers.ReLU(name="relu")(_norm("bn1")(x))
+    for stage, filters in enumerate((16, 32, 64), 1):
+        for i in range(blocks):
+            x = BasicBlock(filters, 2 if i == 0 and stage > 1 else 1, name=f"layer{stage}.{i}")(x)
+    kernel = keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
+    return _classify(x, num_classes=num_classes, classifier=classifier, kernel=kernel)
+
+
+def resnet(
+    x: keras.KerasTensor, *, num_classes: int, blocks: tuple[int, int, int, int], classifier: str = "linear"
+) -> keras.KerasTensor:
+    """Normalised images [B, S, S, 3] -> float32 logits [B, C]; bottleneck blocks per stage, (3, 4, 6, 3) is ResNet-50.
+
+    classifier: "linear", or "cosine" for LDAM. Source: torchvision models/resnet.py (v1.5).
+    """
+    x = keras.layers.ZeroPadding2D(3, name="pad1")(x)
+    x = _conv(64, 7, stride=2, mode="fan_out", name="conv1")(x)
+    x = keras.layers.ReLU(name="relu")(_norm("bn1")(x))
+    x = keras.layers.ZeroPadding2D(1, name="pad2")(x)  # after relu nothing is below zero
+    x = keras.layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
+    for stage, (filters, count) in enumerate(zip((64, 128, 256, 512), blocks, strict=True), 1):
+        for i in range(count):
+            x = Bottleneck(filters, 2 if i == 0 and stage > 1 else 1, name=f"layer{stage}.{i}")(x)
+    kernel = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # torch's default for Linear
+    return _classify(x, num_classes=num_classes, classifier=classifier, kernel=kernel)

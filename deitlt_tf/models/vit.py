@@ -1,0 +1,313 @@
+"""Vision Transformers: one [CLS] token (ViT) or two, [CLS, DIST] (DeiT), before the patches.
+
+Weights carry the official checkpoint's names (`blocks.0.attn.qkv` ...), hence the dots in layer names.
+Source: val-iisc/DeiT-LT deit_models/vision_transformer.py and deit.py; Touvron et al. 2021 (arXiv 2012.12877).
+"""
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# name: (embed_dim, depth, num_heads). nano is ours, for small images on CPUs; the others: Touvron et al. 2021, table 1.
+SIZES = {
+    "nano": (128, 6, 4),
+    "tiny": (192, 12, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+}
+
+_seed = contextvars.ContextVar("drop_path_seed", default=None)
+
+
+@contextlib.contextmanager
+def drawing_from(seed: tf.Tensor) -> Iterator[None]:
+    """Inside this block every DropPath draws from `seed` (int [2]) and its own index alone: same seed, same masks.
+
+    Enter it where the model is called, inside the replica's step function: other threads do not see it.
+    Compiled by XLA the masks are as repeatable, but others: it makes other floats of the same seed.
+    """
+    token = _seed.set(seed)
+    try:
+        yield
+    finally:
+        _seed.reset(token)
+
+
+@keras.saving.register_keras_serializable(package="deitlt_tf")
+class DropPath(keras.layers.Layer):
+    """Stochastic depth: in training, zero an example's branch with probability `rate`, else divide it by 1 - rate.
+
+    rate: float in [0, 1).
+    index: int. Number of this layer in its model, folded into the seed. Keeps no state: see `drawing_from`.
+      Without a seed the masks come from TensorFlow's global generator.
+    Source: Huang et al. 2016 (arXiv 1603.09382); timm layers/drop.py.
+    """
+
+    def __init__(self, rate: float, index: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"drop path must be at least 0 and below 1, not {rate}")
+        self.rate, self.index = rate, index
+
+    def build(self, input_shape):
+        pass
+
+    def call(self, x, training=False):
+        if not training or self.rate == 0:
+            return x
+        shape = [tf.shape(x)[0]] + [1] * (x.shape.rank - 1)
+        seed = _seed.get()
+        if seed is None:
+            uniform = tf.random.uniform(shape)
+        else:
+            uniform = tf.random.stateless_uniform(shape, tf.random.experimental.stateless_fold_in(seed, self.index))
+        return x * (tf.cast(uniform >= self.rate, x.dtype) / (1 - self.rate))
+
+    def get_config(self):
+        return super().get_config() | {"rate": self.rate, "index": self.index}
+
+
+def _normal() -> keras.Initializer:
+    """N(0, 0.02). timm's trunc_normal_(std=.02) cuts at +-2, a hundred sigmas out; Keras' TruncatedNormal at two.
+
+    A new object at each call: one Keras initializer gives the same numbers every time it is asked.
+    """
+    return keras.initializers.RandomNormal(stddev=0.02)
+
+
+def _dense(units: int, *, name: str, dtype: object = None) -> keras.layers.Dense:
+    return keras.layers.Dense(units, kernel_initializer=_normal(), name=name, dtype=dtype)
+
+
+def _layer_norm(name: str, dtype: object = None) -> keras.layers.LayerNormalization:
+    return keras.layers.LayerNormalization(epsilon=1e-6, name=name, dtype=dtype)
+
+
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """x * (1 + erf(x / sqrt 2)) / 2, exactly. Keras' own becomes an Erfc op, which ONNX does not have."""
+    return x * 0.5 * (1 + tf.math.erf(x * math.sqrt(0.5)))
+
+
+@keras.saving.register_keras_serializable(package="deitlt_tf")
+class Tokens(keras.layers.Layer):
+    """[B, h, w, D] patches -> [B, N + h*w, D]: CLS (and DIST) in front, one learned position added to each of them.
+
+    distilled: bool. True: N = 2, [CLS, DIST, patches]. False: N = 1, [CLS, patches].
+    """
+
+    def __init__(self, distilled: bool, **kwargs):
+        super().__init__(**kwargs)
+        self.distilled = distilled
+        self.prefix = 2 if distilled else 1
+
+    def build(self, input_shape):
+        _, h, w, d = input_shape
+        self.patches = h * w
+        # The official CLS token starts at N(0, 1e-6): vision_transformer.py, init_weights.
+        self.cls_token = self.add_weight(
+            name="cls_token", shape=(1, 1, d), initializer=keras.initializers.RandomNormal(stddev=1e-6)
+        )
+        if self.distilled:
+            self.dist_token = self.add_weight(name="dist_token", shape=(1, 1, d), initializer=_normal())
+        shape = (1, self.prefix + self.patches, d)
+        self.pos_embed = self.add_weight(name="pos_embed", shape=shape, initializer=_normal())
+
+    def call(self, x):
+        tokens = (
+            tf.concat([self.cls_token, self.dist_token], 1) if self.distilled else tf.convert_to_tensor(self.cls_token)
+        )
+        # Padding and adding instead of tiling the tokens: no operation needs the batch size.
+        offset = tf.pad(tokens, [[0, 0], [0, self.patches], [0, 0]]) + self.pos_embed  # (1, T, D)
+        x = tf.reshape(x, (-1, self.patches, x.shape[-1]))
+        return tf.pad(x, [[0, 0], [self.prefix, 0], [0, 0]]) + offset  # (B, T, D)
+
+    def get_config(self):
+        return super().get_config() | {"distilled": self.distilled}
+
+
+@keras.saving.register_keras_serializable(package="deitlt_tf")
+class Attention(keras.layers.Layer):
+    """softmax(q k^T / sqrt(D / heads)) v, projected: [B, T, D] -> [B, T, D].
+
+    num_heads: int. Must divide D.
+    """
+
+    def __init__(self, num_heads: int, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+
+    def build(self, input_shape):
+        _, self.length, self.dim = input_shape
+        self.qkv = _dense(3 * self.dim, name="qkv", dtype=self.dtype_policy)
+        self.proj = _dense(self.dim, name="proj", dtype=self.dtype_policy)
+        self.qkv.build((None, self.dim))
+        self.proj.build((None, self.dim))
+
+    def _heads(self, x: tf.Tensor) -> list[tf.Tensor]:
+        """q, k, v, each (B, heads, T, D / heads)."""
+        x = self.qkv(
+            tf.reshape(x, (-1, self.dim))
+        )  # (B*T, 3*D): a plain matrix product, no shape arithmetic in the graph
+        x = tf.reshape(x, (-1, self.length, 3, self.num_heads, self.dim // self.num_heads))
+        return tf.unstack(tf.transpose(x, (2, 0, 3, 1, 4)))
+
+    def _probabilities(self, q: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+        scores = tf.matmul(q * (self.dim // self.num_heads) ** -0.5, k, transpose_b=True)
+        return tf.nn.softmax(tf.cast(scores, tf.float32))  # (B, heads, T, T)
+
+    def probabilities(self, x: tf.Tensor) -> tf.Tensor:
+        """The attention itself, float32 (B, heads, T, T): row = query, column = key. `x` is what `call` takes."""
+        q, k, _ = self._heads(tf.cast(x, self.compute_dtype))
+        return self._probabilities(q, k)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def call(self, x):
+        q, k, v = self._heads(x)
+        x = tf.matmul(tf.cast(self._probabilities(q, k), v.dtype), v)  # (B, heads, T, D / heads)
+        x = tf.reshape(tf.transpose(x, (0, 2, 1, 3)), (-1, self.dim))
+        return tf.reshape(self.proj(x), (-1, self.length, self.dim))
+
+    def get_config(self):
+        return super().get_config() | {"num_heads": self.num_heads}
+
+
+@keras.saving.register_keras_serializable(package="deitlt_tf")
+class Block(keras.layers.Layer):
+    """x + attn(norm1(x)), then x + mlp(norm2(x)); the MLP is four times as wide. [B, T, D] -> [B, T, D].
+
+    num_heads: int. Heads of the attention.
+    drop_path: float. Rate of both residual branches. Defaults to 0.
+    index: int. Number of the block in its model. Defaults to 0.
+    """
+
+    def __init__(self, num_heads: int, drop_path: float = 0.0, index: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads, self.drop_path, self.index = num_heads, drop_path, index
+
+    def build(self, input_shape):
+        _, self.length, self.dim = input_shape
+        policy = self.dtype_policy
+        self.norm1, self.norm2 = _layer_norm("norm1", policy), _layer_norm("norm2", policy)
+        self.attn = Attention(self.num_heads, name="attn", dtype=policy)
+        self.fc1, self.fc2 = (_dense(n, name=f"mlp.fc{i}", dtype=policy) for i, n in ((1, 4 * self.dim), (2, self.dim)))
+        self.drop1, self.drop2 = (DropPath(self.drop_path, 2 * self.index + i, dtype=policy) for i in (0, 1))
+        for layer in (self.norm1, self.attn, self.drop1, self.norm2, self.drop2):
+            layer.build(input_shape)
+        self.fc1.build((None, self.dim))
+        self.fc2.build((None, 4 * self.dim))
+
+    def compute_output_shape(self, input_shape):  # spares Keras a trace of the block for each new model
+        return input_shape
+
+    def mlp(self, x: tf.Tensor) -> tf.Tensor:
+        x = self.fc2(gelu(self.fc1(tf.reshape(x, (-1, self.dim)))))
+        return tf.reshape(x, (-1, self.length, self.dim))
+
+    def call(self, x, training=None):
+        x += self.drop1(self.attn(self.norm1(x)), training=training)
+        return x + self.drop2(self.mlp(self.norm2(x)), training=training)
+
+    def get_config(self):
+        return super().get_config() | {"num_heads": self.num_heads, "drop_path": self.drop_path, "index": self.index}
+
+
+def vit(
+    x: keras.KerasTensor,
+    *,
+    num_classes: int,
+    size: str,
+    distilled: bool,
+    patch_size: int = 16,
+    drop_path: float = 0.1,
+    embed_dim: int | None = None,
+    depth: int | None = None,
+    num_heads: int | None = None,
+) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
+    """Normalised images [B, S, S, 3] -> float32 logits: {"cls": [B, C], "dist": [B, C]} if distilled, else [B, C].
+
+    `size`: a row of SIZES; embed_dim, depth and num_heads override it. `drop_path` grows linearly over depth, from 0.
+    Raises ValueError where the patches do not tile the image or the heads do not divide the width.
+    """
+    dim, blocks, heads = (
+        own if over is None else over for over, own in zip((embed_dim, depth, num_heads), SIZES[size], strict=True)
+    )
+    if patch_size < 1 or x.shape[1] % patch_size:
+        raise ValueError(f"image_size {x.shape[1]} is not a multiple of patch_size {patch_size}: change one of them")
+    if heads < 1 or dim % heads:
+        raise ValueError(f"embed_dim {dim} is not a multiple of num_heads {heads}: change one of them")
+    bound = 1 / math.sqrt(3 * patch_size**2)  # torch's default for a convolution, which the official code keeps
+    x = keras.layers.Conv2D(
+        dim,
+        patch_size,
+        strides=patch_size,
+        kernel_initializer=keras.initializers.RandomUniform(-bound, bound),
+        bias_initializer=keras.initializers.RandomUniform(-bound, bound),
+        name="patch_embed.proj",
+    )(x)  # (B, S / patch, S / patch, D)
+    x = Tokens(distilled, name="tokens")(x)  # (B, N + patches, D)
+    for i, rate in enumerate(np.linspace(0, drop_path, blocks)):
+        x = Block(heads, float(rate), i, name=f"blocks.{i}")(x)
+    x = _layer_norm("norm")(x)
+    cls = _dense(num_classes, name="head", dtype="float32")(x[:, 0])
+    return {"cls": cls, "dist": _dense(num_classes, name="head_dist", dtype="float32")(x[:, 1])} if distilled else cls
+
+
+def with_tokens(model: keras.Model) -> keras.Model:
+    """The same layers, images -> (logits, tokens): also the CLS (and DIST) tokens [B, N, D] after the final norm."""
+    prefix = model.get_layer("tokens").prefix
+    return keras.Model(model.input, (model.output, model.get_layer("norm").output[:, :prefix]), name=model.name)
+
+
+def _bicubic(size_from: int, size_to: int) -> np.ndarray:
+    """[to, from] matrix of cubic interpolation, a = -0.75, pixel centres aligned, no antialias, border repeated."""
+    centre = (np.arange(size_to) + 0.5) * size_from / size_to - 0.5
+    tap = np.floor(centre)[:, None] + np.arange(-1, 3)  # (to, 4)
+    t, a = np.abs(centre[:, None] - tap), -0.75
+    near = (a + 2) * t**3 - (a + 3) * t**2 + 1
+    far = a * (t**3 - 5 * t**2 + 8 * t - 4)
+    matrix = np.zeros((size_to, size_from))
+    rows = np.arange(size_to)[:, None]
+    np.add.at(matrix, (rows, np.clip(tap, 0, size_from - 1).astype(int)), np.where(t <= 1, near, far))
+    return matrix
+
+
+def resize_position(pos_embed: np.ndarray, *, grid_from: int, grid_to: int, prefix: int) -> np.ndarray:
+    """[1, prefix + from^2, D] -> [1, prefix + to^2, D]: the patches' positions resized, the tokens' kept.
+
+    Equals torch's F.interpolate(mode="bicubic", align_corners=False); TensorFlow has another kernel, a = -0.5.
+    Raises ValueError where the length is not that of the grid.
+    Source: timm resize_pos_embed. Deviation: the official interpolate_pos_encoding adds 0.1 patch to the new size, a
+    rounding guard that shifts every sample.
+    """
+    pos_embed = np.asarray(pos_embed)
+    if pos_embed.shape[1] != prefix + grid_from**2:
+        raise ValueError(
+            f"pos_embed has {pos_embed.shape[1]} rows, not {prefix} tokens + {grid_from} x {grid_from} patches"
+        )
+    grid = pos_embed[0, prefix:].reshape(grid_from, grid_from, -1)
+    matrix = _bicubic(grid_from, grid_to)
+    grid = np.einsum("yh,xw,hwd->yxd", matrix, matrix, grid, optimize=True).reshape(1, grid_to**2, -1)
+    return np.concatenate([pos_embed[:, :prefix], grid.astype(pos_embed.dtype)], axis=1)
+
+
+def resized(model: keras.Model, image_size: int) -> keras.Model:
+    """A new model for `image_size`: the same weights, positions resized. Raises ValueError if patches do not tile."""
+    patch_size = model.get_layer("patch_embed.proj").kernel_size[0]
+    if image_size % patch_size:
+        raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}: change one of them")
+    old = model.input
+    new = keras.models.clone_model(model, keras.Input((image_size, image_size, 3), dtype=old.dtype, name=old.name))
+    sizes = {"grid_from": old.shape[1] // patch_size, "grid_to": image_size // patch_size}
+    for source, target in zip(model.variables, new.variables, strict=True):
+        value = source.numpy()
+        if source.name == "pos_embed":
+            value = resize_position(value, prefix=model.get_layer("tokens").prefix, **sizes)
+        target.assign(value)
+    return new

@@ -1,0 +1,201 @@
+"""Train a Vision Transformer on long-tailed images with DeiT-LT: flat CNN teacher, dual-token student, table, files.
+
+    python -m deitlt_tf.train --flagfile=configs/digits_lt.cfg
+    python -m deitlt_tf.train --flagfile=configs/folder.cfg --data_dir=my_images --workdir=runs/first
+
+The teacher is trained first (or taken with --teacher=PATH), then the student is distilled from it and evaluated by
+head / mid / tail for CLS, DIST and their mean. Killed at any moment, the same command goes on where it was.
+"""
+
+import copy
+from pathlib import Path
+from types import SimpleNamespace
+
+from deitlt_tf import options
+
+
+def main(flags: SimpleNamespace) -> None:
+    if not flags.workdir:
+        raise ValueError("--workdir is missing: name the folder where the run is kept, e.g. --workdir=runs/first.")
+    from deitlt_tf import assemble, devices, train_teacher, workdir
+    from deitlt_tf.data import sources
+
+    folder = Path(flags.workdir)
+    strategy = devices.make_strategy(flags.strategy, logical_cpus=flags.logical_cpus)
+    devices.prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
+    splits = assemble.splits(flags, folder=folder)
+    workdir.claim(folder, vars(flags), text=options.as_flagfile(vars(flags)), free=options.FREE)
+    workdir.write_text(folder / "class_names.txt", "".join(f"{name}\n" for name in splits.train.class_names))
+    counts = sources.class_counts(splits.train.labels, len(splits.train.class_names))
+
+    with strategy.scope():
+        teacher = None
+        if flags.method != "vit":
+            given = find_teacher(flags.teacher) if flags.teacher else train_teacher.train(flags, splits)
+            teacher = keep_teacher(given, folder / "teacher.keras", class_names=splits.train.class_names)
+        results = train_student(flags, splits, folder=folder, teacher=teacher)
+        if flags.baseline and flags.method != "vit":
+            plain = copy.copy(flags)
+            plain.method, plain.workdir, plain.baseline = "vit", str(folder / "vit"), False
+            workdir.claim(folder / "vit", vars(plain), text=options.as_flagfile(vars(plain)), free=options.FREE)
+            results["vit"] = train_student(plain, splits, folder=folder / "vit", teacher=None)["raw"]
+            workdir.write_json(folder / "results.json", results)
+    rows = {}
+    for name in ("vit", "teacher", "raw", "ema", "best"):
+        if name in results:
+            label = {"vit": "ViT", "teacher": "teacher", "raw": "student", "ema": "EMA", "best": "best"}[name]
+            rows |= assemble.rows_of(label, results[name])
+    assemble.print_tables(rows, counts)
+    print(f"\n{folder}: student.keras, teacher.keras, results.json, metrics.jsonl, flags.cfg" if teacher else f"\n{folder}: student.keras, results.json, metrics.jsonl, flags.cfg")
+
+
+def find_teacher(path: str) -> Path:
+    """--teacher as a file: a .keras model, or the teacher.keras of a workdir."""
+    found = Path(path) / "teacher.keras" if Path(path).is_dir() else Path(path)
+    if not found.is_file():
+        raise FileNotFoundError(f"--teacher={path}: there is no {found}.")
+    return found
+
+
+def keep_teacher(path: Path, kept: Path, *, class_names: tuple[str, ...]):
+    """The teacher model from `path`, checked against the data's classes, and a copy of its file in the workdir."""
+    from deitlt_tf import workdir
+
+    teacher, names = workdir.load_model(path)
+    workdir.same_classes(names, class_names, path=path, num_outputs=teacher.output_shape[-1])
+    if not kept.is_file() or not kept.samefile(path):
+        with workdir.replacing(kept) as temporary:
+            temporary.write_bytes(path.read_bytes())
+    return teacher
+
+
+def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> dict:
+    """Train (or go on training) the student, evaluate, save; returns what results.json holds."""
+    from deitlt_tf import assemble, distill, loop, metrics, optimizers, workdir
+    from deitlt_tf.data import pipeline, sources
+    from deitlt_tf.losses import NEVER
+
+    class_names = splits.train.class_names
+    counts = sources.class_counts(splits.train.labels, len(class_names))
+    per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=flags.batch_size, repeats=flags.repeats)
+    steps = flags.epochs * per_epoch
+    late = flags.reweight_epoch * per_epoch if flags.reweight_epoch >= 0 and flags.method == "deit_lt" else NEVER
+    title = "ViT" if flags.method == "vit" else "student"
+
+    student = assemble.student(flags, num_classes=len(class_names))
+    distiller = distill.Distiller(
+        student,
+        teacher,
+        counts,
+        alpha=flags.alpha,
+        distillation=flags.distillation,
+        temperature=flags.temperature,
+        reweight_step=late,
+        beta=flags.beta,
+        mixing={
+            "mixup_alpha": flags.mixup,
+            "cutmix_alpha": flags.cutmix,
+            "probability": flags.mix_prob,
+            "switch_probability": flags.switch_prob,
+            "smoothing": flags.smoothing,
+        },
+        mixing_off_step=late if flags.mixing_off else NEVER,
+        accumulation=flags.accumulation,
+        clip_norm=flags.clip_norm,
+        ema_decay=flags.ema_decay,
+        seed=flags.seed,
+    )
+    schedule = optimizers.WarmupCosine(
+        peak=peak_lr(flags),
+        epochs=flags.epochs,
+        steps_per_epoch=per_epoch,
+        warmup_epochs=flags.warmup_epochs,
+        warmup_lr=flags.warmup_lr,
+        min_lr=flags.min_lr,
+    )
+    optimizer = optimizers.adamw(student, schedule, weight_decay=flags.weight_decay)
+    distiller.compile(optimizer, jit_compile=False)
+    contenders = {"raw": student} | ({"ema": distiller.ema} if distiller.ema else {})
+
+    def batches(first_step):
+        return pipeline.train(
+            splits.train,
+            view=assemble.train_view(flags),
+            batch=flags.batch_size,
+            steps=steps,
+            steps_per_epoch=per_epoch,
+            first_step=first_step,
+            repeats=flags.repeats,
+            seed=flags.seed,
+            max_pixels=assemble.max_pixels(flags),
+        )
+
+    def measure(model, split, what):
+        counted = assemble.count_hits(model, split, flags, title=f"{title}, {what}")
+        return metrics.accuracies(counted, counts)
+
+    def evaluate(step, memory):
+        """Journal numbers every --eval_every epochs; with a validation split, also keep the best weights so far."""
+        last = step == steps
+        if not (flags.eval_every and step // per_epoch % flags.eval_every == 0) and not (last and splits.val):
+            return {}
+        split, what = (splits.val, "val") if splits.val else (splits.test, "test")
+        line = {}
+        for name, model in contenders.items():
+            measured = measure(model, split, what)
+            line |= metrics.flatten(measured, prefix=f"{what}/{name}")
+            score = list(measured["paper"].values())[-1]["overall"]  # of the mean, or of the only head
+            if splits.val and score > memory.get("best", {"score": -1.0})["score"]:
+                memory["best"] = {"score": score, "step": step, "weights": name}
+                workdir.save_weights(model, folder / "best.npz")
+        return line
+
+    def run():
+        memory = loop.fit(
+            distiller,
+            batches=batches,
+            variables=loop.total_variables(student, distiller.ema, optimizer),
+            folder=folder,
+            title=title,
+            batch=flags.batch_size,
+            steps=steps,
+            steps_per_epoch=per_epoch,
+            checkpoint_seconds=flags.checkpoint_seconds,
+            evaluate=evaluate,
+        )
+        return memory, {name: measure(model, splits.test, "test") for name, model in contenders.items()}
+
+    memory, results = assemble.naming_bad_images(run, splits, max_pixels=assemble.max_pixels(flags))
+    chosen = "the last weights"
+    if "best" in memory:
+        best = memory["best"]
+        workdir.load_weights(student, folder / "best.npz")
+        results["best"] = measure(student, splits.test, "test")
+        chosen = f"{best['weights']} weights of step {best['step']}, best on the validation split ({best['score']:.2f} %)"
+    if teacher is not None:
+        counted = assemble.count_hits(teacher, splits.test, flags, teacher=True, title="teacher, test")
+        results["teacher"] = metrics.accuracies(counted, counts)
+    results |= {
+        "groups": {convention: metrics.describe_groups(counts, convention) for convention in ("shots", "paper")},
+        "class_counts": counts.tolist(),
+        "student.keras": chosen,
+        "steps": steps,
+    }
+    workdir.write_json(folder / "results.json", results)
+    workdir.save_model(student, folder / "student.keras", class_names=class_names)
+    if distiller.ema:
+        workdir.save_model(distiller.ema, folder / "student_ema.keras", class_names=class_names)
+    return results
+
+
+def peak_lr(flags: SimpleNamespace) -> float:
+    """The peak learning rate of --lr, --lr_rule and --batch_size."""
+    if flags.lr_rule == "linear":
+        return flags.lr * flags.batch_size / 512
+    if flags.lr_rule == "official":
+        return flags.lr * flags.batch_size / flags.accumulation / 512
+    return flags.lr
+
+
+if __name__ == "__main__":
+    options.program(main, __doc__)

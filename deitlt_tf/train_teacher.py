@@ -1,0 +1,141 @@
+"""Train the flat CNN teacher alone: a convolutional network with SAM over a long-tail loss.
+
+    python -m deitlt_tf.train_teacher --flagfile=configs/cifar10_lt.cfg --workdir=runs/c10
+
+takes the same recipes as `train`, reads their --teacher_* and data flags, and leaves WORKDIR/teacher/teacher.keras,
+which `train --workdir=runs/c10`, or `train --teacher=runs/c10/teacher`, uses. Killed and started again, it goes on.
+"""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from deitlt_tf import options
+
+
+def main(flags: SimpleNamespace) -> None:
+    from deitlt_tf import assemble, devices
+
+    folder = folder_of(flags)
+    strategy = devices.make_strategy(flags.strategy, logical_cpus=flags.logical_cpus)
+    devices.prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
+    splits = assemble.splits(flags, folder=folder)
+    with strategy.scope():
+        train(flags, splits)
+
+
+def folder_of(flags: SimpleNamespace) -> Path:
+    """Where the teacher's run lives. Raises ValueError without --workdir."""
+    if flags.teacher_workdir:
+        return Path(flags.teacher_workdir)
+    if not flags.workdir:
+        raise ValueError("--workdir is missing: name the folder where the run is kept, e.g. --workdir=runs/first.")
+    return Path(flags.workdir) / "teacher"
+
+
+def train(flags: SimpleNamespace, splits) -> Path:
+    """Train (or go on training, or reuse) the teacher of this recipe on `splits`; returns its .keras file."""
+    from deitlt_tf import assemble, loop, metrics, optimizers, workdir
+    from deitlt_tf.data import pipeline, sources
+    from deitlt_tf.losses import NEVER
+    from deitlt_tf.teacher import Teacher
+
+    folder, finished = folder_of(flags), folder_of(flags) / "teacher.keras"
+    recipe = {name: getattr(flags, name) for name in options.TEACHER}
+    workdir.claim(folder, recipe, text=options.as_flagfile(recipe), free=options.FREE)
+    if finished.is_file():
+        print(f"teacher: {finished} is there, from the same recipe")
+        return finished
+
+    class_names = splits.train.class_names
+    counts = sources.class_counts(splits.train.labels, len(class_names))
+    batch = flags.teacher_batch_size
+    per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=batch)
+    steps = flags.teacher_epochs * per_epoch
+
+    network = assemble.teacher_network(flags, num_classes=len(class_names))
+    teacher = Teacher(
+        network,
+        counts,
+        loss=flags.teacher_loss,
+        rho=flags.teacher_rho,
+        reweight_step=flags.teacher_reweight_epoch * per_epoch if flags.teacher_reweight_epoch >= 0 else NEVER,
+        beta=flags.teacher_beta,
+        max_margin=flags.teacher_max_margin,
+        scale=flags.teacher_scale,
+        clip_norm=flags.teacher_clip_norm,
+    )
+    optimizer = optimizers.SGD(
+        schedule(flags, per_epoch), momentum=flags.teacher_momentum, l2=flags.teacher_l2
+    )
+    optimizer.build(network.trainable_variables)
+    teacher.compile(optimizer, jit_compile=False)
+
+    def batches(first_step):
+        return pipeline.train(
+            splits.train,
+            view=assemble.train_view(flags, teacher=True),
+            batch=batch,
+            steps=steps,
+            steps_per_epoch=per_epoch,
+            first_step=first_step,
+            seed=flags.seed,
+            max_pixels=assemble.max_pixels(flags),
+        )
+
+    def measure(split, title):
+        counted = assemble.count_hits(network, split, flags, teacher=True, title=title)
+        return metrics.accuracies(counted, counts)
+
+    def evaluate(step, memory):
+        epoch = step // per_epoch
+        if not flags.eval_every or epoch % flags.eval_every or step == steps:
+            return {}
+        return metrics.flatten(measure(splits.val or splits.test, "teacher, evaluation"), prefix="teacher")
+
+    def run():
+        loop.fit(
+            teacher,
+            batches=batches,
+            variables=loop.total_variables(network, optimizer),
+            folder=folder,
+            title="teacher",
+            batch=batch,
+            steps=steps,
+            steps_per_epoch=per_epoch,
+            checkpoint_seconds=flags.checkpoint_seconds,
+            evaluate=evaluate,
+        )
+        return measure(splits.test, "teacher, test")
+
+    measured = assemble.naming_bad_images(run, splits, max_pixels=assemble.max_pixels(flags))
+    workdir.write_json(folder / "results.json", {"teacher": measured})
+    workdir.save_model(network, finished, class_names=class_names)
+    assemble.print_tables(assemble.rows_of("teacher", measured), counts)
+    return finished
+
+
+def schedule(flags: SimpleNamespace, steps_per_epoch: int):
+    """The teacher's learning rate: warm-up, then drops by epoch or a cosine to 0."""
+    from deitlt_tf import optimizers
+
+    if flags.teacher_schedule == "cosine":
+        return optimizers.WarmupCosine(
+            peak=flags.teacher_lr,
+            epochs=flags.teacher_epochs,
+            steps_per_epoch=steps_per_epoch,
+            warmup_epochs=flags.teacher_warmup_epochs,
+            warmup_lr=0.0,
+            min_lr=0.0,
+        )
+    try:
+        drops = {int(epoch): float(factor) for epoch, factor in (entry.split(":") for entry in flags.teacher_drops)}
+    except ValueError:
+        text = ",".join(flags.teacher_drops)
+        raise ValueError(f"--teacher_drops={text} is not of the form epoch:factor,epoch:factor.") from None
+    return optimizers.WarmupDrops(
+        peak=flags.teacher_lr, steps_per_epoch=steps_per_epoch, drops=drops, warmup_epochs=flags.teacher_warmup_epochs
+    )
+
+
+if __name__ == "__main__":
+    options.program(main, __doc__)

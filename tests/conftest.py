@@ -1,0 +1,48 @@
+"""What all tests share: one thread pool size, quiet TensorFlow, golden numbers, deterministic operations."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+tf.config.experimental.enable_op_determinism()
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+class Golden:
+    """Arrays of tests/golden/NAME.npz, with `config` parsed; numbers of the reference implementation."""
+
+    def __init__(self, name: str):
+        with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as archive:
+            self.arrays = {key: archive[key] for key in archive.files if key != "config"}
+            self.config = json.loads(str(archive["config"])) if "config" in archive.files else {}
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.arrays[key]
+
+    def images(self, key: str) -> np.ndarray:
+        """Stored as [..., C, H, W], returned as [..., H, W, C]."""
+        return np.moveaxis(self.arrays[key], -3, -1)
+
+    def under(self, prefix: str) -> dict[str, np.ndarray]:
+        return {key.removeprefix(prefix): value for key, value in self.arrays.items() if key.startswith(prefix)}
+
+
+@pytest.fixture
+def golden():
+    return Golden
+
+
+@pytest.fixture
+def golden_json():
+    return lambda name: json.loads((GOLDEN / f"{name}.json").read_text())

@@ -1,0 +1,179 @@
+"""Every format and mode against Pillow; what must be refused is refused before decoding, with a clear sentence."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from deitlt_tf.data import decode
+
+LIMIT = 1_000_000
+
+
+def pixels(height=23, width=37, channels=4):
+    """Smooth colours (JPEG keeps them), every channel different."""
+    rows, columns = np.mgrid[:height, :width]
+    planes = [rows * 255 // height, columns * 255 // width, (rows + columns) * 2, 255 - rows * 5]
+    return np.stack(planes[:channels], axis=-1).astype(np.uint8)
+
+
+def picture(mode):
+    rgba = Image.fromarray(pixels())
+    if mode == "P":
+        return rgba.convert("RGB").quantize(32)
+    return rgba.convert("RGB").convert(mode) if mode in ("1", "CMYK") else rgba.convert(mode)
+
+
+def encoded(image, file_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def header_only(file_format, width, height):
+    """The first bytes of an image that claims width x height, followed by nothing that could be decoded."""
+    if file_format == "PNG":
+        chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+        return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    if file_format == "BMP":
+        return b"BM" + struct.pack("<IIIIiiHHI", 54, 0, 54, 40, width, height, 1, 24, 0) + bytes(20)
+    if file_format == "JPEG":
+        frame = struct.pack(">HBHHB", 17, 8, height, width, 3) + bytes([1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0])
+        scan = b"\xff\xda" + struct.pack(">HB", 12, 3) + bytes([1, 0, 2, 0, 3, 0, 0, 63, 0])
+        return b"\xff\xd8\xff\xc0" + frame + scan + b"\xff\xd9"
+    chunk = {
+        "VP8 ": b"\x00\x00\x00\x9d\x01\x2a" + struct.pack("<HH", width, height),
+        "VP8L": b"\x2f" + struct.pack("<I", (width - 1) | (height - 1) << 14),
+        "VP8X": bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little"),
+    }[file_format]
+    return (
+        b"RIFF"
+        + struct.pack("<I", 12 + len(chunk))
+        + b"WEBP"
+        + file_format.encode()
+        + struct.pack("<I", len(chunk))
+        + chunk
+    )
+
+
+CASES = [
+    *[("PNG", mode, {}) for mode in ("L", "LA", "RGB", "RGBA", "P", "1")],
+    *[("JPEG", mode, {"quality": 95}) for mode in ("L", "RGB", "CMYK")],
+    *[("WEBP", mode, {"lossless": lossless}) for mode in ("L", "RGB", "RGBA") for lossless in (True, False)],
+    *[("BMP", mode, {}) for mode in ("L", "RGB", "RGBA", "P")],
+]
+
+
+@pytest.mark.parametrize(("file_format", "mode", "options"), CASES, ids=lambda value: str(value))
+def test_every_format_and_mode_equals_pillow(file_format, mode, options):
+    data = encoded(picture(mode), file_format, **options)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert expected.std() > 10
+    eager = decode.decode(data, name="x", max_pixels=LIMIT)
+    assert eager.dtype == tf.uint8
+    np.testing.assert_array_equal(eager, expected)
+    mapped = tf.data.Dataset.from_tensors(data).map(lambda d: decode.decode(d, name="x", max_pixels=LIMIT))
+    assert mapped.element_spec.shape.as_list() == [None, None, 3]
+    np.testing.assert_array_equal(next(iter(mapped)), eager)
+
+
+def test_16_bit_png_keeps_the_high_byte():
+    deep = Image.fromarray(pixels(channels=1)[..., 0].astype(np.uint16) * 256 + 77)
+    image = decode.decode(encoded(deep, "PNG"), name="x", max_pixels=LIMIT)
+    np.testing.assert_array_equal(image, np.repeat(pixels(channels=1), 3, axis=-1))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "BMP", "VP8 ", "VP8L", "VP8X"])
+def test_an_image_bomb_is_refused_from_its_header(file_format):
+    data = header_only(file_format, width=12_000, height=9_000)
+    message = r"bomb\.img: 12000 x 9000 pixels are more than the limit of 1000000 \(--max_megapixels\)"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        decode.decode(data, name="bomb.img", max_pixels=LIMIT)
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:  # allowed by the limit, it fails in the decoder
+        decode.decode(data, name="bomb.img", max_pixels=108_000_000)
+    assert "max_megapixels" not in str(error.value)
+
+
+def test_the_limit_counts_pixels_exactly_and_survives_huge_sides():
+    data = encoded(Image.fromarray(pixels(height=20, width=30, channels=3)), "PNG")
+    assert decode.decode(data, name="x", max_pixels=600).shape == (20, 30, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="limit of 599"):
+        decode.decode(data, name="x", max_pixels=599)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="max_megapixels"):
+        decode.decode(header_only("PNG", 2**32 - 1, 2**32 - 1), name="x", max_pixels=LIMIT)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="5000 x 4000"):
+        decode.decode(header_only("BMP", 5000, -4000), name="x", max_pixels=LIMIT)
+
+
+def test_a_bmp_stored_from_top_to_bottom():
+    data = bytearray(encoded(Image.fromarray(pixels(channels=3)), "BMP"))
+    data[22:26] = struct.pack("<i", -23)
+    image = decode.decode(bytes(data), name="x", max_pixels=LIMIT)
+    np.testing.assert_array_equal(image, pixels(channels=3)[::-1])
+
+
+def test_an_animated_webp_is_refused():
+    frames = [Image.fromarray(pixels(channels=3)), Image.fromarray(255 - pixels(channels=3))]
+    data = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"a\.webp: not a JPEG, PNG, BMP or \(not animated\) WebP"):
+        decode.decode(data, name="a.webp", max_pixels=LIMIT)
+
+
+def test_bad_images_are_named_with_one_line_each(tmp_path):
+    good = encoded(Image.fromarray(pixels(channels=3)), "JPEG")
+    contents = {
+        "good.jpg": good,
+        "cut.jpg": good[: len(good) // 2],
+        "tail.jpg": good[:-2],
+        "cut.png": encoded(picture("RGB"), "PNG")[:-60],
+        "cut.bmp": encoded(picture("RGB"), "BMP")[:-60],
+        "palette.bmp": encoded(picture("P"), "BMP")[:40],
+        "cut.webp": encoded(picture("RGB"), "WEBP")[:-60],
+        "text.jpg": b"<html>404</html>",
+        "empty.jpg": b"",
+        "movie.gif": encoded(picture("P"), "GIF"),
+        "bomb.png": header_only("PNG", 50_000, 50_000),
+        "good.png": encoded(picture("RGBA"), "PNG"),
+    }
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    names = [*contents, "gone.jpg"]
+    paths = [str(tmp_path / name) for name in names]
+    found = decode.bad_images(paths, names, max_pixels=LIMIT, progress=False)
+    wrong = [index for index, name in enumerate(names) if not name.startswith("good")]
+    assert [index for index, _ in found] == wrong
+    reasons = {names[index]: reason for index, reason in found}
+    for name, reason in reasons.items():
+        assert reason.startswith(f"{name}: ") and "\n" not in reason and len(reason) < 200 + len(str(tmp_path))
+        assert not any(noise in reason for noise in ("{{", "[[", "Op:", "node", "assert", "Graph"))
+    assert reasons["text.jpg"] == reasons["empty.jpg"].replace("empty", "text")
+    assert reasons["text.jpg"] == "text.jpg: not a JPEG, PNG, BMP or (not animated) WebP image"
+    assert reasons["bomb.png"].endswith("50000 x 50000 pixels are more than the limit of 1000000 (--max_megapixels)")
+    assert "Invalid JPEG data" in reasons["cut.jpg"] and "Invalid JPEG data" in reasons["tail.jpg"]
+    assert "No such file" in reasons["gone.jpg"]
+    # encoded bytes, from a generator, are judged alike
+    assert decode.bad_images(iter(contents.values()), names[:-1], max_pixels=LIMIT, progress=False) == found[:-1]
+
+
+def test_read_reads_what_was_written(tmp_path):
+    Image.fromarray(pixels(channels=3)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(decode.read(str(tmp_path / "a.png"), max_pixels=LIMIT), pixels(channels=3))
+    with pytest.raises(tf.errors.NotFoundError, match=r"b\.png"):
+        decode.read(str(tmp_path / "b.png"), max_pixels=LIMIT)
+
+
+def test_damaged_headers_give_reasons_and_nothing_worse():
+    rng = np.random.default_rng(0)
+    damaged = []
+    for mode, file_format in [("RGB", "JPEG"), ("RGBA", "PNG"), ("RGBA", "WEBP"), ("P", "BMP"), ("RGB", "BMP")]:
+        for _ in range(40):
+            data = np.frombuffer(encoded(picture(mode), file_format), np.uint8).copy()
+            data[rng.integers(0, 60, 3)] = rng.integers(0, 256, 3)
+            damaged.append(data.tobytes())
+    found = decode.bad_images(damaged, [str(i) for i in range(len(damaged))], max_pixels=LIMIT, progress=False)
+    assert 50 < len(found) < len(damaged)
+    assert all(reason.isprintable() for _, reason in found)

@@ -1,0 +1,236 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deitlt_tf import losses, models, optimizers
+from deitlt_tf.distill import Distiller
+
+COUNTS = np.array([40, 20, 10, 5])
+NO_STATISTICS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # the golden images are already normalised
+
+
+def small(name="deit_nano", **options):
+    keras.utils.set_random_seed(1)
+    sizes = {"embed_dim": 16, "depth": 1, "num_heads": 2, "patch_size": 4}
+    return models.build(name, num_classes=4, image_size=8, **sizes | options)
+
+
+def teacher():
+    """A few random convolutions with batch statistics: what a step does with a teacher does not depend on its depth."""
+    keras.utils.set_random_seed(2)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(8, 3, strides=2, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Flatten(),
+            layers.Dense(4),
+        ]
+    )
+
+
+def batch(size=8, seed=0):
+    generator = np.random.default_rng(seed)
+    return (
+        tf.constant(generator.integers(0, 256, (size, 8, 8, 3)), tf.uint8),
+        tf.constant(generator.integers(0, 4, size), tf.int32),
+    )
+
+
+def compiled(distiller, lr=1e-3):
+    distiller.compile(optimizers.adamw(distiller.student, lr), jit_compile=False)
+    return distiller
+
+
+def fit(distiller, batches):
+    """Each batch is one step, through Keras' own fit; returns what the last step reported."""
+    stream = tf.data.Dataset.from_tensor_slices(tuple(tf.stack(x) for x in zip(*batches, strict=True)))
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    seen = []
+    log = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: seen.append(dict(logs)))
+    distiller.fit(stream.with_options(options), verbose=0, shuffle=False, callbacks=[log])
+    return seen
+
+
+def test_train_steps_equal_the_reference(golden):
+    """Eight steps of the official losses and timm's AdamW: mixed targets first, then DRW on hard labels."""
+    case, start = golden("train_steps"), golden("vit_forward")
+    c = case.config
+    student = models.build(
+        "deit_nano", num_classes=10, image_size=32, patch_size=4, embed_dim=48, depth=3, num_heads=3, drop_path=0.0, **NO_STATISTICS
+    )
+    models.load_state(student, start.under("param/"))
+    flat = models.build("resnet32", num_classes=10, image_size=32, **NO_STATISTICS)
+    models.load_state(flat, golden("resnet32_forward").under("param/"))
+
+    exempt = {models.torch_name(v) for v in optimizers.without_decay(student.trainable_variables)}
+    assert exempt == set(c["no_weight_decay"])
+
+    counts = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    np.testing.assert_allclose(losses.class_balanced_weights(counts), case["class_weights"], rtol=1e-5)
+    distiller = Given(student, flat, counts, soft=case["soft_labels"], reweight_step=c["drw_from_step"], mixing_off_step=c["drw_from_step"], alpha=c["alpha"], ema_decay=0.0)
+    compiled(distiller, c["lr"])
+    images, labels = case.images("images_nchw"), case["labels"].astype(np.int32)
+    seen = fit(distiller, list(zip(tf.unstack(images), tf.unstack(labels), strict=True)))
+    ours = [[s["loss"], (1 - c["alpha"]) * s["cls_loss"], c["alpha"] * s["dist_loss"]] for s in seen]
+    np.testing.assert_allclose(ours, case["losses"], rtol=1e-4)
+    state = models.state_dict(student)
+    for name, expected in case.under("final/").items():
+        value = state[name].numpy()
+        value = value.T if value.ndim == 2 else value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
+        if name.endswith("qkv.bias"):
+            # Softmax cancels the key's bias: its gradient is zero but for rounding, which Adam blows up to full steps.
+            query, _, values = np.split(value - expected, 3)
+            assert max(np.abs(query).max(), np.abs(values).max()) < 1e-3 * np.abs(expected).max(), name
+        else:
+            assert relative_error(value, expected) < 1e-3, name
+
+
+def relative_error(ours, expected):
+    return np.abs(ours - expected).max() / np.abs(expected).max()
+
+
+class Given(Distiller):
+    """The reference recorded its soft targets instead of mixing; here they take the place of `mixing.mix`."""
+
+    def __init__(self, *args, soft, **options):
+        super().__init__(*args, **options)
+        self.soft = tf.constant(soft)
+
+    def view(self, images, labels, step, seed):
+        view = super().view(images, labels, tf.constant(self.mixing_off_step, tf.int64), seed)
+        given = tf.gather(self.soft, tf.minimum(step, len(self.soft) - 1))
+        weight = view["weight"] if self.reweight_step == 0 else tf.where(step >= self.reweight_step, view["weight"], 1.0)
+        return view | {"targets": tf.where(step < self.mixing_off_step, given, view["targets"]), "weight": weight}
+
+
+def after_steps(*, replicas=1, steps=3, student=small, **options):
+    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]) if replicas > 1 else tf.distribute.get_strategy()
+    with strategy.scope():
+        # The teacher has to be the same everywhere, and undecided enough that its labels vary.
+        distiller = compiled(Distiller(student(drop_path=0.0), teacher(), COUNTS, **options))
+        seen = fit(distiller, [batch(seed=k) for k in range(steps)])
+    return distiller, seen
+
+
+NO_MIXING = {"mixing_off_step": 0}
+
+
+@pytest.mark.parametrize("options", [{"distillation": "soft"}, {"reweight_step": 1, "clip_norm": 0.1, "accumulation": 2}])
+def test_two_replicas_equal_one(options):
+    one, seen_one = after_steps(**NO_MIXING, **options)
+    two, seen_two = after_steps(replicas=2, **NO_MIXING, **options)
+    for name in seen_one[-1]:
+        np.testing.assert_allclose(seen_two[-1][name], seen_one[-1][name], rtol=1e-4, atol=1e-6, err_msg=name)
+    for network in ("student", "ema"):
+        for a, b in zip(getattr(one, network).weights, getattr(two, network).weights, strict=True):
+            np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=1e-5, atol=2e-5)
+
+
+def test_replicas_draw_different_masks_and_mixes():
+    """With randomness on, two replicas are not one: each has draws of its own, from (seed, step, replica)."""
+    a, _ = after_steps(replicas=2, steps=1)
+    b, _ = after_steps(replicas=2, steps=1)
+    for x, y in zip(a.student.weights, b.student.weights, strict=True):
+        np.testing.assert_array_equal(x.numpy(), y.numpy())
+
+
+@pytest.mark.parametrize("reweight_step", [0, 10**6])
+def test_accumulation_is_only_a_matter_of_memory(reweight_step):
+    whole, seen_whole = after_steps(**NO_MIXING, reweight_step=reweight_step)
+    parts, seen_parts = after_steps(**NO_MIXING, reweight_step=reweight_step, accumulation=4)
+    for name in seen_whole[-1]:
+        np.testing.assert_allclose(seen_parts[-1][name], seen_whole[-1][name], rtol=1e-4, err_msg=name)
+    for a, b in zip(whole.student.weights, parts.student.weights, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=2e-5)
+
+
+def test_a_batch_that_does_not_split_is_refused():
+    with pytest.raises(ValueError, match="8 images does not split into 3"):
+        after_steps(steps=1, accumulation=3)
+
+
+def test_teacher_is_untouched_and_in_inference_mode():
+    flat = teacher()
+    before = flat.get_weights()
+    distiller = compiled(Distiller(small(), flat, COUNTS))
+    fit(distiller, [batch()])
+    for x, y in zip(before, flat.get_weights(), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert not {id(v) for v in flat.variables} & {id(v) for v in distiller.variables}
+
+
+def test_steps_are_a_function_of_seed_and_step_number():
+    runs = [compiled(Distiller(small(drop_path=0.5), teacher(), COUNTS, seed=seed)) for seed in (3, 3, 4)]
+    for run in runs:
+        fit(run, [batch(), batch(seed=1)])
+    weights = [np.concatenate([w.ravel() for w in run.student.get_weights()]) for run in runs]
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert np.abs(weights[0] - weights[2]).max() > 1e-5
+
+
+def test_ema_follows_the_student():
+    distiller = compiled(Distiller(small(), teacher(), COUNTS, ema_decay=0.75))
+    before = distiller.student.get_weights()
+    fit(distiller, [batch()])
+    for old, new, ema in zip(before, distiller.student.get_weights(), distiller.ema.get_weights(), strict=True):
+        np.testing.assert_allclose(ema, 0.75 * old + 0.25 * new, rtol=1e-5, atol=1e-7)
+
+
+def test_reweighting_and_mixing_switch_at_their_step():
+    distiller = Distiller(small(), teacher(), COUNTS, reweight_step=5, mixing_off_step=5)
+    images, labels = batch()
+    seed = tf.constant([0, 1])
+    early, late = (distiller.view(images, labels, tf.constant(step, tf.int64), seed) for step in (4, 5))
+    assert tf.reduce_all(early["weight"] == 1) and not tf.reduce_all(late["weight"] == 1)
+    np.testing.assert_array_equal(late["images"], tf.cast(images, tf.float32))
+    np.testing.assert_array_equal(late["targets"], tf.one_hot(labels, 4))
+    assert not np.array_equal(early["images"], late["images"])
+    expected = losses.class_balanced_weights(COUNTS)[np.argmax(late["teacher"], -1)]
+    np.testing.assert_allclose(late["weight"], expected)
+
+
+def test_teacher_sees_the_mixed_view_at_its_own_size():
+    shapes = []
+
+    def spy(images):
+        shapes.append(images.shape.as_list())
+        return images[:, 0, 0, :1] * tf.ones([1, 4])
+
+    distiller = compiled(Distiller(small(), spy, COUNTS, teacher_size=16))
+    fit(distiller, [batch()])
+    assert shapes[0] == [8, 16, 16, 3]
+
+
+def test_plain_vit_needs_no_teacher_and_the_other_way_round():
+    plain = compiled(Distiller(small("vit_nano"), None, COUNTS))
+    assert set(fit(plain, [batch()])[0]) == {"loss"}
+    assert set(plain.evaluate(tf.data.Dataset.from_tensors(batch()), verbose=0, return_dict=True)) == {"cls"}
+    with pytest.raises(ValueError, match="needs a teacher"):
+        Distiller(small(), None, COUNTS)
+    with pytest.raises(ValueError, match="takes none"):
+        Distiller(small("vit_nano"), teacher(), COUNTS)
+
+
+def test_evaluate_masks_the_padding():
+    distiller = compiled(Distiller(small(), teacher(), COUNTS))
+    images, labels = batch()
+    mask = tf.constant([1.0] * 5 + [0.0] * 3)
+    padded = distiller.evaluate(tf.data.Dataset.from_tensors((images, labels, mask)), verbose=0, return_dict=True)
+    cut = distiller.evaluate(tf.data.Dataset.from_tensors((images[:5], labels[:5])), verbose=0, return_dict=True)
+    assert padded == pytest.approx(cut)
+
+
+def test_learns_a_separable_toy_problem():
+    """Twenty steps on four flat colours: the loss falls and CLS tells them apart."""
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
+    labels = np.tile(np.arange(4, dtype=np.int32), 4)
+    images = np.broadcast_to(colours[labels][:, None, None], (16, 8, 8, 3)).copy()
+    oracle = lambda x: 10 * tf.one_hot(tf.constant(labels), 4)  # noqa: E731
+    distiller = compiled(Distiller(small(), oracle, COUNTS, mixing_off_step=0), lr=3e-3)
+    seen = fit(distiller, [(images, labels)] * 20)
+    assert seen[-1]["loss"] < 0.5 * seen[0]["loss"] and seen[-1]["agreement"] == 1
+    assert distiller.evaluate(tf.data.Dataset.from_tensors((images, labels)), verbose=0, return_dict=True)["mean"] == 1
