@@ -13,7 +13,8 @@ The reading order; each file is one station and nothing turns back:
     distill       6 STEP       Distiller: the student's train_step
     teacher                    Teacher: the flat CNN that it learns from
     metrics       7 NUMBERS    overall, head, mid, tail for CLS, DIST and their mean
-    devices, workdir           strategy and precision; a run's folder
+    devices, workdir, loop     strategy and precision; a run's folder; from its last checkpoint to the last step
+    assemble                   what the programs share: from flags to data, views, networks, numbers
     train, train_teacher, evaluate                  programs
 
 `import deitlt_tf` imports neither TensorFlow nor Keras, so `--help` answers at once: submodules load when first used.
@@ -28,14 +29,17 @@ from collections.abc import Sequence
 from types import ModuleType
 
 MODULES = (
+    "assemble",
     "data",
     "devices",
     "distill",
+    "loop",
     "losses",
     "metrics",
     "mixing",
     "models",
     "optimizers",
+    "options",
     "sam",
     "teacher",
     "workdir",

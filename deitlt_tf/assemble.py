@@ -15,7 +15,7 @@ from deitlt_tf.data import augment, decode, pipeline, sources
 
 
 def splits(flags: SimpleNamespace, *, folder: Path) -> sources.Splits:
-    """Train, validation and test data; with --skip_bad_images without those that cannot be decoded, listed in `folder`."""
+    """Train, validation and test data; --skip_bad_images leaves out what cannot be decoded and lists it in `folder`."""
     found = sources.load(
         flags.data,
         data_dir=flags.data_dir,
@@ -36,7 +36,8 @@ def splits(flags: SimpleNamespace, *, folder: Path) -> sources.Splits:
         found = without_bad_images(found, max_pixels=max_pixels(flags), report=folder / "skipped_images.txt")
     counts = sources.class_counts(found.train.labels, len(found.train.class_names))
     print(
-        f"{flags.data}: {len(found.train)} training images in {len(counts)} classes ({counts.max()} to {counts.min()}), "
+        f"{flags.data}: {len(found.train)} training images "
+        + f"in {len(counts)} classes ({counts.max()} to {counts.min()}), "
         + (f"{len(found.val)} for validation, " if found.val else "")
         + f"{len(found.test)} for testing"
     )
@@ -63,7 +64,9 @@ def without_bad_images(found: sources.Splits, *, max_pixels: int, report: Path) 
     workdir.write_text(report, "".join(line + "\n" for line in lines))
     counts = sources.class_counts(kept["train"].labels, len(found.train.class_names))
     if counts.min() == 0:
-        raise ValueError(f"class {found.train.class_names[counts.argmin()]!r} has no readable training image left: see {report}.")
+        raise ValueError(
+            f"class {found.train.class_names[counts.argmin()]!r} has no readable training image left: see {report}."
+        )
     print(f"skipped {len(lines)} images that cannot be decoded" + (f", listed in {report}" if lines else ""))
     return sources.Splits(**kept)
 
@@ -77,10 +80,10 @@ def naming_bad_images(action: Callable, found: sources.Splits, *, max_pixels: in
         for source in filter(None, (found.train, found.val, found.test)):
             bad = bad_images(source, max_pixels=max_pixels)
             if bad:
-                index, reason = bad[0]
+                _, reason = bad[0]
                 more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
                 raise ValueError(
-                    f"{sources.names(source)[index]}: {reason}{more}. Mend or remove it, or go on without with --skip_bad_images."
+                    f"{reason}{more}. Mend or remove it, or leave such images out with --skip_bad_images."
                 ) from error
         raise
 
@@ -93,7 +96,7 @@ def of_network(flags: SimpleNamespace, *, teacher: bool) -> SimpleNamespace:
 
 
 def randaugment(text: str) -> augment.RandAugment | None:
-    """timm's notation, e.g. `rand-m9-mstd0.5-inc1` (also n: operations per image, p: probability of each); empty: none."""
+    """timm's notation, `rand-m9-mstd0.5-inc1` (also n: operations per image, p: probability of each); empty: none."""
     if not text:
         return None
     kind, *settings = text.split("-")
@@ -104,7 +107,9 @@ def randaugment(text: str) -> augment.RandAugment | None:
         if setting == "inc1":
             continue
         if name not in names or name == setting:
-            raise ValueError(f"--randaugment={text}: {setting!r} is not understood; an example is rand-m9-mstd0.5-inc1.")
+            raise ValueError(
+                f"--randaugment={text}: {setting!r} is not understood; an example is rand-m9-mstd0.5-inc1."
+            )
         found[names[name]] = (int if name == "n" else float)(setting.removeprefix(name))
     if kind != "rand" or "inc1" not in settings:
         raise ValueError(f"--randaugment={text}: only `rand-...-inc1` is offered; an example is rand-m9-mstd0.5-inc1.")
@@ -134,7 +139,9 @@ def evaluation_batches(
     return pipeline.evaluation(source, view=view, batch=batch, max_pixels=max_pixels(flags))
 
 
-def count_hits(model: keras.Model, source: sources.Source, flags: SimpleNamespace, *, teacher: bool = False, title: str):
+def count_hits(
+    model: keras.Model, source: sources.Source, flags: SimpleNamespace, *, teacher: bool = False, title: str
+):
     """`metrics.count_hits` of one network over one split, with a progress bar; batches grow with small images."""
     size = of_network(flags, teacher=teacher).image_size
     batch = 500 if size <= 64 else 100

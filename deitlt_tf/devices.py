@@ -22,6 +22,7 @@ def make_strategy(name: str, *, logical_cpus: int = 0) -> tf.distribute.Strategy
 
 def prepare(*, seed: int, precision: str, deterministic: bool) -> None:
     """Seeds of weight initialisation, the dtype policy, and (if asked) operations that repeat bit by bit."""
+    tf.get_logger().setLevel("ERROR")  # its retracing warnings do not tell one model's evaluation from another's
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
     if deterministic:

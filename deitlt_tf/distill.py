@@ -1,4 +1,4 @@
-"""6 STEP. The student learns labels through CLS and a flat CNN teacher through DIST, from one mixed, strongly augmented batch."""
+"""6 STEP. The student learns labels through CLS and a flat CNN teacher through DIST, from one mixed batch."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ class Distiller(keras.Model):
       mixing_off_step: int. From this step on there is no mixing and no smoothing. Defaults to never.
       accumulation: int. The batch is worked off in so many equal parts, to save memory; mixing stays within a part.
       clip_norm: float. Cut of the global gradient norm, 0 = none. Defaults to 0.
-      ema_decay: float. `ema`, a second student, follows as e <- d e + (1 - d) w; 0 = no second student. Defaults to 0.99996.
+      ema_decay: float. `ema`, a second student, follows: e <- d e + (1 - d) w; 0 = none. Defaults to 0.99996.
       teacher_size: int. Side of the teacher's input; a Keras teacher tells its own. Defaults to the images' size.
       seed: int. Of mixing and drop path. Defaults to 0.
 
@@ -83,6 +83,10 @@ class Distiller(keras.Model):
         }
         self.built = True
 
+    def compile(self, optimizer, *, jit_compile=False, **options):
+        """As Keras', but not through XLA unless asked: mixing draws from Gamma, for which XLA has no kernel."""
+        super().compile(optimizer, jit_compile=jit_compile, **options)
+
     def call(self, images, training=False):
         return self.student(images, training=training)
 
@@ -110,7 +114,7 @@ class Distiller(keras.Model):
         return devices.all_sum(parts)
 
     def view(self, images, labels, step, seed):
-        """One part of a batch as both networks see it: mixed images, targets, the teacher's answer, weights for DIST."""
+        """A part of a batch as both networks see it: mixed images, targets, the teacher's answer, weights for DIST."""
         images = tf.cast(images, tf.float32)
         images, targets = tf.cond(
             step < self.mixing_off_step,
@@ -128,7 +132,7 @@ class Distiller(keras.Model):
         return view | {"teacher": answer, "weight": weight}
 
     def losses_of(self, images, labels, targets, share, dist_share, weight, teacher=None):
-        """Named sums over one part of a batch; added up over parts and replicas they are means over the global batch."""
+        """Named sums over a part of a batch; added up over parts and replicas they are means over the global batch."""
         outputs, tokens = self.with_tokens(images, training=True)
         if teacher is None:
             loss = tf.reduce_sum(share * losses.cross_entropy(targets, outputs))

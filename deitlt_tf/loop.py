@@ -1,4 +1,4 @@
-"""From the last checkpoint to the last step: `model.fit` with a keeper that saves, logs, evaluates and stops in time."""
+"""From the last checkpoint to the last step: `model.fit` with a keeper that saves, logs, evaluates and stops."""
 
 import math
 import signal
@@ -35,7 +35,8 @@ class Keeper(keras.callbacks.Callback):
     ):
         super().__init__()
         self.checkpoints, self.journal = Checkpoints(folder, say=tqdm.write), Journal(folder)
-        self.variables = {f"{i:04d} {v.path}": v for i, v in enumerate(variables)}
+        # By place: Keras numbers the names of optimisers and layers through a process, so paths may differ next time.
+        self.variables = {f"{i:05d} {v.name}": v for i, v in enumerate(variables)}
         self.title, self.batch = title, batch
         self.steps, self.per_epoch, self.seconds = steps, steps_per_epoch, checkpoint_seconds
         self.evaluate = evaluate
@@ -61,8 +62,21 @@ class Keeper(keras.callbacks.Callback):
 
     def save(self) -> None:
         arrays = {name: v.numpy() for name, v in self.variables.items()}
+        # A finite loss can come with an infinite gradient: such weights must not replace good ones.
+        bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+        if bad:
+            raise self.diverged(f"{self.variables[bad[0]].name} is not finite any more")
         self.checkpoints.save(self.step, arrays, {"sums": self.sums, "memory": self.memory})
         self.saved_at, self.saved_step = time.monotonic(), self.step
+
+    def diverged(self, what: str) -> FloatingPointError:
+        last = "no checkpoint was written yet"
+        if self.saved_step is not None:
+            last = f"the last good checkpoint is step {self.saved_step}"
+        return FloatingPointError(
+            f"{self.title}: {what} at step {self.step} (epoch {(self.step - 1) // self.per_epoch}); {last}. "
+            "A lower learning rate or --clip_norm may help."
+        )
 
     def on_train_begin(self, logs=None):
         interactive = tqdm(disable=None, total=0).disable is False
@@ -76,15 +90,12 @@ class Keeper(keras.callbacks.Callback):
         self.step += 1
         bad = [name for name, value in parts.items() if not math.isfinite(value)]
         if bad:
-            last = "no checkpoint was written yet" if self.saved_step is None else f"the last good checkpoint is step {self.saved_step}"
-            raise FloatingPointError(
-                f"{self.title}: {bad[0]} is {parts[bad[0]]} at step {self.step} (epoch {(self.step - 1) // self.per_epoch}); "
-                f"{last}. A lower learning rate or --clip_norm may help."
-            )
+            raise self.diverged(f"{bad[0]} is {parts[bad[0]]}")
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.bar.update(self.batch)
-        self.bar.set_postfix(epoch=(self.step - 1) // self.per_epoch, refresh=False, **{n: f"{v:.3f}" for n, v in parts.items()})
+        shown = {"epoch": (self.step - 1) // self.per_epoch, "loss": f"{parts['loss']:.3f}"}
+        self.bar.set_postfix(shown | {name: f"{value:.3f}" for name, value in parts.items()}, refresh=False)
         # At the end of an epoch the journal comes first: see on_epoch_end.
         if self.step % self.per_epoch and (self.terminated or time.monotonic() - self.saved_at >= self.seconds):
             self.save()
@@ -154,11 +165,15 @@ def fit(
     finally:
         signal.signal(signal.SIGTERM, before)
     if keeper.terminated:
-        raise SystemExit(f"{title}: stopped by SIGTERM at step {keeper.step} of {steps}, saved; the same command goes on.")
+        raise SystemExit(
+            f"{title}: stopped by SIGTERM at step {keeper.step} of {steps}, saved; the same command goes on."
+        )
     return keeper.memory
 
 
 def total_variables(*owners) -> list[keras.Variable]:
     """Weights of models and variables of optimisers, in order, each once."""
-    lists = [owner.weights if isinstance(owner, keras.Model) else owner.variables for owner in owners if owner is not None]
+    lists = [
+        owner.weights if isinstance(owner, keras.Model) else owner.variables for owner in owners if owner is not None
+    ]
     return list({id(v): v for group in lists for v in group}.values())

@@ -17,14 +17,16 @@ def cross_entropy(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def class_balanced_weights(class_counts, beta: float = 0.9999) -> np.ndarray:
-    """w_c proportional to (1 - beta) / (1 - beta^n_c), scaled to sum to C: the inverse of a class's effective number of images.
+    """w_c ~ (1 - beta) / (1 - beta^n_c), scaled to sum to C: the inverse of a class's effective number of images.
 
     Returns: float32 [C]. Source: Cui et al., CVPR 2019; DeiT-LT section 3.2, official main.py.
     Raises ValueError for a class without images: its weight would be infinite.
     """
     counts = np.asarray(class_counts, np.float64)
     if counts.min() < 1:
-        raise ValueError(f"class {int(counts.argmin())} has no training image: class-balanced weights need one in every class.")
+        raise ValueError(
+            f"class {int(counts.argmin())} has no training image: class-balanced weights need one in every class."
+        )
     inverse = (1 - beta) / -np.expm1(counts * np.log(beta))  # expm1: 1 - beta^n without cancellation
     return (inverse / inverse.sum() * len(counts)).astype(np.float32)
 
@@ -60,12 +62,15 @@ def ldam(
 
 
 def balanced_softmax(labels: tf.Tensor, logits: tf.Tensor, class_counts) -> tf.Tensor:
-    """CE of z_c + log n_c: the softmax of a balanced test set, learnt on a long tail. Source: Ren et al., NeurIPS 2020."""
+    """CE of z_c + log n_c: softmax for a balanced test set, learnt on a long tail. Source: Ren et al., NeurIPS 2020."""
     return vector_scaling(labels, logits, class_counts, gamma=0.0, tau=1.0)
 
 
 def vector_scaling(labels: tf.Tensor, logits: tf.Tensor, class_counts, *, gamma: float, tau: float) -> tf.Tensor:
-    """CE of z_c (n_c / max n)^gamma + tau log(n_c / sum n). Source: Kini et al., NeurIPS 2021; Saddle-LongTail VSLoss."""
+    """CE of z_c (n_c / max n)^gamma + tau log(n_c / sum n).
+
+    Source: Kini et al., NeurIPS 2021; Saddle-LongTail VSLoss.
+    """
     counts = np.asarray(class_counts, np.float64)
     stretch = ((counts / counts.max()) ** gamma).astype(np.float32)
     prior = (tau * np.log(counts / counts.sum())).astype(np.float32)

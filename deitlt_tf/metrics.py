@@ -1,4 +1,6 @@
-"""7 NUMBERS. Integer hits per class, summed over batches and replicas, divided once; head / mid / tail from class counts."""
+"""7 NUMBERS. Integer hits per class, summed over batches and replicas, divided once; head / mid / tail from counts."""
+
+import functools
 
 import keras
 import numpy as np
@@ -13,7 +15,7 @@ PAPER_CUTS = {10: (3, 4, 3), 100: (36, 35, 29), 1000: (390, 445, 165), 8142: (84
 
 
 def heads(outputs) -> dict[str, tf.Tensor]:
-    """Named logits of any model's output: cls, dist and their mean (f_c + f_d) / 2; cls alone where there is one head."""
+    """Named logits of a model's output: cls, dist and their mean (f_c + f_d) / 2; cls alone where there is one head."""
     if not isinstance(outputs, dict):
         return {"cls": outputs}
     return {"cls": outputs["cls"], "dist": outputs["dist"], "mean": (outputs["cls"] + outputs["dist"]) / 2}
@@ -48,9 +50,7 @@ def describe_groups(class_counts, convention: str) -> str:
         words = ("many > 100 images", "medium 20..100", "few < 20")
     else:
         words = ("most frequent", "between", "rarest")
-    parts = [
-        f"{group} = {word} ({size} classes)" for group, word, size in zip(GROUPS, words, sizes, strict=True)
-    ]
+    parts = [f"{group} = {word} ({size} classes)" for group, word, size in zip(GROUPS, words, sizes, strict=True)]
     return f"{convention}: " + ", ".join(parts)
 
 
@@ -69,14 +69,9 @@ def hits(outputs, labels: tf.Tensor, mask: tf.Tensor, *, num_classes: int) -> di
     return {name: count(mask * tf.cast(marks, tf.int64)) for name, marks in right.items()} | {"total": count(mask)}
 
 
-def count_hits(
-    model: keras.Model, batches: tf.data.Dataset, *, num_classes: int, title: str | None = None
-) -> dict[str, np.ndarray]:
-    """`hits` over a whole evaluation set: batches of (images, labels, mask). Every image counts exactly once.
-
-    Runs on the current strategy's replicas. title: of a progress bar; None: no bar.
-    """
-    strategy = tf.distribute.get_strategy()
+@functools.lru_cache(maxsize=4)  # a run measures the same few models again and again; tracing takes seconds
+def counting_step(model: keras.Model, num_classes: int, strategy: tf.distribute.Strategy):
+    """(images, labels, mask) of all replicas -> `hits` of `model`, summed over them."""
 
     @tf.function(reduce_retracing=True)
     def step(batch):
@@ -86,6 +81,18 @@ def count_hits(
         partial = strategy.run(one_replica, args=batch)
         return {name: strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None) for name, x in partial.items()}
 
+    return step
+
+
+def count_hits(
+    model: keras.Model, batches: tf.data.Dataset, *, num_classes: int, title: str | None = None
+) -> dict[str, np.ndarray]:
+    """`hits` over a whole evaluation set: batches of (images, labels, mask). Every image counts exactly once.
+
+    Runs on the current strategy's replicas. title: of a progress bar; None: no bar.
+    """
+    strategy = tf.distribute.get_strategy()
+    step = counting_step(model, num_classes, strategy)
     totals: dict[str, np.ndarray] = {}
     shown = {"desc": title, "total": int(batches.cardinality()), "disable": None if title else True, "leave": False}
     for batch in tqdm(strategy.experimental_distribute_dataset(batches), **shown):

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear from `warmup_lr` to `peak` in `warmup_epochs`, then min + (peak - min)(1 + cos(pi t / T)) / 2, t in epochs.
+    """Linear from `warmup_lr` to `peak` in `warmup_epochs`, then min + (peak - min)(1 + cos(pi t / T)) / 2; t: epochs.
 
     t is fractional and moves with every optimiser step. As in timm, t of the cosine counts from the very start, not
     from the end of the warm-up, so the curve joins the ramp slightly below the peak. Source: timm CosineLRScheduler.
@@ -38,7 +38,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
 class WarmupDrops(keras.optimizers.schedules.LearningRateSchedule):
-    """peak (e + 1) / warmup in epoch e < warmup, then peak times the factor of the last drop passed; constant in an epoch.
+    """peak (e + 1) / warmup in epoch e < warmup, then peak times the factor of the last drop; constant in an epoch.
 
     drops: {epoch: factor of the peak}, e.g. {160: 0.01, 180: 0.0001}. Source: Saddle-LongTail adjust_learning_rate.
     """

@@ -25,7 +25,9 @@ flags.DEFINE_integer("logical_cpus", 0, "With --strategy=mirrored: so many prete
 flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Of the networks; losses stay float32.")
 flags.DEFINE_bool("deterministic", True, "Operations that repeat bit by bit; off may be faster on a GPU.")
 flags.DEFINE_float("checkpoint_seconds", 60, "A checkpoint is written at the first step after so many seconds.")
-flags.DEFINE_integer("eval_every", 0, "Epochs between evaluations while training (validation split, else test); 0: end only.")
+flags.DEFINE_integer(
+    "eval_every", 0, "Epochs between evaluations while training (validation split, else test); 0: end only."
+)
 flags.DEFINE_bool("traceback", False, "Show Python's traceback with an error message.")
 
 # --- the data
@@ -39,8 +41,12 @@ flags.DEFINE_string("class_names_file", "", "One class name a line, in the order
 flags.DEFINE_float("test_fraction", 0.2, "folder without train/: share of every class that becomes the test set.")
 flags.DEFINE_float("val_fraction", 0.0, "Share of every class taken from the training images to choose weights by.")
 flags.DEFINE_integer("split_seed", 0, "Which images those fractions take.")
-flags.DEFINE_float("imbalance", 1.0, "rho: the most frequent class is thinned out to so many times the rarest; 1: as it is.")
-flags.DEFINE_enum("imbalance_type", "exp", ["exp", "step"], "Exponential profile, or half of the classes many, half few.")
+flags.DEFINE_float(
+    "imbalance", 1.0, "rho: the most frequent class is thinned out to so many times the rarest; 1: as it is."
+)
+flags.DEFINE_enum(
+    "imbalance_type", "exp", ["exp", "step"], "Exponential profile, or half of the classes many, half few."
+)
 flags.DEFINE_integer("imbalance_seed", 0, "Which images stay; 0 is the official choice for CIFAR-LT.")
 flags.DEFINE_bool("download", True, "Whether TensorFlow Datasets may download.")
 flags.DEFINE_bool("skip_bad_images", False, "Leave out images that cannot be decoded, list and count them, and go on.")
@@ -48,18 +54,24 @@ flags.DEFINE_float("max_megapixels", 100.0, "An image with more pixels is refuse
 
 # --- one image
 flags.DEFINE_integer("image_size", 224, "Side of the student's input, pixels.")
-flags.DEFINE_enum("crop", "resized", ["resized", "padded", "none"], "RandomResizedCrop; shift after padding; resize only.")
+flags.DEFINE_enum(
+    "crop", "resized", ["resized", "padded", "none"], "RandomResizedCrop; shift after padding; resize only."
+)
 flags.DEFINE_float("crop_min_scale", 0.08, "resized: smallest share of the image's area.")
 flags.DEFINE_integer("padding", 4, "padded: pixels on each side, at --image_size.")
 flags.DEFINE_bool("flip", True, "Mirror left and right with probability 1/2.")
 flags.DEFINE_string("randaugment", "rand-m9-mstd0.5-inc1", "timm's notation; empty: none.")
 flags.DEFINE_float("erasing", 0.25, "Probability of random erasing.")
-flags.DEFINE_enum("resize", "fast", ["fast", "exact"], "fast: area or plain bicubic; exact: antialiased bicubic (timm's).")
+flags.DEFINE_enum(
+    "resize", "fast", ["fast", "exact"], "fast: area or plain bicubic; exact: antialiased bicubic (timm's)."
+)
 flags.DEFINE_integer("eval_resize", 256, "Short side before the centre crop at test time; 0: resize without a crop.")
 flags.DEFINE_integer("repeats", 3, "Repeated augmentation: views of one image in a batch; 1: none.")
 
 # --- the student
-flags.DEFINE_enum("method", "deit_lt", ["deit_lt", "deit", "vit"], "deit: without re-weighting; vit: plain, no teacher.")
+flags.DEFINE_enum(
+    "method", "deit_lt", ["deit_lt", "deit", "vit"], "deit: without re-weighting; vit: plain, no teacher."
+)
 flags.DEFINE_bool("baseline", False, "Also train a plain ViT with the same recipe, and put its row beside.")
 flags.DEFINE_string("model", "deit_base", "deit_nano, deit_tiny, deit_small or deit_base.")
 flags.DEFINE_integer("patch_size", 16, "Side of a patch, pixels.")
@@ -67,7 +79,9 @@ flags.DEFINE_integer("depth", 0, "Number of blocks; 0: the model's own.")
 flags.DEFINE_integer("embed_dim", 0, "Width; 0: the model's own.")
 flags.DEFINE_integer("num_heads", 0, "Attention heads; 0: the model's own.")
 flags.DEFINE_float("drop_path", 0.1, "Stochastic depth of the last block, linear from 0.")
-flags.DEFINE_list("mean", ["0.485", "0.456", "0.406"], "Pixel mean of the first layer, for pixels in 0..1 (ImageNet's).")
+flags.DEFINE_list(
+    "mean", ["0.485", "0.456", "0.406"], "Pixel mean of the first layer, for pixels in 0..1 (ImageNet's)."
+)
 flags.DEFINE_list("std", ["0.229", "0.224", "0.225"], "Pixel standard deviation of the first layer.")
 flags.DEFINE_integer("epochs", 1200, "An epoch is floor(N/256)*256 views with repeated augmentation, else N.")
 flags.DEFINE_integer("batch_size", 1024, "Images of one optimiser step, over all devices and --accumulation.")
@@ -75,7 +89,7 @@ flags.DEFINE_integer("accumulation", 1, "Parts that each device splits its batch
 flags.DEFINE_float("lr", 1.25e-4, "Peak learning rate before --lr_rule.")
 flags.DEFINE_enum(
     "lr_rule", "linear", ["linear", "official", "constant"],
-    "Peak = lr * batch_size / 512; official: accumulation not counted, lr * batch_size / accumulation / 512; or lr itself.",
+    "Peak = lr * batch_size / 512; official: lr * batch_size / accumulation / 512; constant: lr itself.",
 )  # fmt: skip
 flags.DEFINE_float("warmup_epochs", 5, "Linear warm-up.")
 flags.DEFINE_float("warmup_lr", 1e-6, "Learning rate at step 0.")
@@ -98,7 +112,7 @@ flags.DEFINE_bool("mixing_off", True, "No mixup, cutmix and smoothing from epoch
 # --- the teacher; defaults are the published LDAM + DRW + SAM ResNet-32's (Saddle-LongTail)
 flags.DEFINE_string("teacher", "", "A teacher.keras or the workdir of one; empty: train it first.")
 flags.DEFINE_string("teacher_workdir", "", "Folder of the teacher's own run; default WORKDIR/teacher.")
-flags.DEFINE_string("teacher_model", "resnet32", "resnet20, resnet32 or resnet50.")
+flags.DEFINE_string("teacher_model", "resnet32", "resnet8, resnet20, resnet32 or resnet50.")
 flags.DEFINE_enum("teacher_classifier", "cosine", ["cosine", "linear"], "Cosine goes with --teacher_loss=ldam.")
 flags.DEFINE_list("teacher_mean", ["0.4914", "0.4822", "0.4465"], "As --mean (CIFAR's).")
 flags.DEFINE_list("teacher_std", ["0.2023", "0.1994", "0.2010"], "As --std.")
@@ -144,13 +158,14 @@ def read_flagfile(path: str | os.PathLike, *, _seen: tuple = ()) -> list[str]:
     if path.resolve() in _seen:
         raise ValueError(f"{path} takes itself in: a recipe cannot contain itself.")
     arguments: list[str] = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_text().split("\n"), start=1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
-        name, _, value = line.partition("=")
+        name, equals, value = line.partition("=")
         name = name.lstrip("-")
-        if not line.startswith("-"):
+        switch = (name in OURS and FLAGS[name].boolean) or name.startswith("no")
+        if not line.startswith("-") or not (equals or switch):
             raise ValueError(f"{path}:{number}: {line!r} is not of the form --name=value.")
         if name == "flagfile":
             arguments += read_flagfile(path.parent / value, _seen=(*_seen, path.resolve()))
@@ -170,8 +185,10 @@ def parse(argv: list[str], *, from_workdir: bool = False) -> SimpleNamespace:
     """
     arguments: list[str] = []
     for argument in argv[1:]:
-        name, _, value = argument.partition("=")
-        if name.lstrip("-") == "flagfile" and value:
+        name, equals, value = argument.partition("=")
+        if name.lstrip("-") == "flagfile":
+            if not equals:
+                raise ValueError("--flagfile is written --flagfile=PATH.")
             arguments += read_flagfile(value)
         else:
             arguments.append(argument)
@@ -180,6 +197,8 @@ def parse(argv: list[str], *, from_workdir: bool = False) -> SimpleNamespace:
         if not given:
             raise ValueError("--workdir is missing: name the folder of a run.")
         arguments = [*read_flagfile(Path(given[-1]) / "flags.cfg"), *arguments]
+    for name in OURS:  # a second call starts from the defaults again
+        FLAGS[name].unparse()
     try:
         rest = FLAGS([argv[0], *arguments])
     except flags.Error as error:

@@ -46,7 +46,11 @@ def main(flags: SimpleNamespace) -> None:
             label = {"vit": "ViT", "teacher": "teacher", "raw": "student", "ema": "EMA", "best": "best"}[name]
             rows |= assemble.rows_of(label, results[name])
     assemble.print_tables(rows, counts)
-    print(f"\n{folder}: student.keras, teacher.keras, results.json, metrics.jsonl, flags.cfg" if teacher else f"\n{folder}: student.keras, results.json, metrics.jsonl, flags.cfg")
+    print(
+        f"\n{folder}: student.keras, teacher.keras, results.json, metrics.jsonl, flags.cfg"
+        if teacher
+        else f"\n{folder}: student.keras, results.json, metrics.jsonl, flags.cfg"
+    )
 
 
 def find_teacher(path: str) -> Path:
@@ -114,7 +118,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
         min_lr=flags.min_lr,
     )
     optimizer = optimizers.adamw(student, schedule, weight_decay=flags.weight_decay)
-    distiller.compile(optimizer, jit_compile=False)
+    distiller.compile(optimizer)
     contenders = {"raw": student} | ({"ema": distiller.ema} if distiller.ema else {})
 
     def batches(first_step):
@@ -171,7 +175,9 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
         best = memory["best"]
         workdir.load_weights(student, folder / "best.npz")
         results["best"] = measure(student, splits.test, "test")
-        chosen = f"{best['weights']} weights of step {best['step']}, best on the validation split ({best['score']:.2f} %)"
+        chosen = (
+            f"{best['weights']} weights of step {best['step']}, best on the validation split ({best['score']:.2f} %)"
+        )
     if teacher is not None:
         counted = assemble.count_hits(teacher, splits.test, flags, teacher=True, title="teacher, test")
         results["teacher"] = metrics.accuracies(counted, counts)

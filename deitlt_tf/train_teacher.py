@@ -13,9 +13,9 @@ from deitlt_tf import options
 
 
 def main(flags: SimpleNamespace) -> None:
+    folder = folder_of(flags)
     from deitlt_tf import assemble, devices
 
-    folder = folder_of(flags)
     strategy = devices.make_strategy(flags.strategy, logical_cpus=flags.logical_cpus)
     devices.prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
     splits = assemble.splits(flags, folder=folder)
@@ -64,9 +64,7 @@ def train(flags: SimpleNamespace, splits) -> Path:
         scale=flags.teacher_scale,
         clip_norm=flags.teacher_clip_norm,
     )
-    optimizer = optimizers.SGD(
-        schedule(flags, per_epoch), momentum=flags.teacher_momentum, l2=flags.teacher_l2
-    )
+    optimizer = optimizers.SGD(schedule(flags, per_epoch), momentum=flags.teacher_momentum, l2=flags.teacher_l2)
     optimizer.build(network.trainable_variables)
     teacher.compile(optimizer, jit_compile=False)
 

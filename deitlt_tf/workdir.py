@@ -74,7 +74,7 @@ def load_model(path: Path) -> tuple[keras.Model, tuple[str, ...] | None]:
         model = keras.models.load_model(path, compile=False)
         with zipfile.ZipFile(path) as archive:
             names = tuple(json.loads(archive.read(CLASS_NAMES))) if CLASS_NAMES in archive.namelist() else None
-    except (zipfile.BadZipFile, KeyError, OSError, ValueError, TypeError) as error:
+    except (zipfile.BadZipFile, KeyError, OSError, ValueError, TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{path} is not a readable Keras model ({reason}).") from error
     return model, names
@@ -86,7 +86,10 @@ def same_classes(names: tuple[str, ...] | None, expected: tuple[str, ...], *, pa
         raise ValueError(f"{path} has {num_outputs} classes, the data {len(expected)}.")
     if names is not None and names != expected:
         first = next(i for i, (a, b) in enumerate(zip(names, expected, strict=True)) if a != b)
-        raise ValueError(f"{path} has other classes than the data: class {first} is {names[first]!r} there, {expected[first]!r} here.")
+        raise ValueError(
+            f"{path} has other classes than the data: "
+            f"class {first} is {names[first]!r} there, {expected[first]!r} here."
+        )
 
 
 def claim(folder: Path, recipe: dict, *, text: str, free: set[str] = frozenset()) -> None:
@@ -99,13 +102,19 @@ def claim(folder: Path, recipe: dict, *, text: str, free: set[str] = frozenset()
         lines = [line.removeprefix("--").partition("=") for line in path.read_text().splitlines()]
         old = {name: value for name, _, value in lines}
         new = {name: ",".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in recipe.items()}
-        differ = [name for name in sorted(old.keys() | new.keys()) if name not in free and old.get(name) != new.get(name)]
+        differ = [
+            name for name in sorted(old.keys() | new.keys()) if name not in free and old.get(name) != new.get(name)
+        ]
         if differ:
             shown = ", ".join(f"--{name} is {old.get(name)!r} there and {new.get(name)!r} here" for name in differ[:3])
             more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
-            raise ValueError(f"{folder} holds a run of another recipe: {shown}{more}. Choose another --workdir, or delete that one.")
+            raise ValueError(
+                f"{folder} holds a run of another recipe: {shown}{more}. Choose another --workdir, or delete that one."
+            )
     elif folder.is_dir() and any(folder.glob("*.keras")):
-        raise ValueError(f"{folder} holds a model but no flags.cfg: it is not a run that could go on. Choose another --workdir.")
+        raise ValueError(
+            f"{folder} holds a model but no flags.cfg: it is not a run that could go on. Choose another --workdir."
+        )
     for stale in folder.rglob(UNFINISHED + "*"):
         stale.unlink()
     write_text(path, text)
@@ -136,14 +145,18 @@ class Checkpoints:
         """
         for path in reversed(self.files()):
             try:
-                with np.load(path, allow_pickle=False) as archive:
+                # Opened here, because NumPy leaves a file open that is not a whole archive.
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                     arrays = {name: archive[name] for name in archive.files}
                 note = json.loads(str(arrays.pop("note")))
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            # RuntimeError: a flipped bit of the directory can make a member "encrypted", or packed in an unknown way
+            except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
                 self.say(f"checkpoint {path} is damaged ({error}): going back to the one before.")
                 continue
             if {name: array.shape for name, array in arrays.items()} != shapes:
-                raise ValueError(f"checkpoint {path} is of another model. Choose another --workdir, or delete that one.")
+                raise ValueError(
+                    f"checkpoint {path} is of another model. Choose another --workdir, or delete that one."
+                )
             return int(path.stem), arrays, note
         return None
 

@@ -40,7 +40,7 @@ def batch(size=8, seed=0):
 
 
 def compiled(distiller, lr=1e-3):
-    distiller.compile(optimizers.adamw(distiller.student, lr), jit_compile=False)
+    distiller.compile(optimizers.adamw(distiller.student, lr))
     return distiller
 
 
@@ -60,7 +60,15 @@ def test_train_steps_equal_the_reference(golden):
     case, start = golden("train_steps"), golden("vit_forward")
     c = case.config
     student = models.build(
-        "deit_nano", num_classes=10, image_size=32, patch_size=4, embed_dim=48, depth=3, num_heads=3, drop_path=0.0, **NO_STATISTICS
+        "deit_nano",
+        num_classes=10,
+        image_size=32,
+        patch_size=4,
+        embed_dim=48,
+        depth=3,
+        num_heads=3,
+        drop_path=0.0,
+        **NO_STATISTICS,
     )
     models.load_state(student, start.under("param/"))
     flat = models.build("resnet32", num_classes=10, image_size=32, **NO_STATISTICS)
@@ -71,7 +79,16 @@ def test_train_steps_equal_the_reference(golden):
 
     counts = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
     np.testing.assert_allclose(losses.class_balanced_weights(counts), case["class_weights"], rtol=1e-5)
-    distiller = Given(student, flat, counts, soft=case["soft_labels"], reweight_step=c["drw_from_step"], mixing_off_step=c["drw_from_step"], alpha=c["alpha"], ema_decay=0.0)
+    distiller = Given(
+        student,
+        flat,
+        counts,
+        soft=case["soft_labels"],
+        reweight_step=c["drw_from_step"],
+        mixing_off_step=c["drw_from_step"],
+        alpha=c["alpha"],
+        ema_decay=0.0,
+    )
     compiled(distiller, c["lr"])
     images, labels = case.images("images_nchw"), case["labels"].astype(np.int32)
     seen = fit(distiller, list(zip(tf.unstack(images), tf.unstack(labels), strict=True)))
@@ -103,12 +120,18 @@ class Given(Distiller):
     def view(self, images, labels, step, seed):
         view = super().view(images, labels, tf.constant(self.mixing_off_step, tf.int64), seed)
         given = tf.gather(self.soft, tf.minimum(step, len(self.soft) - 1))
-        weight = view["weight"] if self.reweight_step == 0 else tf.where(step >= self.reweight_step, view["weight"], 1.0)
+        weight = (
+            view["weight"] if self.reweight_step == 0 else tf.where(step >= self.reweight_step, view["weight"], 1.0)
+        )
         return view | {"targets": tf.where(step < self.mixing_off_step, given, view["targets"]), "weight": weight}
 
 
 def after_steps(*, replicas=1, steps=3, student=small, **options):
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]) if replicas > 1 else tf.distribute.get_strategy()
+    strategy = (
+        tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+        if replicas > 1
+        else tf.distribute.get_strategy()
+    )
     with strategy.scope():
         # The teacher has to be the same everywhere, and undecided enough that its labels vary.
         distiller = compiled(Distiller(student(drop_path=0.0), teacher(), COUNTS, **options))
@@ -119,7 +142,9 @@ def after_steps(*, replicas=1, steps=3, student=small, **options):
 NO_MIXING = {"mixing_off_step": 0}
 
 
-@pytest.mark.parametrize("options", [{"distillation": "soft"}, {"reweight_step": 1, "clip_norm": 0.1, "accumulation": 2}])
+@pytest.mark.parametrize(
+    "options", [{"distillation": "soft"}, {"reweight_step": 1, "clip_norm": 0.1, "accumulation": 2}]
+)
 def test_two_replicas_equal_one(options):
     one, seen_one = after_steps(**NO_MIXING, **options)
     two, seen_two = after_steps(replicas=2, **NO_MIXING, **options)

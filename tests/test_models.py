@@ -15,8 +15,8 @@ import deitlt_tf
 from deitlt_tf import models
 from deitlt_tf.models import resnet, vit
 
-# Trainable weights of every model at 1000 classes; ViTs at 224 px with patches of 16, resnet20/32 at 10 classes.
-# DeiT: the official checkpoints; resnet50: torchvision; resnet20/32: the official CIFAR code. nano is ours.
+# Trainable weights of every model at 1000 classes; ViTs at 224 px with patches of 16, resnet8/20/32 at 10 classes.
+# DeiT: the official checkpoints; resnet50: torchvision; resnet20/32 (and 8, by the same rule): the official CIFAR code. nano is ours.
 COUNTS = {
     "deit_nano": 1_571_920,
     "deit_tiny": 5_910_800,
@@ -26,6 +26,7 @@ COUNTS = {
     "vit_tiny": 5_717_416,
     "vit_small": 22_050_664,
     "vit_base": 86_567_656,
+    "resnet8": 75_290,
     "resnet20": 269_722,
     "resnet32": 464_154,
     "resnet50": 25_557_032,
@@ -44,8 +45,8 @@ def tiny(kind: str) -> keras.Model:
     return {
         "deit": lambda: models.build("deit_nano", **TINY_VIT),
         "vit": lambda: models.build("vit_nano", **TINY_VIT),
-        "linear": lambda: models.build("resnet20", **TINY),
-        "cosine": lambda: models.build("resnet20", classifier="cosine", **TINY),
+        "linear": lambda: models.build("resnet8", **TINY),
+        "cosine": lambda: models.build("resnet8", classifier="cosine", **TINY),
     }[kind]()
 
 
@@ -81,7 +82,7 @@ def test_every_model_has_a_row_of_counts():
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameter_counts(name, zeros):
-    num_classes, image_size = (10, 32) if name in ("resnet20", "resnet32") else (1000, 224)
+    num_classes, image_size = (10, 32) if name in ("resnet8", "resnet20", "resnet32") else (1000, 224)
     assert trainable(models.build(name, num_classes=num_classes, image_size=image_size)) == COUNTS[name]
 
 

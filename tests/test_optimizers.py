@@ -10,7 +10,10 @@ def test_warmup_cosine_equals_timm_at_every_epoch(golden_json):
     for name, expected in cases.items():
         settings = dict(part.split("=") for part in name.split(","))
         schedule = optimizers.WarmupCosine(
-            peak=float(settings["lr"]), epochs=int(settings["epochs"]), warmup_epochs=int(settings["warmup"]), steps_per_epoch=7
+            peak=float(settings["lr"]),
+            epochs=int(settings["epochs"]),
+            warmup_epochs=int(settings["warmup"]),
+            steps_per_epoch=7,
         )
         ours = schedule(7 * tf.range(len(expected)))
         np.testing.assert_allclose(ours, expected, rtol=1e-4, err_msg=name)

@@ -1,7 +1,7 @@
 """3 BATCHES. A training stream is a function of its position: no shuffle buffer, no state, any step recomputable.
 
-Position p of a run belongs to epoch p // E, E = steps per epoch * batch. Which image it shows is a permutation by formula
-(`index_shuffle`) of that epoch; every random draw of its view comes from the seed (run seed, p).
+Position p of a run belongs to epoch p // E, E = steps per epoch * batch. Which image it shows is a permutation by
+formula (`index_shuffle`) of that epoch; every random draw of its view comes from the seed (run seed, p).
 """
 
 from collections.abc import Callable

@@ -22,6 +22,7 @@ MODELS = {
     "vit_tiny": partial(vit.vit, size="tiny", distilled=False),
     "vit_small": partial(vit.vit, size="small", distilled=False),
     "vit_base": partial(vit.vit, size="base", distilled=False),
+    "resnet8": partial(resnet.cifar_resnet, blocks=1),
     "resnet20": partial(resnet.cifar_resnet, blocks=3),
     "resnet32": partial(resnet.cifar_resnet, blocks=5),
     "resnet50": partial(resnet.resnet, blocks=(3, 4, 6, 3)),

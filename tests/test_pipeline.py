@@ -1,0 +1,146 @@
+"""Batches: a stream is a function of its position, an epoch shows what it says, evaluation shows every image once."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from deitlt_tf.data import augment, pipeline
+from deitlt_tf.data.sources import Source
+
+# Without RandAugment, whose graph takes seconds to build: it draws from the same seed.
+AUGMENTED = functools.partial(augment.train_view, size=8, erasing=0.5)
+
+
+def as_it_is(image, seed=None):
+    return image
+
+
+def source(count: int, *, labels=None) -> Source:
+    """Image i is filled with noise, but for its corner, which holds i; by default i is its label, too."""
+    images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
+    images[:, 0, 0, 0] = np.arange(count) % 256
+    labels = np.arange(count) if labels is None else labels
+    return Source(images, np.asarray(labels, np.int32), tuple(f"c{i}" for i in range(max(labels) + 1)))
+
+
+def shown(data: Source, **options) -> list[tuple[np.ndarray, np.ndarray]]:
+    steps_per_epoch = pipeline.steps_per_epoch(len(data), batch=options["batch"])
+    options = {"view": as_it_is, "steps_per_epoch": steps_per_epoch} | options
+    return list(pipeline.train(data, **options).as_numpy_iterator())
+
+
+def order(data: Source, **options) -> np.ndarray:
+    return np.concatenate([labels for _, labels in shown(data, **options)])
+
+
+@pytest.mark.parametrize(
+    ("num_images", "batch", "repeats", "steps"),
+    [(50_000, 128, 1, 390), (12_406, 128, 3, 96), (300, 64, 3, 4), (200, 64, 3, 3), (300, 64, 1, 4), (5, 64, 3, 1)],
+)
+def test_steps_per_epoch(num_images, batch, repeats, steps):
+    assert pipeline.steps_per_epoch(num_images, batch=batch, repeats=repeats) == steps
+
+
+def test_any_step_can_be_recomputed_from_its_number():
+    """Bit by bit, augmentation included: in the first epoch, at the border of two epochs, in the last one."""
+    options = {"view": AUGMENTED, "batch": 4, "steps": 6, "repeats": 3, "seed": 5}
+    whole = shown(source(10), **options)
+    assert len(whole) == 6
+    for first in (1, 2, 5):
+        rest = shown(source(10), first_step=first, **options)
+        assert len(rest) == 6 - first
+        for (images, labels), (expected_images, expected_labels) in zip(rest, whole[first:], strict=True):
+            np.testing.assert_array_equal(images, expected_images)
+            np.testing.assert_array_equal(labels, expected_labels)
+    # An image that comes again is augmented anew.
+    views = np.concatenate([images for images, _ in whole])
+    assert len(np.unique(views, axis=0)) == len(views)
+
+
+def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
+    epochs = order(source(32), batch=8, steps=8).reshape(2, 32)
+    other = order(source(32), batch=8, steps=4, seed=1)
+    for one in (*epochs, other):
+        np.testing.assert_array_equal(np.sort(one), np.arange(32))
+    assert (epochs[0] != epochs[1]).any() and (epochs[0] != other).any()
+    assert (epochs[0] != np.arange(32)).any()
+
+
+def test_repeats_are_neighbours_and_an_epoch_is_a_multiple_of_256():
+    steps = pipeline.steps_per_epoch(300, batch=64, repeats=3)
+    options = {"batch": 64, "repeats": 3, "steps_per_epoch": steps}
+    first, second = order(source(300), steps=2 * steps, **options).reshape(2, -1)
+    assert len(first) == 256
+    triples = first[:255].reshape(85, 3)
+    assert (triples == triples[:, :1]).all()
+    assert len(np.unique(first)) == 86  # 85 images three times, the next one once
+    assert set(first) != set(second)
+
+
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(1, 300), seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 10**6))
+@example(count=1, seed=0, epoch=0)
+@example(count=2, seed=3, epoch=1)
+def test_image_at_permutes_the_images(count, seed, epoch):
+    positions = tf.data.Dataset.range(epoch * count, (epoch + 1) * count)
+    at = functools.partial(pipeline.image_at, num_images=count, epoch_length=count, repeats=1, seed=seed)
+    found = next(positions.map(at).batch(count).as_numpy_iterator())
+    np.testing.assert_array_equal(np.sort(found), np.arange(count))
+
+
+def test_an_image_keeps_its_label_and_labels_keep_their_numbers():
+    labels = [3, 0, 2, 1, 3, 3, 0, 2]
+    for images, seen in shown(source(8, labels=labels), batch=4, steps=4):
+        assert images.dtype == np.uint8 and seen.dtype == np.int32
+        np.testing.assert_array_equal(seen, np.array(labels)[images[:, 0, 0, 0]])
+
+
+@pytest.mark.parametrize(("count", "batches"), [(10, 3), (8, 2), (3, 1)])
+def test_evaluation_shows_every_image_once_in_order_and_masks_the_rest(count, batches):
+    seen = list(pipeline.evaluation(source(count), view=as_it_is, batch=4).as_numpy_iterator())
+    assert len(seen) == batches and all(len(part) == 4 for batch in seen for part in batch)
+    images, labels, mask = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+    np.testing.assert_array_equal(mask, np.arange(4 * batches) < count)
+    np.testing.assert_array_equal(labels[:count], np.arange(count))
+    np.testing.assert_array_equal(images[:count], source(count).images)
+
+
+def test_files_encoded_images_and_pixels_are_the_same(tmp_path):
+    pixels = source(5)
+    files = [tmp_path / f"{i}.png" for i in range(5)]
+    for file, image in zip(files, pixels.images, strict=True):
+        Image.fromarray(image).save(file)
+    paths = Source(np.array([str(file) for file in files], object), pixels.labels, pixels.class_names)
+    encoded = Source(np.array([file.read_bytes() for file in files], object), pixels.labels, pixels.class_names)
+    expected = shown(pixels, batch=5, steps=2)
+    for other in (paths, encoded):
+        for (images, labels), (same_images, same_labels) in zip(shown(other, batch=5, steps=2), expected, strict=True):
+            np.testing.assert_array_equal(images, same_images)
+            np.testing.assert_array_equal(labels, same_labels)
+        images, _, _ = next(pipeline.evaluation(other, view=as_it_is, batch=5).as_numpy_iterator())
+        np.testing.assert_array_equal(images, pixels.images)
+
+
+def test_fewer_images_than_a_batch_fill_it():
+    [(images, labels)] = shown(source(3), batch=8, steps=1)
+    assert images.shape == (8, 8, 8, 3) and set(labels) == {0, 1, 2}
+
+
+def test_replicas_share_the_stream_each_a_half_of_every_batch():
+    stream = functools.partial(
+        pipeline.train, source(16), view=AUGMENTED, batch=8, steps=3, steps_per_epoch=2, repeats=3, seed=1
+    )
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    seen = 0
+    for halves, whole in zip(strategy.experimental_distribute_dataset(stream()), stream(), strict=True):
+        for parts, all_of_it in zip(halves, whole, strict=True):
+            parts = strategy.experimental_local_results(parts)
+            assert [len(part) for part in parts] == [4, 4]
+            np.testing.assert_array_equal(np.concatenate(parts), all_of_it)
+        seen += 1
+    assert seen == 3

@@ -1,0 +1,236 @@
+"""The programs as a user runs them, on tiny images that the tests write: one whole run, and what goes wrong."""
+
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from deitlt_tf import evaluate, options, train, train_teacher
+
+COLOURS = {"blue": (20, 20, 230), "green": (10, 220, 30), "red": (230, 10, 20)}
+TRAIN = {"blue": 12, "green": 6, "red": 3}
+
+SMALL = shlex.split("""
+    --image_size=8 --crop=padded --padding=1 --randaugment= --eval_resize=0 --repeats=1 --eval_every=1
+    --model=deit_nano --patch_size=4 --embed_dim=16 --depth=1 --num_heads=2
+    --epochs=2 --reweight_epoch=1 --batch_size=7 --lr=1e-3 --lr_rule=constant --warmup_epochs=0 --ema_decay=.5
+    --teacher_model=resnet8 --teacher_image_size=8 --teacher_epochs=1 --teacher_batch_size=7 --teacher_rho=.1
+    --teacher_lr=.01 --teacher_padding=1
+""")
+
+
+def picture(colour, seed, size=(9, 11)):
+    noise = np.random.default_rng(seed).integers(-20, 20, (*size, 3))
+    return Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of a user: train/ long-tailed, test/ balanced, in four formats, one grey, one with alpha."""
+    root = tmp_path / "images"
+    for split, counts in (("train", TRAIN), ("test", dict.fromkeys(COLOURS, 4))):
+        for name, count in counts.items():
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                suffix = ("png", "jpg", "webp", "bmp")[i % 4]
+                picture(COLOURS[name], i).save(root / split / name / f"{i}.{suffix}")
+    picture((90, 90, 90), 1).convert("L").save(root / "train" / "red" / "grey.png")
+    picture((90, 0, 0), 2).convert("RGBA").save(root / "train" / "red" / "alpha.webp", lossless=True)
+    return root
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """run(program, *arguments) -> (exit code, all that was printed), without a new process."""
+
+    def call(program, *arguments):
+        monkeypatch.setattr(sys, "argv", [program.__name__, *map(str, arguments)])
+        code = 0
+        try:
+            options.program(program.main, program.__doc__, from_workdir=program is evaluate)
+        except SystemExit as stop:
+            code = stop.code
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return call
+
+
+def snapshot(workdir: Path) -> dict:
+    """All that has to repeat bit by bit: weights of every model and the lines of every journal."""
+    found = {}
+    for path in sorted(workdir.rglob("*.keras")):
+        for i, weight in enumerate(keras.models.load_model(path).get_weights()):
+            found[f"{path.relative_to(workdir)} {i}"] = weight.tobytes()
+    for path in sorted(workdir.rglob("*.jsonl")):
+        found[str(path.relative_to(workdir))] = path.read_text()
+    return found
+
+
+def table(printed: str) -> set[tuple[str, ...]]:
+    """The rows of the printed tables, whatever the width of their columns; the plain ViT's left out."""
+    rows = (tuple(line.split()) for line in printed.splitlines() if "|" not in line)
+    return {row for row in rows if row and row[0] in ("student", "EMA", "teacher")}
+
+
+def test_a_whole_run_killed_and_resumed_and_evaluated(run, images, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    command = [train, *SMALL, f"--data_dir={images}", f"--workdir={workdir}", "--checkpoint_seconds=0"]
+    code, printed = run(*command, "--baseline")
+    assert code == 0, printed
+    assert (
+        "21 training images" not in printed and "23 training images in 3 classes (12 to 5), 12 for testing" in printed
+    )
+    for name in (
+        "student CLS",
+        "student DIST",
+        "student mean",
+        "EMA mean",
+        "teacher",
+        "ViT",
+        "shots: head",
+        "paper: head",
+    ):
+        assert name in printed
+    for name in (
+        *("flags.cfg", "metrics.jsonl", "results.json", "class_names.txt"),
+        *("student.keras", "student_ema.keras", "teacher.keras", "vit/student.keras", "teacher/teacher.keras"),
+    ):
+        assert (workdir / name).is_file(), name
+    assert not list(workdir.rglob(".unfinished-*"))
+    assert len(list((workdir / "checkpoints").iterdir())) == 2
+    results = json.loads((workdir / "results.json").read_text())
+    for weights in ("raw", "ema"):
+        for convention in ("shots", "paper"):
+            for head in ("cls", "dist", "mean"):
+                assert set(results[weights][convention][head]) == {"overall", "head", "mid", "tail"}
+    assert (workdir / "class_names.txt").read_text().split() == ["blue", "green", "red"]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 6]
+    assert {"loss", "cls_loss", "dist_loss", "agreement", "cosine", "lr"} <= set(lines[0])
+
+    # Evaluated again from the workdir alone: the same table.
+    code, again = run(evaluate, f"--workdir={workdir}")
+    assert code == 0 and table(again) and table(again) <= table(printed), again
+
+    # Thrown back to the last checkpoint but one, and that one cut in half: the run goes on and ends the same.
+    before = snapshot(workdir)
+    newest = sorted((workdir / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    for name in ("student.keras", "student_ema.keras", "results.json", "vit/student.keras"):
+        (workdir / name).unlink()
+    code, printed = run(*command, "--baseline")
+    assert code == 0, printed
+    assert f"checkpoint {newest} is damaged" in printed and "going on from step 5 of 6" in printed
+    assert "teacher.keras is there, from the same recipe" in printed
+    assert snapshot(workdir) == before
+
+    # Another recipe in the same place is refused, and nothing changes.
+    code, printed = run(*command, "--baseline", "--lr=2e-3")
+    assert code == 1 and "holds a run of another recipe: --lr is '0.001' there and '0.002' here" in printed
+    assert snapshot(workdir) == before
+
+    # A teacher of other classes is refused.
+    shutil.move(images / "train" / "red", images / "train" / "rose")
+    shutil.move(images / "test" / "red", images / "test" / "rose")
+    code, printed = run(
+        train, *SMALL, f"--data_dir={images}", f"--workdir={tmp_path / 'other'}", f"--teacher={workdir}"
+    )
+    assert code == 1 and "class 2 is 'red' there, 'rose' here" in printed
+    assert not (tmp_path / "other" / "student.keras").exists()
+
+
+def test_nan_loss_stops_names_the_step_and_keeps_the_checkpoint(run, images, tmp_path):
+    workdir = tmp_path / "run"
+    arguments = [*SMALL, f"--data_dir={images}", f"--workdir={workdir}", "--checkpoint_seconds=0", "--method=vit"]
+    code, printed = run(train, *arguments, "--lr=1e30", "--epochs=4")
+    assert code == 1
+    assert "loss is " in printed and "at step " in printed and "the last good checkpoint is step" in printed
+    assert not (workdir / "student.keras").exists() and list((workdir / "checkpoints").glob("*.npz"))
+
+
+def test_validation_split_chooses_the_weights(run, images, tmp_path):
+    shutil.copytree(images / "test", images / "val")
+    workdir = tmp_path / "run"
+    code, printed = run(train, *SMALL, f"--data_dir={images}", f"--workdir={workdir}", "--method=vit")
+    assert code == 0, printed
+    results = json.loads((workdir / "results.json").read_text())
+    assert "best on the validation split" in results["student.keras"] and "best" in results
+
+
+def test_truncated_image_is_named_or_skipped(run, images, tmp_path):
+    victim = images / "train" / "blue" / "1.jpg"
+    victim.write_bytes(victim.read_bytes()[:-200])
+    workdir = tmp_path / "run"
+    arguments = [*SMALL, f"--data_dir={images}", f"--workdir={workdir}", "--method=vit", "--epochs=1"]
+    code, printed = run(train, *arguments)
+    assert code == 1 and str(victim) in printed and "--skip_bad_images" in printed
+    assert not (workdir / "student.keras").exists()
+    code, printed = run(train, *arguments[:-1], "--epochs=1", "--skip_bad_images", f"--workdir={tmp_path / 'second'}")
+    assert code == 0, printed
+    assert "skipped 1 images" in printed and "22 training images" in printed
+    assert str(victim) in (tmp_path / "second" / "skipped_images.txt").read_text()
+
+
+def test_image_bomb_is_refused_by_its_header(run, images, tmp_path):
+    bomb = images / "test" / "green" / "0.png"
+    arguments = [*SMALL, f"--data_dir={images}", f"--workdir={tmp_path / 'run'}", "--method=vit", "--epochs=1"]
+    Image.new("RGB", (200, 100)).save(bomb)
+    code, printed = run(train, *arguments, "--max_megapixels=0.01")
+    assert code == 1 and str(bomb) in printed and "--max_megapixels" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workdir="], "--workdir is missing"),
+        (["--epohcs=3"], "Unknown command line flag 'epohcs'. Did you mean: epochs"),
+        (["--epochs=many"], "--epochs=many"),
+        (["--data=floder"], "floder"),
+        (["--data_dir={tmp}/nowhere"], "{tmp}/nowhere is not a folder: it should hold train/ and test/"),
+        (["--flagfile={tmp}/no.cfg"], "--flagfile={tmp}/no.cfg: there is no such file"),
+        (["--flagfile={tmp}/typo.cfg"], "{tmp}/typo.cfg:2: unknown flag --epohcs. Did you mean --epochs?"),
+        (["--teacher={tmp}/none.keras"], "--teacher={tmp}/none.keras: there is no"),
+        (["--randaugment=rand-m9"], "--randaugment=rand-m9: only"),
+        (["--model=deit_huge"], "deit_huge"),
+        (["--patch_size=3"], "not a multiple of patch_size 3"),
+        (["--batch_size=7", "--accumulation=2"], "7 images does not split into 2"),
+        (["--mean=a,b,c"], "--mean=a,b,c is not a list of numbers"),
+        (["--data=list", "--train_list={tmp}/bad.txt", "--test_list={tmp}/bad.txt"], "{tmp}/bad.txt:2"),
+        (["--data=list", "--train_list={tmp}/leaves.txt", "--test_list={tmp}/leaves.txt"], "leaves the image root"),
+    ],
+)
+def test_a_mistake_is_one_sentence(run, images, tmp_path, arguments, message):
+    (tmp_path / "typo.cfg").write_text("# a recipe\n--epohcs=3\n")
+    (tmp_path / "bad.txt").write_text("a.png 0\nb.png\n")
+    (tmp_path / "leaves.txt").write_text("../a.png 0\n")
+    arguments = [argument.format(tmp=tmp_path) for argument in arguments]
+    code, printed = run(
+        train, *SMALL, f"--data_dir={images}", f"--workdir={tmp_path / 'run'}", "--method=vit", *arguments
+    )
+    if "--teacher" in message:  # a plain ViT asks no teacher
+        code, printed = run(train, *SMALL, f"--data_dir={images}", f"--workdir={tmp_path / 'run'}", *arguments)
+    assert code == 1 and message.format(tmp=tmp_path) in printed, printed
+    assert printed.count("\n") <= 3 and "Traceback" not in printed
+    assert not list(tmp_path.rglob("*.keras"))
+
+
+def test_empty_class_folder_is_named(run, images, tmp_path):
+    (images / "train" / "amber").mkdir()
+    code, printed = run(train, *SMALL, f"--data_dir={images}", f"--workdir={tmp_path / 'run'}")
+    assert code == 1 and f"{images / 'train' / 'amber'} holds no images" in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_and_train_teacher_ask_for_their_workdir(run, tmp_path):
+    assert run(evaluate)[0] == 1
+    code, printed = run(evaluate, f"--workdir={tmp_path}")
+    assert code == 1 and "flags.cfg" in printed
+    code, printed = run(train_teacher)
+    assert code == 1 and "--workdir is missing" in printed

@@ -1,0 +1,169 @@
+"""The teacher's step: SAM over each loss, re-weighting, clipping, batch statistics; two replicas are one."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deitlt_tf import losses, optimizers
+from deitlt_tf.models.resnet import CosineClassifier
+from deitlt_tf.teacher import Teacher
+
+COUNTS = np.array([40, 20, 10, 5])
+
+
+def network(classifier: str = "cosine") -> keras.Model:
+    """A convolution with synchronised batch statistics, then cosines or logits of four classes."""
+    keras.utils.set_random_seed(1)
+    x = keras.Input((8, 8, 3))
+    y = keras.layers.Rescaling(1 / 128, offset=-1)(x)
+    y = keras.layers.Conv2D(8, 3, strides=2, use_bias=False)(y)
+    y = keras.layers.BatchNormalization(momentum=0.9, synchronized=True)(y)
+    y = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(y))
+    return keras.Model(x, CosineClassifier(4)(y) if classifier == "cosine" else keras.layers.Dense(4)(y))
+
+
+def compiled(*, classifier: str = "cosine", lr: float = 0.1, momentum: float = 0.9, **options) -> Teacher:
+    teacher = Teacher(network(classifier), COUNTS, **options)
+    optimizer = optimizers.SGD(lr, momentum=momentum)
+    optimizer.build(teacher.network.trainable_variables)
+    teacher.compile(optimizer, jit_compile=False)
+    return teacher
+
+
+def batch(size: int = 8, seed: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
+    generator = np.random.default_rng(seed)
+    return (
+        tf.constant(generator.integers(0, 256, (size, 8, 8, 3)), tf.float32),
+        tf.constant(generator.integers(0, 4, size), tf.int32),
+    )
+
+
+def values(variables: list) -> list[np.ndarray]:
+    return [np.array(v) for v in variables]
+
+
+def after_three_steps(*, replicas: int) -> tuple[list[np.ndarray], list[float]]:
+    """Everything that a step changes, through Keras' own fit: SAM, LDAM, re-weighting from step 1 on, clipping."""
+    one_device = tf.distribute.get_strategy()
+    strategy = one_device if replicas == 1 else tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+    images, labels = (tf.concat(parts, 0) for parts in zip(*(batch(seed=k) for k in range(3)), strict=True))
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    stream = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8, drop_remainder=True).with_options(options)
+    seen = []
+    log = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: seen.append(logs["loss"]))
+    with strategy.scope():
+        teacher = compiled(loss="ldam", rho=0.5, reweight_step=1, clip_norm=2.0)
+        teacher.fit(stream, verbose=0, shuffle=False, callbacks=[log])
+    return values(teacher.network.weights + teacher.optimizer.variables), seen
+
+
+def test_two_replicas_equal_one():
+    one, seen_one = after_three_steps(replicas=1)
+    two, seen_two = after_three_steps(replicas=2)
+    np.testing.assert_allclose(seen_two, seen_one, rtol=1e-4)
+    for a, b in zip(one, two, strict=True):  # weights, moving mean and variance, momentum
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
+    start = values(network().weights)
+    assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(one[: len(start)], start, strict=True))
+
+
+def plain_slopes(teacher: Teacher, images, labels) -> list[np.ndarray]:
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(teacher.loss_of(labels, teacher.network(images, training=True)))
+    return values(tape.gradient(value, teacher.network.trainable_variables))
+
+
+def moved(teacher: Teacher, data) -> list[np.ndarray]:
+    """(w before - w after) / lr of one step: the gradient that the optimiser was given."""
+    before = values(teacher.network.trainable_variables)
+    teacher.train_step(data)
+    after = values(teacher.network.trainable_variables)
+    return [(a - b) / float(teacher.optimizer.learning_rate) for a, b in zip(before, after, strict=True)]
+
+
+@pytest.mark.parametrize("loss", ["ce", "ldam", "balanced_softmax"])
+def test_without_a_radius_a_step_is_the_plain_gradient(loss):
+    expected = plain_slopes(compiled(loss=loss), *batch())
+    for slope, same in zip(moved(compiled(loss=loss, rho=0.0), batch()), expected, strict=True):
+        np.testing.assert_allclose(slope, same, rtol=1e-3, atol=1e-5)
+
+
+def test_with_a_radius_it_is_the_gradient_at_the_worst_point_of_the_ball():
+    """Done by hand: move all weights by rho g / |g|, take the gradient there, move back."""
+    teacher, rho = compiled(loss="ce"), 0.5
+    variables = teacher.network.trainable_variables
+    ascent = plain_slopes(teacher, *batch())
+    norm = np.sqrt(sum(np.sum(slope**2) for slope in ascent))
+    for variable, slope in zip(variables, ascent, strict=True):
+        variable.assign_add(rho * slope / norm)
+    expected = plain_slopes(teacher, *batch())
+    for slope, there, here in zip(moved(compiled(loss="ce", rho=rho), batch()), expected, ascent, strict=True):
+        np.testing.assert_allclose(slope, there, rtol=1e-3, atol=1e-5)
+        assert np.abs(there - here).max() > 1e-3
+
+
+def test_batch_statistics_are_those_of_the_first_pass():
+    plain, sharp = compiled(rho=0.0), compiled(rho=2.0)
+    for teacher in (plain, sharp):
+        teacher.train_step(batch())
+    statistics = [values(teacher.network.non_trainable_variables) for teacher in (plain, sharp)]
+    for a, b in zip(*statistics, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len(statistics[0]) == 2 and not np.array_equal(statistics[0][0], np.zeros(8))
+
+
+def test_reweighting_starts_at_its_step():
+    """Loss of the very step: a plain mean before, sum(w l) / sum(w) from `reweight_step` on."""
+    teacher = compiled(loss="ldam", reweight_step=1, lr=0.0)
+    images, labels = batch()
+    each = teacher.loss_of(labels, teacher.network(images, training=True)).numpy()
+    weight = losses.class_balanced_weights(COUNTS)[labels.numpy()]
+    for expected in (each.mean(), (weight * each).sum() / weight.sum()):
+        assert float(teacher.train_step((images, labels))["loss"]) == pytest.approx(expected, rel=1e-5)
+    assert abs(each.mean() - expected) > 1e-3
+
+
+def test_clip_norm_cuts_the_global_norm():
+    free, cut = (moved(compiled(rho=0.0, clip_norm=clip), batch()) for clip in (0.0, 0.5))
+    norm = np.sqrt(sum(np.sum(slope**2) for slope in free))
+    assert norm > 0.6
+    for a, b in zip(free, cut, strict=True):
+        np.testing.assert_allclose(b, a * 0.5 / norm, rtol=1e-3, atol=1e-5)
+
+
+def test_cosine_classifier_gives_cosines():
+    layer = CosineClassifier(4)
+    x = tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
+    found = layer(x).numpy()
+    unit = lambda v, axis: v / np.linalg.norm(v, axis=axis, keepdims=True)  # noqa: E731
+    np.testing.assert_allclose(found, unit(x.numpy(), 1) @ unit(layer.weight.numpy(), 0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(layer(7 * x), found, rtol=1e-5, atol=1e-6)
+    assert np.abs(found).max() <= 1
+
+
+def test_an_unknown_loss_is_refused():
+    with pytest.raises(ValueError, match=r"'focal' is unknown: choose one of ce, ldam, balanced_softmax"):
+        Teacher(network(), COUNTS, loss="focal")
+
+
+@pytest.mark.parametrize(("loss", "classifier"), [("ldam", "cosine"), ("balanced_softmax", "linear")])
+def test_learns_two_colours(loss, classifier):
+    colours = np.array([[255, 0, 0], [0, 0, 255]], np.float32)
+    labels = np.tile(np.arange(2, dtype=np.int32), 8)
+    images = tf.constant(np.broadcast_to(colours[labels][:, None, None], (16, 8, 8, 3)))
+    teacher = compiled(loss=loss, classifier=classifier, rho=0.1)
+    step = tf.function(teacher.train_step)
+    seen = [float(step((images, tf.constant(labels)))["loss"]) for _ in range(40)]
+    assert seen[-1] < 0.5 * seen[0]
+    assert float(teacher.test_step((images, labels))["accuracy"]) == 1
+
+
+def test_padding_does_not_count_in_accuracy():
+    teacher, (images, _) = compiled(), batch()
+    guess = np.argmax(teacher.network(images, training=False), -1)
+    half = np.where(np.arange(8) < 4, guess, (guess + 1) % 4)
+    assert float(teacher.test_step((images, half))["accuracy"]) == 0.5
+    teacher.accuracy.reset_state()
+    assert float(teacher.test_step((images, half, tf.constant([1.0] * 4 + [0.0] * 4)))["accuracy"]) == 1
