@@ -275,34 +275,40 @@ def process(folder: Path) -> subprocess.Popen:
     )  # fmt: skip
 
 
+def finish(folder: Path) -> None:
+    with process(folder) as child:
+        _, said = child.communicate(timeout=120)
+    assert child.returncode == 0, said
+
+
 def stop(folder: Path, *, after_step: int, wait: float, how: signal.Signals) -> tuple[int, str]:
     """Start, wait for a checkpoint beyond `after_step` and a little longer, send the signal: exit code and stderr."""
-    child = process(folder)
-    try:
-        deadline = time.monotonic() + 120
-        while not any(int(path.stem) > after_step for path in Checkpoints(folder).files()):
-            assert child.poll() is None and time.monotonic() < deadline, child.stderr.read()
-            time.sleep(0.001)
-        time.sleep(wait)
-        child.send_signal(how)
-        return child.wait(timeout=60), child.stderr.read()
-    finally:
-        child.kill()
-        child.communicate()
+    with process(folder) as child:
+        try:
+            deadline = time.monotonic() + 120
+            while not any(int(path.stem) > after_step for path in Checkpoints(folder).files()):
+                assert child.poll() is None and time.monotonic() < deadline
+                time.sleep(0.001)
+            time.sleep(wait)
+            child.send_signal(how)
+            _, said = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    return child.returncode, said
 
 
 @pytest.mark.slow
 def test_killed_processes_end_as_one_that_was_not(tmp_path):
     generator = np.random.default_rng()  # another moment every time
-    assert process(tmp_path / "whole").wait(timeout=120) == 0
+    finish(tmp_path / "whole")
 
     folder = tmp_path / "killed"
-    code, _ = stop(folder, after_step=0, wait=generator.uniform(0, 0.1), how=signal.SIGKILL)
+    code, _ = stop(folder, after_step=0, wait=generator.uniform(0, 0.05), how=signal.SIGKILL)
     assert code == -signal.SIGKILL
     reached = int(Checkpoints(folder).files()[-1].stem)
     code, said = stop(folder, after_step=reached, wait=0, how=signal.SIGTERM)
     assert code == 1 and "stopped by SIGTERM at step" in said
-    assert process(folder).wait(timeout=120) == 0
+    finish(folder)
 
     files = [tmp_path / name / "checkpoints" / "000000015.npz" for name in ("whole", "killed")]
     with np.load(files[0], allow_pickle=False) as expected, np.load(files[1], allow_pickle=False) as found:

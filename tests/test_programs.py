@@ -234,3 +234,41 @@ def test_evaluate_and_train_teacher_ask_for_their_workdir(run, tmp_path):
     assert code == 1 and "flags.cfg" in printed
     code, printed = run(train_teacher)
     assert code == 1 and "--workdir is missing" in printed
+
+
+@pytest.mark.slow
+def test_places_lt_runs_through_all_programs(run, tmp_path):
+    """The first lines of every class of the real lists, with stand-in JPEGs, through the real recipe made small."""
+    lists = Path(__file__).parent / "golden" / "places_lt"
+    root = tmp_path / "places"
+    root.mkdir()
+    for path in lists.iterdir():
+        shutil.copy(path, root)
+        for line in path.read_text().splitlines():
+            name, label = line.rsplit(" ", 1)
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            picture((int(label) % 256, 100, 200), int(label), size=(32, 40)).save(root / name)
+    small = shlex.split("""
+        --model=deit_nano --embed_dim=16 --depth=1 --num_heads=2 --image_size=32 --eval_resize=36 --epochs=1 --batch_size=128
+        --accumulation=1 --eval_every=1 --teacher_model=resnet8 --teacher_image_size=32 --teacher_eval_resize=36
+        --teacher_epochs=1 --teacher_batch_size=128
+    """)
+    recipe = f"--flagfile={Path(__file__).parent.parent / 'configs' / 'places_lt.cfg'}"
+    arguments = [recipe, *small, f"--data_dir={root}", f"--workdir={tmp_path / 'run'}"]
+    code, printed = run(train_teacher, *arguments)
+    assert code == 0, printed
+    assert "730 training images in 365 classes (2 to 2), 365 for validation, 365 for testing" in printed
+    code, printed = run(train, *arguments)
+    assert code == 0, printed
+    assert "teacher.keras is there, from the same recipe" in printed and "best mean" in printed
+    assert (tmp_path / "run" / "class_names.txt").read_text().splitlines()[0] == "a/airfield"
+    code, printed = run(evaluate, f"--workdir={tmp_path / 'run'}")
+    assert code == 0 and "student mean" in printed
+
+
+def test_places_lt_without_its_data_says_what_belongs_where(run, tmp_path):
+    recipe = f"--flagfile={Path(__file__).parent.parent / 'configs' / 'places_lt.cfg'}"
+    code, printed = run(train, recipe, f"--data_dir={tmp_path / 'places'}", f"--workdir={tmp_path / 'run'}")
+    assert code == 1
+    assert f"{tmp_path / 'places'} is not a folder: it should hold Places_LT_train.txt" in printed
+    assert not (tmp_path / "run").exists()

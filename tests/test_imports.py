@@ -1,0 +1,69 @@
+"""The house rule: one direction. Who may import whom of ours; everything else is a defect."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "deitlt_tf"
+
+ALLOWED = {
+    "data.sources": set(),
+    "data.decode": set(),
+    "data.augment": set(),
+    "data.pipeline": {"data.sources", "data.decode"},
+    "models.vit": set(),
+    "models.resnet": set(),
+    "models": {"models.vit", "models.resnet"},
+    "mixing": set(),
+    "losses": set(),
+    "sam": set(),
+    "optimizers": set(),
+    "metrics": set(),
+    "devices": set(),
+    "distill": {"mixing", "losses", "metrics", "devices", "models.vit"},
+    "teacher": {"losses", "sam", "devices"},
+    "workdir": set(),
+    "loop": {"workdir"},
+    "options": set(),
+}
+PROGRAMS = {"train", "train_teacher", "evaluate"}
+SHARED_BY_PROGRAMS = {"assemble"}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of ours that a file imports anywhere, as names below the package."""
+    ours = {module_of(file) for file in PACKAGE.rglob("*.py")}
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        found |= {name.removeprefix("deitlt_tf.") for name in names if name.startswith("deitlt_tf.")} & ours
+    packages = {name for name in found if any(other.startswith(name + ".") for other in found)}
+    return found - packages
+
+
+def test_every_module_has_a_rule():
+    modules = {module_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__", "data"}
+    assert modules == ALLOWED.keys() | PROGRAMS | SHARED_BY_PROGRAMS
+
+
+@pytest.mark.parametrize("module", ALLOWED)
+def test_libraries_import_only_what_comes_before_them(module):
+    path = PACKAGE / Path(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    assert imports_of(path) <= ALLOWED[module]
+
+
+def test_only_programs_read_flags():
+    readers = {module_of(path) for path in PACKAGE.rglob("*.py") if "options" in imports_of(path)}
+    assert readers <= PROGRAMS | SHARED_BY_PROGRAMS
+    assert not [path for path in PACKAGE.rglob("*.py") if "absl" in path.read_text() and path.name != "options.py"]
