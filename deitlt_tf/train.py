@@ -23,9 +23,9 @@ def main(flags: SimpleNamespace) -> None:
     folder = Path(flags.workdir)
     strategy = devices.make_strategy(flags.strategy, logical_cpus=flags.logical_cpus)
     devices.prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
+    workdir.refuse_other(folder, vars(flags), free=options.FREE)  # before anything takes time or writes
     splits = assemble.splits(flags, folder=folder)
-    workdir.claim(folder, vars(flags), text=options.as_flagfile(vars(flags)), free=options.FREE)
-    workdir.write_text(folder / "class_names.txt", "".join(f"{name}\n" for name in splits.train.class_names))
+    claim(flags, folder, splits)
     counts = sources.class_counts(splits.train.labels, len(splits.train.class_names))
 
     with strategy.scope():
@@ -37,20 +37,22 @@ def main(flags: SimpleNamespace) -> None:
         if flags.baseline and flags.method != "vit":
             plain = copy.copy(flags)
             plain.method, plain.workdir, plain.baseline = "vit", str(folder / "vit"), False
-            workdir.claim(folder / "vit", vars(plain), text=options.as_flagfile(vars(plain)), free=options.FREE)
+            claim(plain, folder / "vit", splits)
             results["vit"] = train_student(plain, splits, folder=folder / "vit", teacher=None)["raw"]
             workdir.write_json(folder / "results.json", results)
+    labels = {"vit": "ViT", "teacher": "teacher", "raw": "student", "ema": "EMA", "best": "best"}
     rows = {}
-    for name in ("vit", "teacher", "raw", "ema", "best"):
-        if name in results:
-            label = {"vit": "ViT", "teacher": "teacher", "raw": "student", "ema": "EMA", "best": "best"}[name]
-            rows |= assemble.rows_of(label, results[name])
+    for name in filter(results.get, labels):
+        rows |= assemble.rows_of(labels[name], results[name])
     assemble.print_tables(rows, counts)
-    print(
-        f"\n{folder}: student.keras, teacher.keras, results.json, metrics.jsonl, flags.cfg"
-        if teacher
-        else f"\n{folder}: student.keras, results.json, metrics.jsonl, flags.cfg"
-    )
+    print(f"\n{folder}: " + ", ".join(path.name for path in sorted(folder.iterdir()) if path.is_file()))
+
+
+def claim(flags: SimpleNamespace, folder: Path, splits) -> None:
+    from deitlt_tf import workdir
+
+    text, names = options.as_flagfile(vars(flags)), splits.train.class_names
+    workdir.claim(folder, vars(flags), text=text, class_names=names, free=options.FREE)
 
 
 def find_teacher(path: str) -> Path:

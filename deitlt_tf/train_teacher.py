@@ -41,12 +41,12 @@ def train(flags: SimpleNamespace, splits) -> Path:
 
     folder, finished = folder_of(flags), folder_of(flags) / "teacher.keras"
     recipe = {name: getattr(flags, name) for name in options.TEACHER}
-    workdir.claim(folder, recipe, text=options.as_flagfile(recipe), free=options.FREE)
+    class_names, text = splits.train.class_names, options.as_flagfile(recipe)
+    workdir.claim(folder, recipe, text=text, class_names=class_names, free=options.FREE)
     if finished.is_file():
         print(f"teacher: {finished} is there, from the same recipe")
         return finished
 
-    class_names = splits.train.class_names
     counts = sources.class_counts(splits.train.labels, len(class_names))
     batch = flags.teacher_batch_size
     per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=batch)

@@ -92,32 +92,49 @@ def same_classes(names: tuple[str, ...] | None, expected: tuple[str, ...], *, pa
         )
 
 
-def claim(folder: Path, recipe: dict, *, text: str, free: set[str] = frozenset()) -> None:
-    """Make `folder` the run of `recipe`, or check that it already is. Raises ValueError naming the flags that differ.
+def has_begun(folder: Path) -> bool:
+    """Whether a checkpoint or a model is there; without one, a mistyped flag or folder can be mended in place."""
+    return any(path.suffix in (".npz", ".keras") for path in folder.rglob("[!.]*"))
 
-    text: the flag file to leave there. free: names that may differ.
+
+def refuse_other(folder: Path, recipe: dict, *, free: set[str] = frozenset()) -> None:
+    """Raises ValueError, naming the flags that differ, if `folder` holds a run of another recipe; writes nothing.
+
+    free: names of flags that may differ.
     """
     path = folder / "flags.cfg"
+    if not has_begun(folder):
+        return
     if path.is_file():
         lines = [line.removeprefix("--").partition("=") for line in path.read_text().splitlines()]
         old = {name: value for name, _, value in lines}
         new = {name: ",".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in recipe.items()}
-        differ = [
-            name for name in sorted(old.keys() | new.keys()) if name not in free and old.get(name) != new.get(name)
-        ]
+        differ = [name for name in sorted((old.keys() | new.keys()) - free) if old.get(name) != new.get(name)]
         if differ:
             shown = ", ".join(f"--{name} is {old.get(name)!r} there and {new.get(name)!r} here" for name in differ[:3])
             more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
-            raise ValueError(
-                f"{folder} holds a run of another recipe: {shown}{more}. Choose another --workdir, or delete that one."
-            )
-    elif folder.is_dir() and any(folder.glob("*.keras")):
+            advice = "Choose another --workdir, or delete that one."
+            raise ValueError(f"{folder} holds a run of another recipe: {shown}{more}. {advice}")
+    elif any(folder.glob("*.keras")):
         raise ValueError(
             f"{folder} holds a model but no flags.cfg: it is not a run that could go on. Choose another --workdir."
         )
+
+
+def claim(folder: Path, recipe: dict, *, text: str, class_names: tuple[str, ...], free: set[str] = frozenset()) -> None:
+    """Make `folder` the run of `recipe` on these classes, or check that it already is (ValueError if not).
+
+    text: the flag file to leave there. What a killed run left unfinished is swept away.
+    """
+    refuse_other(folder, recipe, free=free)
+    names = folder / "class_names.txt"
+    lines = "".join(f"{name}\n" for name in class_names)
+    if has_begun(folder) and names.is_file() and names.read_text() != lines:
+        raise ValueError(f"{folder} holds a run on other classes: see {names}. Choose another --workdir.")
     for stale in folder.rglob(UNFINISHED + "*"):
         stale.unlink()
-    write_text(path, text)
+    write_text(folder / "flags.cfg", text)
+    write_text(names, lines)
 
 
 class Checkpoints:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deitlt_tf import losses, models, optimizers
+from deitlt_tf import devices, losses, mixing, models, optimizers
 from deitlt_tf.distill import Distiller
 
 COUNTS = np.array([40, 20, 10, 5])
@@ -39,8 +39,9 @@ def batch(size=8, seed=0):
     )
 
 
-def compiled(distiller, lr=1e-3):
-    distiller.compile(optimizers.adamw(distiller.student, lr))
+def compiled(distiller, lr=1e-3, *, graph=False):
+    """Eager by default: one small step costs less than tracing one."""
+    distiller.compile(optimizers.adamw(distiller.student, lr), run_eagerly=not graph)
     return distiller
 
 
@@ -89,7 +90,7 @@ def test_train_steps_equal_the_reference(golden):
         alpha=c["alpha"],
         ema_decay=0.0,
     )
-    compiled(distiller, c["lr"])
+    compiled(distiller, c["lr"], graph=True)
     images, labels = case.images("images_nchw"), case["labels"].astype(np.int32)
     seen = fit(distiller, list(zip(tf.unstack(images), tf.unstack(labels), strict=True)))
     ours = [[s["loss"], (1 - c["alpha"]) * s["cls_loss"], c["alpha"] * s["dist_loss"]] for s in seen]
@@ -126,15 +127,11 @@ class Given(Distiller):
         return view | {"targets": tf.where(step < self.mixing_off_step, given, view["targets"]), "weight": weight}
 
 
-def after_steps(*, replicas=1, steps=3, student=small, **options):
-    strategy = (
-        tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
-        if replicas > 1
-        else tf.distribute.get_strategy()
-    )
+def after_steps(*, replicas=1, steps=3, graph=False, **options):
+    devices = [f"CPU:{i}" for i in range(replicas)]
+    strategy = tf.distribute.MirroredStrategy(devices) if replicas > 1 else tf.distribute.get_strategy()
     with strategy.scope():
-        # The teacher has to be the same everywhere, and undecided enough that its labels vary.
-        distiller = compiled(Distiller(student(drop_path=0.0), teacher(), COUNTS, **options))
+        distiller = compiled(Distiller(small(drop_path=0.0), teacher(), COUNTS, **options), graph=graph)
         seen = fit(distiller, [batch(seed=k) for k in range(steps)])
     return distiller, seen
 
@@ -142,35 +139,49 @@ def after_steps(*, replicas=1, steps=3, student=small, **options):
 NO_MIXING = {"mixing_off_step": 0}
 
 
-@pytest.mark.parametrize(
-    "options", [{"distillation": "soft"}, {"reweight_step": 1, "clip_norm": 0.1, "accumulation": 2}]
-)
-def test_two_replicas_equal_one(options):
-    one, seen_one = after_steps(**NO_MIXING, **options)
-    two, seen_two = after_steps(replicas=2, **NO_MIXING, **options)
-    for name in seen_one[-1]:
-        np.testing.assert_allclose(seen_two[-1][name], seen_one[-1][name], rtol=1e-4, atol=1e-6, err_msg=name)
+def same_runs(one, two):
+    """Two (distiller, reports) have the same reports and the same weights, up to the order of sums."""
+    for name in one[1][-1]:
+        np.testing.assert_allclose(two[1][-1][name], one[1][-1][name], rtol=1e-4, atol=1e-6, err_msg=name)
     for network in ("student", "ema"):
-        for a, b in zip(getattr(one, network).weights, getattr(two, network).weights, strict=True):
+        for a, b in zip(getattr(one[0], network).weights, getattr(two[0], network).weights, strict=True):
             np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=1e-5, atol=2e-5)
 
 
-def test_replicas_draw_different_masks_and_mixes():
-    """With randomness on, two replicas are not one: each has draws of its own, from (seed, step, replica)."""
-    a, _ = after_steps(replicas=2, steps=1)
-    b, _ = after_steps(replicas=2, steps=1)
-    for x, y in zip(a.student.weights, b.student.weights, strict=True):
-        np.testing.assert_array_equal(x.numpy(), y.numpy())
+def test_two_replicas_equal_one():
+    """Both with class weights from the second step on, clipping and accumulation."""
+    options = NO_MIXING | {"reweight_step": 1, "clip_norm": 0.1, "accumulation": 2}
+    same_runs(after_steps(**options), after_steps(replicas=2, graph=True, **options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"distillation": "soft"}, {"reweight_step": 0}, {"clip_norm": 0.1}])
+def test_two_replicas_equal_one_in_every_part(options):
+    same_runs(after_steps(**NO_MIXING, **options), after_steps(replicas=2, graph=True, **NO_MIXING, **options))
+
+
+def test_replicas_draw_different_mixes():
+    """The same images on two replicas are mixed differently: draws come from (seed, step, replica)."""
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    images, labels = batch()
+
+    def on_replica():
+        seed = devices.step_seed(3, tf.constant(5))
+        return mixing.mix(tf.cast(images, tf.float32), labels, seed, num_classes=4)[0]
+
+    a, b = strategy.experimental_local_results(strategy.run(on_replica))
+    assert np.abs(a - b).max() > 1
 
 
 @pytest.mark.parametrize("reweight_step", [0, 10**6])
 def test_accumulation_is_only_a_matter_of_memory(reweight_step):
-    whole, seen_whole = after_steps(**NO_MIXING, reweight_step=reweight_step)
-    parts, seen_parts = after_steps(**NO_MIXING, reweight_step=reweight_step, accumulation=4)
-    for name in seen_whole[-1]:
-        np.testing.assert_allclose(seen_parts[-1][name], seen_whole[-1][name], rtol=1e-4, err_msg=name)
-    for a, b in zip(whole.student.weights, parts.student.weights, strict=True):
-        np.testing.assert_allclose(b, a, rtol=1e-5, atol=2e-5)
+    whole = after_steps(**NO_MIXING, reweight_step=reweight_step)
+    same_runs(whole, after_steps(**NO_MIXING, reweight_step=reweight_step, accumulation=4))
+
+
+def test_graph_and_eager_steps_are_the_same():
+    options = {"accumulation": 2, "reweight_step": 2, "mixing_off_step": 2}
+    same_runs(after_steps(**options), after_steps(graph=True, **options))
 
 
 def test_a_batch_that_does_not_split_is_refused():

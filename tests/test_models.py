@@ -16,7 +16,8 @@ from deitlt_tf import models
 from deitlt_tf.models import resnet, vit
 
 # Trainable weights of every model at 1000 classes; ViTs at 224 px with patches of 16, resnet8/20/32 at 10 classes.
-# DeiT: the official checkpoints; resnet50: torchvision; resnet20/32 (and 8, by the same rule): the official CIFAR code. nano is ours.
+# DeiT: the official checkpoints; resnet50: torchvision;
+# resnet20/32 (and 8, by the same rule): the official CIFAR code. nano is ours.
 COUNTS = {
     "deit_nano": 1_571_920,
     "deit_tiny": 5_910_800,

@@ -249,8 +249,8 @@ def test_places_lt_runs_through_all_programs(run, tmp_path):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             picture((int(label) % 256, 100, 200), int(label), size=(32, 40)).save(root / name)
     small = shlex.split("""
-        --model=deit_nano --embed_dim=16 --depth=1 --num_heads=2 --image_size=32 --eval_resize=36 --epochs=1 --batch_size=128
-        --accumulation=1 --eval_every=1 --teacher_model=resnet8 --teacher_image_size=32 --teacher_eval_resize=36
+        --model=deit_nano --embed_dim=16 --depth=1 --num_heads=2 --image_size=32 --eval_resize=36 --epochs=1
+        --batch_size=128 --accumulation=1 --eval_every=1 --teacher_model=resnet8 --teacher_image_size=32 --teacher_eval_resize=36
         --teacher_epochs=1 --teacher_batch_size=128
     """)
     recipe = f"--flagfile={Path(__file__).parent.parent / 'configs' / 'places_lt.cfg'}"

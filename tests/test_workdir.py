@@ -154,15 +154,23 @@ def test_same_classes(tmp_path):
 RECIPE = {"lr": 0.001, "drops": ["160:0.01", "180:0.0001"], "data_dir": "a", "note": "x=y"}
 
 
-def claim(folder, **changes) -> None:
+def claim(folder, *, class_names=NAMES, **changes) -> None:
     recipe = RECIPE | changes
     lines = (f"--{k}={','.join(v) if isinstance(v, list) else v}\n" for k, v in recipe.items())
-    workdir.claim(folder, recipe, text="".join(lines), free={"data_dir"})
+    workdir.claim(folder, recipe, text="".join(lines), class_names=class_names, free={"data_dir"})
 
 
-def test_a_folder_belongs_to_one_recipe(tmp_path):
+def test_a_folder_without_a_checkpoint_is_nobodys_yet(tmp_path):
+    claim(tmp_path, lr=0.1)
+    claim(tmp_path)
+    assert "--lr=0.001" in (tmp_path / "flags.cfg").read_text()
+
+
+@pytest.mark.parametrize("kept", ["checkpoints/000000001.npz", "teacher/teacher.keras"])
+def test_a_folder_belongs_to_one_recipe(tmp_path, kept):
     folder = tmp_path / "run"
     claim(folder)
+    workdir.write_text(folder / kept, "what a run has come to")
     claim(folder)
     with pytest.raises(ValueError, match=r"--lr is '0.001' there and '0.01' here"):
         claim(folder, lr=0.01)
@@ -175,8 +183,30 @@ def test_a_folder_belongs_to_one_recipe(tmp_path):
 
 def test_free_flags_may_differ_and_the_newest_is_kept(tmp_path):
     claim(tmp_path)
+    Checkpoints(tmp_path).save(1, {}, {})
     claim(tmp_path, data_dir="b")
     assert "--data_dir=b" in (tmp_path / "flags.cfg").read_text()
+
+
+def test_a_folder_belongs_to_one_set_of_classes(tmp_path):
+    claim(tmp_path)
+    Checkpoints(tmp_path).save(1, {}, {})
+    before = contents(tmp_path)
+    assert (tmp_path / "class_names.txt").read_text().splitlines() == list(NAMES)
+    with pytest.raises(ValueError, match=r"other classes: see .*class_names\.txt"):
+        claim(tmp_path, class_names=NAMES[::-1], data_dir="b")
+    assert contents(tmp_path) == before
+
+
+def test_asking_whether_a_folder_is_free_writes_nothing(tmp_path):
+    workdir.refuse_other(tmp_path / "run", RECIPE)
+    assert contents(tmp_path) == {}
+    claim(tmp_path)
+    Checkpoints(tmp_path).save(1, {}, {})
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="--lr"):
+        workdir.refuse_other(tmp_path, RECIPE | {"lr": 1})
+    assert contents(tmp_path) == before
 
 
 def test_a_model_without_its_recipe_is_not_trained_over(tmp_path):
@@ -193,7 +223,7 @@ def test_what_a_killed_run_left_unfinished_is_swept_away(tmp_path):
         (folder / f"{workdir.UNFINISHED}x.npz").write_bytes(b"half")
     (tmp_path / "mine.txt").write_text("keep")
     claim(tmp_path)
-    assert set(contents(tmp_path)) == {"flags.cfg", "mine.txt"}
+    assert set(contents(tmp_path)) == {"flags.cfg", "class_names.txt", "mine.txt"}
 
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
