@@ -124,9 +124,8 @@ class Distiller(keras.Model):
         view = {"images": images, "labels": labels, "targets": targets, "weight": tf.ones(tf.shape(labels))}
         if self.ask_teacher is None:
             return view
-        size = self.teacher_size or images.shape[1]
-        seen = images if size == images.shape[1] else tf.image.resize(images, [size, size], "bicubic")
-        answer = tf.stop_gradient(tf.cast(self.ask_teacher(seen), tf.float32))
+        answer = self.ask_teacher(resize(images, self.teacher_size or images.shape[1]))
+        answer = tf.stop_gradient(tf.cast(answer, tf.float32))
         by_class = tf.gather(self.class_weights, tf.argmax(answer, -1))
         weight = tf.where(step >= self.reweight_step, by_class, tf.ones_like(by_class))
         return view | {"teacher": answer, "weight": weight}
@@ -144,13 +143,14 @@ class Distiller(keras.Model):
             each = losses.soft_distillation(outputs["dist"], teacher, temperature=self.temperature)
         dist_loss = tf.reduce_sum(dist_share * each)
         agree = tf.argmax(teacher, -1) == tf.cast(labels, tf.int64)
-        cosine = -keras.losses.cosine_similarity(tokens[:, 0], tokens[:, 1])
+        tokens = tf.math.l2_normalize(tf.cast(tokens, tf.float32), axis=-1)  # [B, 2, D]
+        cosine = tf.reduce_sum(tokens[:, 0] * tokens[:, 1], axis=-1)
         return {
             "loss": (1 - self.alpha) * cls_loss + self.alpha * dist_loss,
             "cls_loss": cls_loss,
             "dist_loss": dist_loss,
             "agreement": tf.reduce_sum(share * tf.cast(agree, tf.float32)),
-            "cosine": tf.reduce_sum(share * tf.cast(cosine, tf.float32)),
+            "cosine": tf.reduce_sum(share * cosine),
         }
 
     def follow(self):
@@ -175,6 +175,18 @@ class Distiller(keras.Model):
 def fold(seed: tf.Tensor, number) -> tf.Tensor:
     """Another seed, a function of `seed` and `number`."""
     return tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int32))
+
+
+def resize(images: tf.Tensor, size: int) -> tf.Tensor:
+    """[B, S, S, 3] -> [B, size, size, 3], bicubic (a = -0.75), not antialiased: torch's F.interpolate.
+
+    Two matrix products, because TensorFlow's own bicubic has another kernel (a = -0.5) and runs on CPUs only.
+    Source: official engine.py, the teacher's input.
+    """
+    if images.shape[1] == size:
+        return images
+    matrix = tf.constant(vit.bicubic_matrix(images.shape[1], size), images.dtype)
+    return tf.einsum("yh,bhwc,xw->byxc", matrix, images, matrix, optimize="optimal")
 
 
 def global_sum(values: tf.Tensor) -> tf.Tensor:

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from deitlt_tf import devices, losses, mixing, models, optimizers
-from deitlt_tf.distill import Distiller
+from deitlt_tf.distill import Distiller, resize
 
 COUNTS = np.array([40, 20, 10, 5])
 NO_STATISTICS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # the golden images are already normalised
@@ -239,6 +239,29 @@ def test_teacher_sees_the_mixed_view_at_its_own_size():
     distiller = compiled(Distiller(small(), spy, COUNTS, teacher_size=16))
     fit(distiller, [batch()])
     assert shapes[0] == [8, 16, 16, 3]
+
+
+def test_teacher_resize_is_torchs_bicubic():
+    """By hand, 4 -> 2 pixels: a new pixel lies half way between two old ones, whose weights are .59375 (a = -.75)."""
+    rows = tf.reshape(tf.constant([0.0, 100.0, 200.0, 50.0]), [1, 4, 1, 1]) * tf.ones([1, 4, 4, 3])
+    outer, inner = -0.09375, 0.59375
+    expected = [
+        outer * 0 + inner * 0 + inner * 100 + outer * 200,
+        outer * 100 + inner * 200 + inner * 50 + outer * 50,
+    ]
+    np.testing.assert_allclose(resize(rows, 2)[0, :, 0, 0], expected, rtol=1e-5)
+    assert resize(rows, 4) is rows
+
+
+def test_losses_stay_float32_in_bfloat16():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        distiller = compiled(Distiller(small(), teacher(), COUNTS))
+        parts = distiller.train_step(batch())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert all(value.dtype == tf.float32 and np.isfinite(value) for value in parts.values())
+    assert all(weight.dtype == "float32" for weight in distiller.student.weights)
 
 
 def test_plain_vit_needs_no_teacher_and_the_other_way_round():

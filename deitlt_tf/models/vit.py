@@ -265,7 +265,7 @@ def with_tokens(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, (model.output, model.get_layer("norm").output[:, :prefix]), name=model.name)
 
 
-def _bicubic(size_from: int, size_to: int) -> np.ndarray:
+def bicubic_matrix(size_from: int, size_to: int) -> np.ndarray:
     """[to, from] matrix of cubic interpolation, a = -0.75, pixel centres aligned, no antialias, border repeated."""
     centre = (np.arange(size_to) + 0.5) * size_from / size_to - 0.5
     tap = np.floor(centre)[:, None] + np.arange(-1, 3)  # (to, 4)
@@ -292,7 +292,7 @@ def resize_position(pos_embed: np.ndarray, *, grid_from: int, grid_to: int, pref
             f"pos_embed has {pos_embed.shape[1]} rows, not {prefix} tokens + {grid_from} x {grid_from} patches"
         )
     grid = pos_embed[0, prefix:].reshape(grid_from, grid_from, -1)
-    matrix = _bicubic(grid_from, grid_to)
+    matrix = bicubic_matrix(grid_from, grid_to)
     grid = np.einsum("yh,xw,hwd->yxd", matrix, matrix, grid, optimize=True).reshape(1, grid_to**2, -1)
     return np.concatenate([pos_embed[:, :prefix], grid.astype(pos_embed.dtype)], axis=1)
 
