@@ -44,6 +44,7 @@ class Keeper(keras.callbacks.Callback):
         self.step, self.sums, self.memory = 0, {}, {}
         self.saved_at, self.saved_step = time.monotonic(), None
         self.terminated = False
+        self.bar = tqdm(disable=True)  # until training begins
 
     def restore(self) -> int:
         """The step to go on from, with all variables set; 0 for a new run."""
@@ -119,7 +120,7 @@ class Keeper(keras.callbacks.Callback):
             self.save()
 
     def on_train_end(self, logs=None):
-        self.bar.close()
+        self.bar.close()  # before another fit opens its own
         self.writer.flush()
 
 
@@ -164,6 +165,7 @@ def fit(
             step = keeper.step
     finally:
         signal.signal(signal.SIGTERM, before)
+        keeper.bar.close()
     if keeper.terminated:
         raise SystemExit(
             f"{title}: stopped by SIGTERM at step {keeper.step} of {steps}, saved; the same command goes on."

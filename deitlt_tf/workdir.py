@@ -7,7 +7,6 @@ Arrays are .npz without pickles; models are .keras files that carry their class 
 import contextlib
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,9 +23,7 @@ UNFINISHED = ".unfinished-"  # start of temporary names, swept away when the run
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder; what is written there becomes `path` if the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED, suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
