@@ -1,5 +1,6 @@
 """What all tests share: one thread pool size, quiet TensorFlow, golden numbers, deterministic operations."""
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -15,6 +16,15 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 tf.config.experimental.enable_op_determinism()
+
+
+@functools.cache  # one for all: the collectives of a process's second MirroredStrategy collide with the first's
+def strategy_of(replicas: int) -> tf.distribute.Strategy:
+    """The default strategy for one replica, a MirroredStrategy over logical CPUs for more."""
+    if replicas == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import strategy_of
 
 from deitlt_tf import devices, losses, mixing, models, optimizers
 from deitlt_tf.distill import Distiller, resize
@@ -128,9 +129,7 @@ class Given(Distiller):
 
 
 def after_steps(*, replicas=1, steps=3, graph=False, **options):
-    devices = [f"CPU:{i}" for i in range(replicas)]
-    strategy = tf.distribute.MirroredStrategy(devices) if replicas > 1 else tf.distribute.get_strategy()
-    with strategy.scope():
+    with strategy_of(replicas).scope():
         distiller = compiled(Distiller(small(drop_path=0.0), teacher(), COUNTS, **options), graph=graph)
         seen = fit(distiller, [batch(seed=k) for k in range(steps)])
     return distiller, seen
@@ -162,7 +161,7 @@ def test_two_replicas_equal_one_in_every_part(options):
 
 def test_replicas_draw_different_mixes():
     """The same images on two replicas are mixed differently: draws come from (seed, step, replica)."""
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = strategy_of(2)
     images, labels = batch()
 
     def on_replica():

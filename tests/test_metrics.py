@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import strategy_of
 
 from deitlt_tf import metrics
 
@@ -97,8 +98,7 @@ def padded_set(count: int, *, batch: int):
 def test_count_hits_equals_a_count_with_numpy(replicas):
     images, labels, batches = padded_set(13, batch=6)
     kernels = np.random.default_rng(4).normal(size=(2, 4, 3)).astype(np.float32)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if replicas == 2 else tf.distribute.get_strategy()
-    with strategy.scope():
+    with strategy_of(replicas).scope():
         x = keras.Input([4])
         cls, dist = keras.layers.Dense(3, name="cls"), keras.layers.Dense(3, name="dist")
         model = keras.Model(x, {"cls": cls(x), "dist": dist(x)})

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import strategy_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -135,7 +136,7 @@ def test_replicas_share_the_stream_each_a_half_of_every_batch():
     stream = functools.partial(
         pipeline.train, source(16), view=AUGMENTED, batch=8, steps=3, steps_per_epoch=2, repeats=3, seed=1
     )
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = strategy_of(2)
     seen = 0
     for halves, whole in zip(strategy.experimental_distribute_dataset(stream()), stream(), strict=True):
         for parts, all_of_it in zip(halves, whole, strict=True):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import strategy_of
 
 from deitlt_tf import losses, optimizers
 from deitlt_tf.models.resnet import CosineClassifier
@@ -45,15 +46,13 @@ def values(variables: list) -> list[np.ndarray]:
 
 def after_three_steps(*, replicas: int) -> tuple[list[np.ndarray], list[float]]:
     """Everything that a step changes, through Keras' own fit: SAM, LDAM, re-weighting from step 1 on, clipping."""
-    one_device = tf.distribute.get_strategy()
-    strategy = one_device if replicas == 1 else tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
     images, labels = (tf.concat(parts, 0) for parts in zip(*(batch(seed=k) for k in range(3)), strict=True))
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     stream = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8, drop_remainder=True).with_options(options)
     seen = []
     log = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: seen.append(logs["loss"]))
-    with strategy.scope():
+    with strategy_of(replicas).scope():
         teacher = compiled(loss="ldam", rho=0.5, reweight_step=1, clip_norm=2.0)
         teacher.fit(stream, verbose=0, shuffle=False, callbacks=[log])
     return values(teacher.network.weights + teacher.optimizer.variables), seen
