@@ -151,6 +151,15 @@ def count_hits(
     return metrics.count_hits(model, batches, num_classes=len(source.class_names), title=title)
 
 
+def check_batch(size: int, *, parts: int = 1, flag: str) -> None:
+    """Raises ValueError unless a batch splits evenly over the current strategy's devices and `parts` on each."""
+    devices = tf.distribute.get_strategy().num_replicas_in_sync
+    if size % (devices * parts):
+        raise ValueError(
+            f"--{flag}={size} does not split evenly over {devices} devices with {parts} parts (--accumulation) each."
+        )
+
+
 def floats(values: list[str], *, flag: str) -> tuple[float, ...]:
     try:
         return tuple(float(value) for value in values)

@@ -21,19 +21,23 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", "", "Folder of the run: everything is written here, and the same command resumes it.")
 flags.DEFINE_integer("seed", 0, "Seed of initial weights, order of images, views, mixing and drop path.")
 flags.DEFINE_enum("strategy", "none", ["none", "mirrored"], "Devices: one, or all GPUs of this machine.")
-flags.DEFINE_integer("logical_cpus", 0, "With --strategy=mirrored: so many pretended devices on the CPU, for tests.")
+flags.DEFINE_integer(
+    "logical_cpus", 0, "With --strategy=mirrored: so many pretended devices on the CPU, for tests.", lower_bound=0
+)
 flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Of the networks; losses stay float32.")
 flags.DEFINE_bool("deterministic", True, "Operations that repeat bit by bit; off may be faster on a GPU.")
-flags.DEFINE_float("checkpoint_seconds", 60, "A checkpoint is written at the first step after so many seconds.")
+flags.DEFINE_float(
+    "checkpoint_seconds", 60, "A checkpoint is written at the first step after so many seconds.", lower_bound=0
+)
 flags.DEFINE_integer(
-    "eval_every", 0, "Epochs between evaluations while training (validation split, else test); 0: end only."
+    "eval_every", 0, "Epochs between evaluations on the way (validation split, else test); 0: none.", lower_bound=0
 )
 flags.DEFINE_bool("traceback", False, "Show Python's traceback with an error message.")
 
 # --- the data
 flags.DEFINE_string("data", "folder", "folder, list, inat, cifar10_lt, cifar100_lt, digits_lt or tfds:NAME.")
 flags.DEFINE_string("data_dir", "", "Folder of the images, or of TensorFlow Datasets.")
-flags.DEFINE_string("train_list", "", "list: file of `path label` lines; inat: JSON. Relative to --data_dir.")
+flags.DEFINE_string("train_list", "", "list: file of `path label` lines, relative to --data_dir.")
 flags.DEFINE_string("val_list", "", "The same for the validation split; may be left out.")
 flags.DEFINE_string("test_list", "", "The same for the test split.")
 flags.DEFINE_string("image_root", "", "Folder that the paths in lists start from; default --data_dir.")
@@ -50,23 +54,27 @@ flags.DEFINE_enum(
 flags.DEFINE_integer("imbalance_seed", 0, "Which images stay; 0 is the official choice for CIFAR-LT.")
 flags.DEFINE_bool("download", True, "Whether TensorFlow Datasets may download.")
 flags.DEFINE_bool("skip_bad_images", False, "Leave out images that cannot be decoded, list and count them, and go on.")
-flags.DEFINE_float("max_megapixels", 100.0, "An image with more pixels is refused before it is decoded (image bombs).")
+flags.DEFINE_float(
+    "max_megapixels", 100.0, "An image with more pixels is refused before it is decoded (image bombs).", lower_bound=0
+)
 
 # --- one image
-flags.DEFINE_integer("image_size", 224, "Side of the student's input, pixels.")
+flags.DEFINE_integer("image_size", 224, "Side of the student's input, pixels.", lower_bound=1)
 flags.DEFINE_enum(
     "crop", "resized", ["resized", "padded", "none"], "RandomResizedCrop; shift after padding; resize only."
 )
-flags.DEFINE_float("crop_min_scale", 0.08, "resized: smallest share of the image's area.")
-flags.DEFINE_integer("padding", 4, "padded: pixels on each side, at --image_size.")
+flags.DEFINE_float("crop_min_scale", 0.08, "resized: smallest share of the image's area.", lower_bound=0, upper_bound=1)
+flags.DEFINE_integer("padding", 4, "padded: pixels on each side, at --image_size.", lower_bound=0)
 flags.DEFINE_bool("flip", True, "Mirror left and right with probability 1/2.")
 flags.DEFINE_string("randaugment", "rand-m9-mstd0.5-inc1", "timm's notation; empty: none.")
-flags.DEFINE_float("erasing", 0.25, "Probability of random erasing.")
+flags.DEFINE_float("erasing", 0.25, "Probability of random erasing.", lower_bound=0, upper_bound=1)
 flags.DEFINE_enum(
     "resize", "fast", ["fast", "exact"], "fast: area or plain bicubic; exact: antialiased bicubic (timm's)."
 )
-flags.DEFINE_integer("eval_resize", 256, "Short side before the centre crop at test time; 0: resize without a crop.")
-flags.DEFINE_integer("repeats", 3, "Repeated augmentation: views of one image in a batch; 1: none.")
+flags.DEFINE_integer(
+    "eval_resize", 256, "Short side before the centre crop at test time; 0: resize without a crop.", lower_bound=0
+)
+flags.DEFINE_integer("repeats", 3, "Repeated augmentation: views of one image in a batch; 1: none.", lower_bound=1)
 
 # --- the student
 flags.DEFINE_enum(
@@ -74,35 +82,41 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_bool("baseline", False, "Also train a plain ViT with the same recipe, and put its row beside.")
 flags.DEFINE_string("model", "deit_base", "deit_nano, deit_tiny, deit_small or deit_base.")
-flags.DEFINE_integer("patch_size", 16, "Side of a patch, pixels.")
-flags.DEFINE_integer("depth", 0, "Number of blocks; 0: the model's own.")
-flags.DEFINE_integer("embed_dim", 0, "Width; 0: the model's own.")
-flags.DEFINE_integer("num_heads", 0, "Attention heads; 0: the model's own.")
+flags.DEFINE_integer("patch_size", 16, "Side of a patch, pixels.", lower_bound=1)
+flags.DEFINE_integer("depth", 0, "Number of blocks; 0: the model's own.", lower_bound=0)
+flags.DEFINE_integer("embed_dim", 0, "Width; 0: the model's own.", lower_bound=0)
+flags.DEFINE_integer("num_heads", 0, "Attention heads; 0: the model's own.", lower_bound=0)
 flags.DEFINE_float("drop_path", 0.1, "Stochastic depth of the last block, linear from 0.")
 flags.DEFINE_list(
     "mean", ["0.485", "0.456", "0.406"], "Pixel mean of the first layer, for pixels in 0..1 (ImageNet's)."
 )
 flags.DEFINE_list("std", ["0.229", "0.224", "0.225"], "Pixel standard deviation of the first layer.")
-flags.DEFINE_integer("epochs", 1200, "An epoch is floor(N/256)*256 views with repeated augmentation, else N.")
-flags.DEFINE_integer("batch_size", 1024, "Images of one optimiser step, over all devices and --accumulation.")
-flags.DEFINE_integer("accumulation", 1, "Parts that each device splits its batch into, to save memory.")
+flags.DEFINE_integer(
+    "epochs", 1200, "An epoch is floor(N/256)*256 views with repeated augmentation, else N.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "batch_size", 1024, "Images of one optimiser step, over all devices and --accumulation.", lower_bound=1
+)
+flags.DEFINE_integer("accumulation", 1, "Parts that each device splits its batch into, to save memory.", lower_bound=1)
 flags.DEFINE_float("lr", 1.25e-4, "Peak learning rate before --lr_rule.")
 flags.DEFINE_enum(
     "lr_rule", "linear", ["linear", "official", "constant"],
     "Peak = lr * batch_size / 512; official: lr * batch_size / accumulation / 512; constant: lr itself.",
 )  # fmt: skip
-flags.DEFINE_float("warmup_epochs", 5, "Linear warm-up.")
+flags.DEFINE_float("warmup_epochs", 5, "Linear warm-up.", lower_bound=0)
 flags.DEFINE_float("warmup_lr", 1e-6, "Learning rate at step 0.")
 flags.DEFINE_float("min_lr", 1e-5, "Learning rate at the end of the cosine.")
-flags.DEFINE_float("weight_decay", 0.05, "AdamW; biases, 1-D weights, tokens and position embedding are exempt.")
-flags.DEFINE_float("clip_norm", 0.0, "Cut of the global gradient norm; 0: none.")
-flags.DEFINE_float("ema_decay", 0.99996, "Of the second student that averages the weights; 0: none.")
-flags.DEFINE_float("mixup", 0.8, "Alpha of mixup; 0: off.")
-flags.DEFINE_float("cutmix", 1.0, "Alpha of cutmix; 0: off.")
-flags.DEFINE_float("mix_prob", 1.0, "Probability that a batch is mixed.")
-flags.DEFINE_float("switch_prob", 0.5, "Probability of cutmix where both are on.")
-flags.DEFINE_float("smoothing", 0.1, "Label smoothing of the targets of CLS.")
-flags.DEFINE_float("alpha", 0.5, "Share of the distillation loss.")
+flags.DEFINE_float(
+    "weight_decay", 0.05, "AdamW; biases, 1-D weights, tokens and position embedding are exempt.", lower_bound=0
+)
+flags.DEFINE_float("clip_norm", 0.0, "Cut of the global gradient norm; 0: none.", lower_bound=0)
+flags.DEFINE_float("ema_decay", 0.99996, "Of the second student that averages the weights; 0: none.", lower_bound=0)
+flags.DEFINE_float("mixup", 0.8, "Alpha of mixup; 0: off.", lower_bound=0)
+flags.DEFINE_float("cutmix", 1.0, "Alpha of cutmix; 0: off.", lower_bound=0)
+flags.DEFINE_float("mix_prob", 1.0, "Probability that a batch is mixed.", lower_bound=0, upper_bound=1)
+flags.DEFINE_float("switch_prob", 0.5, "Probability of cutmix where both are on.", lower_bound=0, upper_bound=1)
+flags.DEFINE_float("smoothing", 0.1, "Label smoothing of the targets of CLS.", lower_bound=0, upper_bound=1)
+flags.DEFINE_float("alpha", 0.5, "Share of the distillation loss.", lower_bound=0, upper_bound=1)
 flags.DEFINE_enum("distillation", "hard", ["hard", "soft"], "The teacher's class, or its distribution.")
 flags.DEFINE_float("temperature", 3.0, "tau of soft distillation.")
 flags.DEFINE_integer("reweight_epoch", 1100, "K: from this epoch on DIST is weighted by class (DRW); -1: never.")
@@ -116,25 +130,27 @@ flags.DEFINE_string("teacher_model", "resnet32", "resnet8, resnet20, resnet32 or
 flags.DEFINE_enum("teacher_classifier", "cosine", ["cosine", "linear"], "Cosine goes with --teacher_loss=ldam.")
 flags.DEFINE_list("teacher_mean", ["0.4914", "0.4822", "0.4465"], "As --mean (CIFAR's).")
 flags.DEFINE_list("teacher_std", ["0.2023", "0.1994", "0.2010"], "As --std.")
-flags.DEFINE_integer("teacher_image_size", 32, "Side of the teacher's input; the student's views are resized to it.")
+flags.DEFINE_integer(
+    "teacher_image_size", 32, "Side of the teacher's input; the student's views are resized to it.", lower_bound=1
+)
 flags.DEFINE_enum("teacher_crop", "padded", ["resized", "padded", "none"], "As --crop.")
-flags.DEFINE_float("teacher_crop_min_scale", 0.08, "As --crop_min_scale.")
-flags.DEFINE_integer("teacher_padding", 4, "As --padding.")
+flags.DEFINE_float("teacher_crop_min_scale", 0.08, "As --crop_min_scale.", lower_bound=0, upper_bound=1)
+flags.DEFINE_integer("teacher_padding", 4, "As --padding.", lower_bound=0)
 flags.DEFINE_bool("teacher_flip", True, "As --flip.")
 flags.DEFINE_string("teacher_randaugment", "", "As --randaugment.")
-flags.DEFINE_float("teacher_erasing", 0.0, "As --erasing.")
-flags.DEFINE_integer("teacher_eval_resize", 0, "As --eval_resize.")
+flags.DEFINE_float("teacher_erasing", 0.0, "As --erasing.", lower_bound=0, upper_bound=1)
+flags.DEFINE_integer("teacher_eval_resize", 0, "As --eval_resize.", lower_bound=0)
 flags.DEFINE_enum("teacher_loss", "ldam", ["ce", "ldam", "balanced_softmax"], "Loss of the teacher.")
-flags.DEFINE_float("teacher_rho", 0.8, "Radius of SAM; 0: plain SGD.")
-flags.DEFINE_integer("teacher_epochs", 200, "An epoch is N images.")
-flags.DEFINE_integer("teacher_batch_size", 128, "Images of one optimiser step, over all devices.")
+flags.DEFINE_float("teacher_rho", 0.8, "Radius of SAM; 0: plain SGD.", lower_bound=0)
+flags.DEFINE_integer("teacher_epochs", 200, "An epoch is N images.", lower_bound=1)
+flags.DEFINE_integer("teacher_batch_size", 128, "Images of one optimiser step, over all devices.", lower_bound=1)
 flags.DEFINE_float("teacher_lr", 0.1, "Peak learning rate.")
 flags.DEFINE_enum("teacher_schedule", "drops", ["drops", "cosine"], "How the learning rate falls.")
 flags.DEFINE_list("teacher_drops", ["160:0.01", "180:0.0001"], "epoch:factor of the peak.")
-flags.DEFINE_float("teacher_warmup_epochs", 5, "Linear warm-up.")
+flags.DEFINE_float("teacher_warmup_epochs", 5, "Linear warm-up.", lower_bound=0)
 flags.DEFINE_float("teacher_momentum", 0.9, "Of SGD.")
-flags.DEFINE_float("teacher_l2", 2e-4, "Coupled weight decay of SGD.")
-flags.DEFINE_float("teacher_clip_norm", 0.0, "As --clip_norm.")
+flags.DEFINE_float("teacher_l2", 2e-4, "Coupled weight decay of SGD.", lower_bound=0)
+flags.DEFINE_float("teacher_clip_norm", 0.0, "As --clip_norm.", lower_bound=0)
 flags.DEFINE_integer("teacher_reweight_epoch", 160, "DRW of the teacher; -1: never.")
 flags.DEFINE_float("teacher_beta", 0.9999, "As --beta.")
 flags.DEFINE_float("teacher_max_margin", 0.5, "Of LDAM.")

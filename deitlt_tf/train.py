@@ -81,6 +81,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
     from deitlt_tf.data import pipeline, sources
     from deitlt_tf.losses import NEVER
 
+    assemble.check_batch(flags.batch_size, parts=flags.accumulation, flag="batch_size")
     class_names = splits.train.class_names
     counts = sources.class_counts(splits.train.labels, len(class_names))
     per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=flags.batch_size, repeats=flags.repeats)

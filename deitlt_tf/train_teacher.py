@@ -39,6 +39,7 @@ def train(flags: SimpleNamespace, splits) -> Path:
     from deitlt_tf.losses import NEVER
     from deitlt_tf.teacher import Teacher
 
+    assemble.check_batch(flags.teacher_batch_size, flag="teacher_batch_size")
     folder, finished = folder_of(flags), folder_of(flags) / "teacher.keras"
     recipe = {name: getattr(flags, name) for name in options.TEACHER}
     class_names, text = splits.train.class_names, options.as_flagfile(recipe)
