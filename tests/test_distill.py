@@ -149,7 +149,7 @@ def same_runs(one, two):
 
 def test_two_replicas_equal_one():
     """Both with class weights from the second step on, clipping and accumulation."""
-    options = NO_MIXING | {"reweight_step": 1, "clip_norm": 0.1, "accumulation": 2}
+    options = NO_MIXING | {"steps": 2, "reweight_step": 1, "clip_norm": 0.1, "accumulation": 2}
     same_runs(after_steps(**options), after_steps(replicas=2, graph=True, **options))
 
 
@@ -172,12 +172,13 @@ def test_replicas_draw_different_mixes():
     assert np.abs(a - b).max() > 1
 
 
-@pytest.mark.parametrize("reweight_step", [0, 10**6])
-def test_accumulation_is_only_a_matter_of_memory(reweight_step):
-    whole = after_steps(**NO_MIXING, reweight_step=reweight_step)
-    same_runs(whole, after_steps(**NO_MIXING, reweight_step=reweight_step, accumulation=4))
+def test_accumulation_is_only_a_matter_of_memory():
+    """Also where the mean is weighted by class: from the second step on."""
+    options = NO_MIXING | {"reweight_step": 1, "steps": 2}
+    same_runs(after_steps(**options), after_steps(**options, accumulation=4))
 
 
+@pytest.mark.slow
 def test_graph_and_eager_steps_are_the_same():
     options = {"accumulation": 2, "reweight_step": 2, "mixing_off_step": 2}
     same_runs(after_steps(**options), after_steps(graph=True, **options))
@@ -283,12 +284,12 @@ def test_evaluate_masks_the_padding():
 
 
 def test_learns_a_separable_toy_problem():
-    """Twenty steps on four flat colours: the loss falls and CLS tells them apart."""
+    """Ten steps on four flat colours: the loss falls and CLS tells them apart."""
     colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
     labels = np.tile(np.arange(4, dtype=np.int32), 4)
     images = np.broadcast_to(colours[labels][:, None, None], (16, 8, 8, 3)).copy()
     oracle = lambda x: 10 * tf.one_hot(tf.constant(labels), 4)  # noqa: E731
-    distiller = compiled(Distiller(small(), oracle, COUNTS, mixing_off_step=0), lr=3e-3)
-    seen = fit(distiller, [(images, labels)] * 20)
+    distiller = compiled(Distiller(small(), oracle, COUNTS, mixing_off_step=0), lr=1e-2)
+    seen = fit(distiller, [(images, labels)] * 10)
     assert seen[-1]["loss"] < 0.5 * seen[0]["loss"] and seen[-1]["agreement"] == 1
     assert distiller.evaluate(tf.data.Dataset.from_tensors((images, labels)), verbose=0, return_dict=True)["mean"] == 1

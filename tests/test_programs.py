@@ -145,6 +145,7 @@ def test_a_whole_run_killed_and_resumed_and_evaluated(run, images, tmp_path, mon
     assert not (tmp_path / "other" / "student.keras").exists()
 
 
+@pytest.mark.slow
 def test_nan_loss_stops_names_the_step_and_keeps_the_checkpoint(run, images, tmp_path):
     workdir = tmp_path / "run"
     arguments = [*SMALL, f"--data_dir={images}", f"--workdir={workdir}", "--checkpoint_seconds=0", "--method=vit"]
