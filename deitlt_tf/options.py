@@ -248,6 +248,7 @@ def program(main: Callable[[SimpleNamespace], None], doc: str, *, from_workdir: 
     if any(argument.lstrip("-") in ("help", "h", "helpfull") for argument in sys.argv[1:]):
         print(usage(doc))
         return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how TensorFlow was built
     try:
         main(parse(sys.argv, from_workdir=from_workdir))
     except (ValueError, OSError, FloatingPointError) as error:
