@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from deitlt_tf import metrics, models, options, workdir
+from deitlt_tf import metrics, models, workdir
 from deitlt_tf.data import augment, decode, pipeline, sources
 
 
@@ -139,16 +139,23 @@ def evaluation_batches(
     return pipeline.evaluation(source, view=view, batch=batch, max_pixels=max_pixels(flags))
 
 
-def count_hits(
-    model: keras.Model, source: sources.Source, flags: SimpleNamespace, *, teacher: bool = False, title: str
-):
-    """`metrics.count_hits` of one network over one split, with a progress bar; batches grow with small images."""
+def measure(
+    model: keras.Model,
+    source: sources.Source,
+    flags: SimpleNamespace,
+    *,
+    class_counts: np.ndarray,
+    teacher: bool = False,
+    title: str,
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """`metrics.accuracies` of one network on one split, with a progress bar; batches grow with small images."""
     size = of_network(flags, teacher=teacher).image_size
     batch = 500 if size <= 64 else 100
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     batch = batch // replicas * replicas
     batches = evaluation_batches(source, flags, teacher=teacher, batch=batch)
-    return metrics.count_hits(model, batches, num_classes=len(source.class_names), title=title)
+    counted = metrics.count_hits(model, batches, num_classes=len(class_counts), title=title)
+    return metrics.accuracies(counted, class_counts)
 
 
 def check_batch(size: int, *, parts: int = 1, flag: str) -> None:
@@ -196,10 +203,6 @@ def teacher_network(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:
         mean=floats(flags.teacher_mean, flag="teacher_mean"),
         std=floats(flags.teacher_std, flag="teacher_std"),
     )
-
-
-def flagfile_text(flags: SimpleNamespace, *, heading: str) -> str:
-    return f"# {heading}\n" + options.as_flagfile(vars(flags))
 
 
 def print_tables(rows: dict[str, dict], class_counts) -> None:

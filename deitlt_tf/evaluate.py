@@ -30,15 +30,15 @@ def main(flags: SimpleNamespace) -> None:
             model, names = workdir.load_model(path)
             outputs = list(metrics.heads(model.output).values())
             workdir.same_classes(names, class_names, path=path, num_outputs=outputs[0].shape[-1])
-            counted = assemble.naming_bad_images(
-                lambda model=model, name=name: assemble.count_hits(
-                    model, splits.test, flags, teacher=name == "teacher", title=name
+            measured = assemble.naming_bad_images(
+                lambda model=model, name=name: assemble.measure(
+                    model, splits.test, flags, class_counts=counts, teacher=name == "teacher", title=name
                 ),
                 splits,
                 max_pixels=assemble.max_pixels(flags),
             )
             label = {"student": "student", "student_ema": "EMA", "teacher": "teacher"}[name]
-            rows |= assemble.rows_of(label, metrics.accuracies(counted, counts))
+            rows |= assemble.rows_of(label, measured)
     assemble.print_tables(rows, counts)
 
 

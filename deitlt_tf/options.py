@@ -163,7 +163,8 @@ FREE = {
 OURS = [flag.name for flag in FLAGS.flags_by_module_dict()[__name__]]
 DATA = OURS[OURS.index("data") : OURS.index("image_size")]
 # What decides the weights of a teacher that is trained here: `train` and `train_teacher` share it.
-TEACHER = [*DATA, *(name for name in OURS if name.startswith("teacher_")), "seed", "precision", "deterministic"]
+TEACHER = [*DATA, *(name for name in OURS if name.startswith("teacher_"))]
+TEACHER += ["resize", "seed", "precision", "deterministic"]
 
 
 def read_flagfile(path: str | os.PathLike, *, _seen: tuple = ()) -> list[str]:

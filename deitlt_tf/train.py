@@ -138,8 +138,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
         )
 
     def measure(model, split, what):
-        counted = assemble.count_hits(model, split, flags, title=f"{title}, {what}")
-        return metrics.accuracies(counted, counts)
+        return assemble.measure(model, split, flags, class_counts=counts, title=f"{title}, {what}")
 
     def evaluate(step, memory):
         """Journal numbers every --eval_every epochs; with a validation split, also keep the best weights so far."""
@@ -182,8 +181,9 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
             f"{best['weights']} weights of step {best['step']}, best on the validation split ({best['score']:.2f} %)"
         )
     if teacher is not None:
-        counted = assemble.count_hits(teacher, splits.test, flags, teacher=True, title="teacher, test")
-        results["teacher"] = metrics.accuracies(counted, counts)
+        results["teacher"] = assemble.measure(
+            teacher, splits.test, flags, class_counts=counts, teacher=True, title="teacher, test"
+        )
     results |= {
         "groups": {convention: metrics.describe_groups(counts, convention) for convention in ("shots", "paper")},
         "class_counts": counts.tolist(),

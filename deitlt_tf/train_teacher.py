@@ -82,8 +82,7 @@ def train(flags: SimpleNamespace, splits) -> Path:
         )
 
     def measure(split, title):
-        counted = assemble.count_hits(network, split, flags, teacher=True, title=title)
-        return metrics.accuracies(counted, counts)
+        return assemble.measure(network, split, flags, class_counts=counts, teacher=True, title=title)
 
     def evaluate(step, memory):
         epoch = step // per_epoch
