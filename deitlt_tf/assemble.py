@@ -1,5 +1,6 @@
 """What the programs share: from flags to data, views, networks and numbers. One function each, no state."""
 
+import copy
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from deitlt_tf import metrics, models, workdir
+from deitlt_tf import metrics, models, official, workdir
 from deitlt_tf.data import augment, decode, pipeline, sources
 
 
@@ -116,8 +117,16 @@ def randaugment(text: str) -> augment.RandAugment | None:
     return augment.RandAugment(**found)
 
 
-def train_view(flags: SimpleNamespace, *, teacher: bool = False) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def train_view(flags: SimpleNamespace, *, teacher: bool = False, views: int = 1) -> Callable:
+    """image, seed -> the training view; with views=2 the teacher's first and second view of it."""
     f = of_network(flags, teacher=teacher)
+    if views == 2:
+        second = copy.copy(flags)
+        second.teacher_randaugment, second.teacher_erasing = (
+            flags.teacher_second_randaugment, flags.teacher_second_erasing
+        )  # fmt: skip
+        one, other = (train_view(x, teacher=True) for x in (flags, second))
+        return lambda image, seed: (one(image, seed), other(image, tf.stack([~seed[0], seed[1]])))
     return functools.partial(
         augment.train_view,
         size=f.image_size,
@@ -178,7 +187,7 @@ def student(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:
     """A new student, or the plain ViT of the same size for --method=vit. Its weights depend on --seed alone."""
     keras.utils.set_random_seed(flags.seed)
     name = flags.model.replace("deit_", "vit_") if flags.method == "vit" else flags.model
-    return models.build(
+    network = models.build(
         name,
         num_classes=num_classes,
         image_size=flags.image_size,
@@ -190,12 +199,17 @@ def student(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:
         mean=floats(flags.mean, flag="mean"),
         std=floats(flags.std, flag="std"),
     )
+    if flags.init:
+        source, _ = workdir.load_model(Path(flags.init))
+        for note in official.start_from(network, source):
+            print(f"{flags.init}: {note}")
+    return network
 
 
 def teacher_network(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:
     """A new teacher network. Its weights depend on --seed alone."""
     keras.utils.set_random_seed(flags.seed)
-    return models.build(
+    network = models.build(
         flags.teacher_model,
         num_classes=num_classes,
         image_size=flags.teacher_image_size,
@@ -203,6 +217,26 @@ def teacher_network(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:
         mean=floats(flags.teacher_mean, flag="teacher_mean"),
         std=floats(flags.teacher_std, flag="teacher_std"),
     )
+    if flags.teacher_init:
+        start_from(network, Path(flags.teacher_init))
+    return network
+
+
+def start_from(network: keras.Model, path: Path) -> None:
+    """Set a CNN to the weights of a model file; the classifier stays new where its shape differs.
+
+    Raises ValueError for a file of another architecture.
+    """
+    source, _ = workdir.load_model(path)
+    own, given = models.state_dict(network), models.state_dict(source)
+    head = {name for name in own.keys() | given.keys() if name.split(".")[-2] == "fc"}
+    body = (own.keys() | given.keys()) - head
+    differ = [name for name in sorted(body) if name not in own or name not in given]
+    differ += [name for name in sorted(body - set(differ)) if own[name].shape != given[name].shape]
+    if differ:
+        raise ValueError(f"{path} ({source.name}) is another network than {network.name}: {differ[0]} differs.")
+    for name in body | {name for name in head & given.keys() & own.keys() if own[name].shape == given[name].shape}:
+        own[name].assign(given[name].numpy())
 
 
 def print_tables(rows: dict[str, dict], class_counts) -> None:

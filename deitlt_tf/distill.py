@@ -24,6 +24,7 @@ class Distiller(keras.Model):
       alpha: float. Share of the distillation loss. Defaults to 0.5.
       distillation: "hard" (the teacher's argmax) or "soft" (its distribution at `temperature`). Defaults to "hard".
       temperature: float. tau of soft distillation. Defaults to 3.
+      logit_adjustment: float. tau: CLS's loss sees z_c + tau log(n_c / n); 1 = balanced softmax. Defaults to 0.
       reweight_step: int. From this step on DIST losses are weighted by class (DRW). Defaults to never.
       beta: float. Of the class-balanced weights. Defaults to 0.9999.
       mixing: dict. Keywords of `mixing.mix`. Defaults to {}, its defaults.
@@ -46,6 +47,7 @@ class Distiller(keras.Model):
         alpha: float = 0.5,
         distillation: str = "hard",
         temperature: float = 3.0,
+        logit_adjustment: float = 0.0,
         reweight_step: int = NEVER,
         beta: float = 0.9999,
         mixing: dict | None = None,
@@ -71,6 +73,7 @@ class Distiller(keras.Model):
         self.num_classes = len(class_counts)
         self.class_weights = tf.constant(losses.class_balanced_weights(class_counts, beta))
         self.alpha, self.distillation, self.temperature = alpha, distillation, temperature
+        self.prior = tf.constant(losses.log_prior(class_counts, tau=logit_adjustment))
         self.reweight_step, self.mixing_off_step = reweight_step, mixing_off_step
         self.mixing = {"num_classes": self.num_classes} | (mixing or {})
         self.accumulation, self.clip_norm, self.ema_decay, self.seed = accumulation, clip_norm, ema_decay, seed
@@ -134,9 +137,9 @@ class Distiller(keras.Model):
         """Named sums over a part of a batch; added up over parts and replicas they are means over the global batch."""
         outputs, tokens = self.with_tokens(images, training=True)
         if teacher is None:
-            loss = tf.reduce_sum(share * losses.cross_entropy(targets, outputs))
+            loss = tf.reduce_sum(share * losses.cross_entropy(targets, outputs + self.prior))
             return {"loss": loss}
-        cls_loss = tf.reduce_sum(share * losses.cross_entropy(targets, outputs["cls"]))
+        cls_loss = tf.reduce_sum(share * losses.cross_entropy(targets, outputs["cls"] + self.prior))
         if self.distillation == "hard":
             each = losses.hard_distillation(outputs["dist"], teacher)
         else:

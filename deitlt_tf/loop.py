@@ -173,9 +173,6 @@ def fit(
     return keeper.memory
 
 
-def total_variables(*owners) -> list[keras.Variable]:
-    """Weights of models and variables of optimisers, in order, each once."""
-    lists = [
-        owner.weights if isinstance(owner, keras.Model) else owner.variables for owner in owners if owner is not None
-    ]
-    return list({id(v): v for group in lists for v in group}.values())
+def total_variables(*groups: list[keras.Variable]) -> list[keras.Variable]:
+    """All variables of all groups, in order, each once."""
+    return list({id(v): v for group in groups for v in group}.values())

@@ -63,7 +63,16 @@ def ldam(
 
 def balanced_softmax(labels: tf.Tensor, logits: tf.Tensor, class_counts) -> tf.Tensor:
     """CE of z_c + log n_c: softmax for a balanced test set, learnt on a long tail. Source: Ren et al., NeurIPS 2020."""
-    return vector_scaling(labels, logits, class_counts, gamma=0.0, tau=1.0)
+    return cross_entropy(labels, logits + log_prior(class_counts))
+
+
+def log_prior(class_counts, *, tau: float = 1.0) -> np.ndarray:
+    """tau log(n_c / sum n), float32 [C]: added to logits while they train, so that without it they fit a balanced test.
+
+    tau = 1 is balanced softmax. Source: Menon et al., ICLR 2021 (logit adjustment), equation 10.
+    """
+    counts = np.asarray(class_counts, np.float64)
+    return (tau * np.log(counts / counts.sum())).astype(np.float32)
 
 
 def vector_scaling(labels: tf.Tensor, logits: tf.Tensor, class_counts, *, gamma: float, tau: float) -> tf.Tensor:
@@ -73,5 +82,4 @@ def vector_scaling(labels: tf.Tensor, logits: tf.Tensor, class_counts, *, gamma:
     """
     counts = np.asarray(class_counts, np.float64)
     stretch = ((counts / counts.max()) ** gamma).astype(np.float32)
-    prior = (tau * np.log(counts / counts.sum())).astype(np.float32)
-    return cross_entropy(labels, logits * stretch + prior)
+    return cross_entropy(labels, logits * stretch + log_prior(class_counts, tau=tau))

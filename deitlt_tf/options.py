@@ -9,7 +9,7 @@ import difflib
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,6 +74,10 @@ flags.DEFINE_enum(
 flags.DEFINE_integer(
     "eval_resize", 256, "Short side before the centre crop at test time; 0: resize without a crop.", lower_bound=0
 )
+flags.DEFINE_enum(
+    "sampling", "instance", ["instance", "sqrt", "class_balanced"],
+    "How often a class is seen: as often as it has images; by their square root; as often as any other.",
+)  # fmt: skip
 flags.DEFINE_integer("repeats", 3, "Repeated augmentation: views of one image in a batch; 1: none.", lower_bound=1)
 
 # --- the student
@@ -82,6 +86,9 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_bool("baseline", False, "Also train a plain ViT with the same recipe, and put its row beside.")
 flags.DEFINE_string("model", "deit_base", "deit_nano, deit_tiny, deit_small or deit_base.")
+flags.DEFINE_string(
+    "init", "", "Start from the weights of another model (.keras); position embedding and heads are replaced as needed."
+)
 flags.DEFINE_integer("patch_size", 16, "Side of a patch, pixels.", lower_bound=1)
 flags.DEFINE_integer("depth", 0, "Number of blocks; 0: the model's own.", lower_bound=0)
 flags.DEFINE_integer("embed_dim", 0, "Width; 0: the model's own.", lower_bound=0)
@@ -119,6 +126,9 @@ flags.DEFINE_float("smoothing", 0.1, "Label smoothing of the targets of CLS.", l
 flags.DEFINE_float("alpha", 0.5, "Share of the distillation loss.", lower_bound=0, upper_bound=1)
 flags.DEFINE_enum("distillation", "hard", ["hard", "soft"], "The teacher's class, or its distribution.")
 flags.DEFINE_float("temperature", 3.0, "tau of soft distillation.")
+flags.DEFINE_float(
+    "logit_adjustment", 0.0, "tau: the loss of CLS sees logits + tau log(class share); 1: balanced softmax."
+)
 flags.DEFINE_integer("reweight_epoch", 1100, "K: from this epoch on DIST is weighted by class (DRW); -1: never.")
 flags.DEFINE_float("beta", 0.9999, "Of the class-balanced weights.")
 flags.DEFINE_bool("mixing_off", True, "No mixup, cutmix and smoothing from epoch K on.")
@@ -126,7 +136,10 @@ flags.DEFINE_bool("mixing_off", True, "No mixup, cutmix and smoothing from epoch
 # --- the teacher; defaults are the published LDAM + DRW + SAM ResNet-32's (Saddle-LongTail)
 flags.DEFINE_string("teacher", "", "A teacher.keras or the workdir of one; empty: train it first.")
 flags.DEFINE_string("teacher_workdir", "", "Folder of the teacher's own run; default WORKDIR/teacher.")
-flags.DEFINE_string("teacher_model", "resnet32", "resnet8, resnet20, resnet32 or resnet50.")
+flags.DEFINE_string(
+    "teacher_model", "resnet32",
+    "resnet8|20|32 (small images), resnet34_cifar, resnet50|101|152, resnext50; mdcs_resnet32|50 for mdcs.",
+)  # fmt: skip
 flags.DEFINE_enum("teacher_classifier", "cosine", ["cosine", "linear"], "Cosine goes with --teacher_loss=ldam.")
 flags.DEFINE_list("teacher_mean", ["0.4914", "0.4822", "0.4465"], "As --mean (CIFAR's).")
 flags.DEFINE_list("teacher_std", ["0.2023", "0.1994", "0.2010"], "As --std.")
@@ -140,8 +153,20 @@ flags.DEFINE_bool("teacher_flip", True, "As --flip.")
 flags.DEFINE_string("teacher_randaugment", "", "As --randaugment.")
 flags.DEFINE_float("teacher_erasing", 0.0, "As --erasing.", lower_bound=0, upper_bound=1)
 flags.DEFINE_integer("teacher_eval_resize", 0, "As --eval_resize.", lower_bound=0)
-flags.DEFINE_enum("teacher_loss", "ldam", ["ce", "ldam", "balanced_softmax"], "Loss of the teacher.")
+flags.DEFINE_string("teacher_second_randaugment", "", "paco, mdcs, glmc: --randaugment of the second view.")
+flags.DEFINE_float(
+    "teacher_second_erasing", 0.0, "paco, mdcs, glmc: --erasing of the second view.", lower_bound=0, upper_bound=1
+)
+flags.DEFINE_enum("teacher_sampling", "instance", ["instance", "sqrt", "class_balanced"], "As --sampling.")
+flags.DEFINE_enum(
+    "teacher_loss", "ldam", ["ce", "ldam", "balanced_softmax", "paco", "mdcs", "glmc"], "Objective of the teacher."
+)
 flags.DEFINE_float("teacher_rho", 0.8, "Radius of SAM; 0: plain SGD.", lower_bound=0)
+flags.DEFINE_list("teacher_rho_steps", [], "epoch:radius from that epoch on, after --teacher_rho.")
+flags.DEFINE_integer(
+    "teacher_flat_below", 0, "ImbSAM: SAM only for classes with fewer training images than this; 0: for all.",
+    lower_bound=0,
+)  # fmt: skip
 flags.DEFINE_integer("teacher_epochs", 200, "An epoch is N images.", lower_bound=1)
 flags.DEFINE_integer("teacher_batch_size", 128, "Images of one optimiser step, over all devices.", lower_bound=1)
 flags.DEFINE_float("teacher_lr", 0.1, "Peak learning rate.")
@@ -155,15 +180,59 @@ flags.DEFINE_integer("teacher_reweight_epoch", 160, "DRW of the teacher; -1: nev
 flags.DEFINE_float("teacher_beta", 0.9999, "As --beta.")
 flags.DEFINE_float("teacher_max_margin", 0.5, "Of LDAM.")
 flags.DEFINE_float("teacher_scale", 30.0, "Of LDAM.")
+flags.DEFINE_float("teacher_temperature", 0.05, "Of PaCo's similarities.")
+flags.DEFINE_integer("teacher_queue", 1024, "Of PaCo: keys kept.", lower_bound=1)
+flags.DEFINE_integer("teacher_dim", 32, "Of PaCo's projections.", lower_bound=1)
+flags.DEFINE_float("teacher_alpha", 0.02, "Of PaCo: weight of an image of the same class.", lower_bound=0)
+flags.DEFINE_float(
+    "teacher_consistency", 0.6, "Weight of the agreement of two views: 0.6 in mdcs, 1 (with SAM) to 10 in glmc.",
+    lower_bound=0,
+)  # fmt: skip
+flags.DEFINE_integer("teacher_consistency_epochs", 20, "Of mdcs: until the weight is reached.", lower_bound=1)
+flags.DEFINE_string("teacher_init", "", "As --init.")
+
+# --- of single programs; not part of a recipe: export, inspect_data, import_torch, report
+flags.DEFINE_string("out", "", "Exported file, or folder of versions; default beside the model in --workdir.")
+flags.DEFINE_enum(
+    "weights", "student", ["student", "ema", "teacher"], "Network to export: student, its moving average, teacher."
+)
+flags.DEFINE_enum("heads", "all", ["all", "mean", "cls", "dist"], "Logits to answer; probabilities: of the mean.")
+flags.DEFINE_string("prior", "", "Adjust logits to a test distribution: uniform, training or a file of counts.")
+flags.DEFINE_enum("quantize", "none", ["none", "int8"], "Also write a file with 8-bit weights.")
+flags.DEFINE_bool("fp16", False, "ONNX: also write a file in half precision.")
+flags.DEFINE_enum("input_type", "uint8", ["uint8", "float32"], "ONNX, LiteRT: type of the pixels 0..255.")
+flags.DEFINE_integer("top_k", 5, "SavedModel: likeliest classes named for an encoded image.", lower_bound=1)
+flags.DEFINE_float(
+    "request_megapixels", 50.0, "SavedModel: an encoded image with more pixels is refused; strangers send it.",
+    lower_bound=0,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "check_images", -1, "Test images to check an export on; -1: all of them; 0: none, random pixels instead.",
+    lower_bound=-1,
+)  # fmt: skip
+flags.DEFINE_bool("decode", False, "inspect_data: decode every image as training will, not only its header.")
+flags.DEFINE_string("checkpoint", "", "PyTorch file to import (.pth, .pth.tar).")
+flags.DEFINE_string(
+    "class_order", "",
+    "Units of its head: official (sorted by frequency), as_is, or a file: line c holds the unit of class c; "
+    "empty: what the checkpoint says.",
+)  # fmt: skip
+flags.DEFINE_string("to_torch", "", "Write the student of --workdir as a timm state dict to this file.")
+flags.DEFINE_list("compare", [], "Workdirs to put side by side, with --workdir as the place of the page.")
+
 
 # What may change between two runs of the same recipe without changing its weights.
 FREE = {
     "workdir", "teacher_workdir", "checkpoint_seconds", "traceback", "download", "data_dir", "image_root", "baseline"
 }  # fmt: skip
 OURS = [flag.name for flag in FLAGS.flags_by_module_dict()[__name__]]
+OWN = OURS[OURS.index("out") :]  # each taken by the programs that name it
+RECIPE = OURS[: OURS.index("out")]
+EXPORT = OWN[: OWN.index("decode")]
+DEFAULTS = {name: FLAGS[name].default for name in RECIPE}
 DATA = OURS[OURS.index("data") : OURS.index("image_size")]
 # What decides the weights of a teacher that is trained here: `train` and `train_teacher` share it.
-TEACHER = [*DATA, *(name for name in OURS if name.startswith("teacher_"))]
+TEACHER = [*DATA, *(name for name in RECIPE if name.startswith("teacher_"))]
 TEACHER += ["resize", "seed", "precision", "deterministic"]
 
 
@@ -226,32 +295,43 @@ def parse(argv: list[str], *, from_workdir: bool = False) -> SimpleNamespace:
 
 
 def as_flagfile(values: dict) -> str:
-    """The text of a complete flag file: what `parse` gave, one line each."""
-    lines = (f"--{name}={','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in sorted(values.items()))
+    """The text of a complete recipe: what `parse` gave, one line each."""
+    lines = (
+        f"--{name}={','.join(map(str, v)) if isinstance(v, list) else v}"
+        for name, v in sorted(values.items())
+        if name not in OWN
+    )
     return "\n".join(lines) + "\n"
 
 
-def usage(doc: str) -> str:
-    """Help text of a program: its docstring, then every flag with meaning and default."""
+def usage(doc: str, *, takes: Collection[str] = ()) -> str:
+    """Help text of a program: its docstring, then its own flags, then a recipe's, with meaning and default."""
     lines = [doc.strip(), ""]
-    for name in OURS:
+    for name in (*takes, *RECIPE):
         flag = FLAGS[name]
         default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
         lines.append(f"  --{name}={shlex.quote(str(default))}\n        {flag.help}")
     return "\n".join(lines)
 
 
-def program(main: Callable[[SimpleNamespace], None], doc: str, *, from_workdir: bool = False) -> None:
+def program(
+    main: Callable[[SimpleNamespace], None], doc: str, *, from_workdir: bool = False, takes: Collection[str] = ()
+) -> None:
     """Run `main` with the parsed flags; a user's mistake becomes one sentence on stderr and exit code 1.
 
+    takes: flags beyond a recipe's that this program knows; others are refused rather than ignored.
     Flags are parsed before TensorFlow is imported, so that help and typing errors come at once.
     """
     if any(argument.lstrip("-") in ("help", "h", "helpfull") for argument in sys.argv[1:]):
-        print(usage(doc))
+        print(usage(doc, takes=takes))
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how TensorFlow was built
     try:
-        main(parse(sys.argv, from_workdir=from_workdir))
+        found = parse(sys.argv, from_workdir=from_workdir)
+        for name in OWN:
+            if FLAGS[name].present and name not in takes:
+                raise ValueError(f"--{name} is a flag of another program: this one would ignore it.")
+        main(found)
     except (ValueError, OSError, FloatingPointError) as error:
         if FLAGS.is_parsed() and FLAGS.traceback:
             raise

@@ -1,85 +1,168 @@
-"""The flat teacher: a CNN trained on the long-tailed data with SAM, over one of the long-tail losses."""
+"""The flat teacher: a CNN trained on the long-tailed data with SAM, towards one of several objectives.
+
+An objective says what a batch is asked; the Teacher says how a step is taken. Objectives: FromLabels (one view) here,
+`paco.Paco`, `mdcs.Mdcs` and `glmc.Glmc` (two views) in files of their own. Each is a plain object with
+
+    views       how many images of an example the pipeline has to deliver, 1 or 2
+    trainable   what is trained: the network's weights, then its own
+    state       what else a checkpoint has to hold: momentum branch, queue, statistics
+    prepare(views, labels, seed=, step=) -> dict    once a step, nothing to differentiate: keys, mixing
+    losses(asked) -> [B]                            per example, inside a tape; SAM calls it twice
+    ascent_losses                                   the same for what SAM climbs, or None: the losses themselves
+    finish(asked)                                   once a step, after the optimiser: the queue
+"""
+
+from functools import partial
+from typing import Protocol
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deitlt_tf import devices, losses
 from deitlt_tf.losses import NEVER
-from deitlt_tf.sam import gradient, sam_gradient
+from deitlt_tf.sam import gradient, imbsam_gradient, sam_gradient
 
-LOSSES = ("ce", "ldam", "balanced_softmax")
+
+class Objective(Protocol):
+    """What a Teacher is trained towards; see the top of this file."""
+
+    views: int
+    trainable: list
+    state: list
+
+    def prepare(self, views: tuple, labels: tf.Tensor, *, seed: tf.Tensor, step: tf.Tensor) -> dict: ...
+    def losses(self, asked: dict) -> tf.Tensor: ...
+    def finish(self, asked: dict) -> None: ...
+
+
+class FromLabels:
+    """Cross-entropy or its long-tail kin, on one view: "ce", "ldam" (of a cosine classifier) or "balanced_softmax".
+
+    max_margin, scale: floats. Of LDAM. Default to 0.5 and 30.
+    Source: Cao et al., NeurIPS 2019 (LDAM); Ren et al., NeurIPS 2020 (balanced softmax).
+    """
+
+    views, ascent_losses, state = 1, None, ()
+
+    def __init__(
+        self, network: keras.Model, class_counts, *, loss: str = "ldam", max_margin: float = 0.5, scale: float = 30.0
+    ):
+        offered = {
+            "ce": losses.cross_entropy,
+            "ldam": partial(losses.ldam, class_counts=class_counts, max_margin=max_margin, scale=scale),
+            "balanced_softmax": partial(losses.balanced_softmax, class_counts=class_counts),
+        }
+        if loss not in offered:
+            raise ValueError(f"teacher loss {loss!r} is unknown: choose one of {', '.join(offered)}.")
+        self.network, self.loss, self.trainable = network, offered[loss], network.trainable_variables
+
+    def prepare(self, views: tuple, labels: tf.Tensor, *, seed: tf.Tensor, step: tf.Tensor) -> dict:
+        return {"images": views[0], "labels": labels}
+
+    def losses(self, asked: dict) -> tf.Tensor:
+        return self.loss(asked["labels"], self.network(asked["images"], training=True))
+
+    def finish(self, asked: dict) -> None:
+        pass
 
 
 class Teacher(keras.Model):
-    """SAM x {cross-entropy, LDAM, balanced softmax}, with deferred class-balanced re-weighting.
+    """One step of a flat teacher: SAM (or plain SGD) over an objective, with deferred class-balanced re-weighting.
 
-    `compile(optimizer)` and `fit(batches)` train `network` in place; batches are (images [B, H, W, 3], labels [B]).
+    `compile(optimizer)` and `fit(batches)` train `network` in place; batches are (images [B, H, W, 3], labels [B]), or
+    ((first views, second views), labels) for an objective of two views.
 
     Args:
-      network: keras.Model, images in pixels -> logits [B, C]; cosines from a cosine classifier for "ldam".
+      network: keras.Model, images in pixels -> logits [B, C]. What is saved and served.
       class_counts: training images of each class, [C].
-      loss: "ce", "ldam" or "balanced_softmax". Defaults to "ldam".
+      objective: what is learnt. Defaults to FromLabels(network, class_counts), LDAM.
       rho: float. Radius of SAM, 0 = plain gradient. Defaults to 0.8.
+      rho_steps: dict. {step: radius from that step on}. Defaults to {}.
+      flat_below: int. ImbSAM: SAM acts on the losses of classes with fewer training images than this only; 0 = on all.
+        Defaults to 0.
       reweight_step: int. From this step on losses are weighted by class (DRW). Defaults to never.
       beta: float. Of the class-balanced weights. Defaults to 0.9999.
-      max_margin, scale: floats. Of LDAM. Default to 0.5 and 30.
       clip_norm: float. Cut of the global gradient norm, 0 = none. Defaults to 0.
+      seed: int. Of what an objective draws. Defaults to 0.
 
-    Source: Cao et al., NeurIPS 2019 (LDAM-DRW); Rangwani et al., NeurIPS 2022 (SAM for long tails), Saddle-LongTail.
+    Source: Rangwani et al., NeurIPS 2022 (SAM for long tails), Saddle-LongTail; Zhou et al., ICCV 2023 (ImbSAM).
     """
 
     def __init__(
         self,
         network: keras.Model,
         class_counts,
+        objective: Objective | None = None,
         *,
-        loss: str = "ldam",
         rho: float = 0.8,
+        rho_steps: dict[int, float] | None = None,
+        flat_below: int = 0,
         reweight_step: int = NEVER,
         beta: float = 0.9999,
-        max_margin: float = 0.5,
-        scale: float = 30.0,
         clip_norm: float = 0.0,
+        seed: int = 0,
     ):
         super().__init__()
-        if loss not in LOSSES:
-            raise ValueError(f"teacher loss {loss!r} is unknown: choose one of {', '.join(LOSSES)}.")
         self.network = network
-        self.class_counts = class_counts
+        self.objective = objective or FromLabels(network, class_counts)
+        if flat_below and self.objective.ascent_losses is not None:
+            raise ValueError(f"{type(self.objective).__name__} has its own ascent: it does not go with ImbSAM.")
         self.class_weights = tf.constant(losses.class_balanced_weights(class_counts, beta))
-        self.kind, self.rho, self.reweight_step, self.clip_norm = loss, rho, reweight_step, clip_norm
-        self.margin = {"max_margin": max_margin, "scale": scale}
+        self.is_tail = tf.constant((np.asarray(class_counts) < flat_below).astype(np.float32)) if flat_below else None
+        self.rho, self.rho_steps = rho, dict(sorted((rho_steps or {}).items()))
+        self.reweight_step, self.clip_norm, self.seed = reweight_step, clip_norm, seed
         self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         self.built = True
 
     def call(self, images, training=False):
         return self.network(images, training=training)
 
-    def loss_of(self, labels, logits):
-        """Per-example loss [B], not weighted."""
-        if self.kind == "ldam":
-            return losses.ldam(labels, logits, self.class_counts, **self.margin)
-        if self.kind == "balanced_softmax":
-            return losses.balanced_softmax(labels, logits, self.class_counts)
-        return losses.cross_entropy(labels, logits)
-
     def train_step(self, batch):
         images, labels = batch[:2]
-        variables = self.network.trainable_variables
-        late = tf.cast(self.optimizer.iterations, tf.int64) >= self.reweight_step
+        step = tf.cast(self.optimizer.iterations, tf.int64)
+        asked = self.objective.prepare(
+            images if isinstance(images, tuple) else (images,),
+            labels,
+            seed=devices.step_seed(self.seed, step),
+            step=step,
+        )
         by_class = tf.gather(self.class_weights, labels)
-        weight = tf.where(late, by_class, tf.ones_like(by_class))
+        weight = tf.where(step >= self.reweight_step, by_class, tf.ones_like(by_class))
         share = weight / devices.all_sum(tf.reduce_sum(weight))
 
-        def loss():
-            return tf.reduce_sum(share * self.loss_of(labels, self.network(images, training=True)))
-
-        if self.rho:
-            value, slopes = sam_gradient(loss, variables, rho=self.rho, all_reduce=devices.all_sum)
-        else:
-            value, slopes = gradient(loss, variables)
-        devices.apply_summed(self.optimizer, slopes, variables, clip_norm=self.clip_norm)
+        value, slopes = self.gradient(asked, labels, share, step)
+        devices.apply_summed(self.optimizer, slopes, self.objective.trainable, clip_norm=self.clip_norm)
+        self.objective.finish(asked)
         return {"loss": devices.all_sum(value)}
+
+    def gradient(self, asked: dict, labels: tf.Tensor, share: tf.Tensor, step: tf.Tensor):
+        """Loss and gradient of this replica's part of the batch, taken where SAM says."""
+        objective, variables = self.objective, self.objective.trainable
+
+        def loss():
+            return tf.reduce_sum(share * objective.losses(asked))
+
+        if not self.rho and not self.rho_steps:
+            return gradient(loss, variables)
+        how = {"rho": self.radius(step), "all_reduce": devices.all_sum}
+        if self.is_tail is not None:
+            tail = tf.gather(self.is_tail, labels)
+
+            def head_and_tail():
+                each = share * objective.losses(asked)
+                return tf.reduce_sum((1 - tail) * each), tf.reduce_sum(tail * each)
+
+            return imbsam_gradient(head_and_tail, variables, **how)
+        climb = objective.ascent_losses
+        return sam_gradient(loss, variables, climb=climb and (lambda: tf.reduce_sum(share * climb(asked))), **how)
+
+    def radius(self, step: tf.Tensor) -> tf.Tensor:
+        """rho at this step."""
+        rho = tf.constant(self.rho, tf.float32)
+        for start, radius in self.rho_steps.items():
+            rho = tf.where(step >= start, tf.constant(radius, tf.float32), rho)
+        return rho
 
     def test_step(self, batch):
         """Accuracy; a third element of the batch marks images (1) and padding (0)."""

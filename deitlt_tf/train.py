@@ -23,7 +23,9 @@ def main(flags: SimpleNamespace) -> None:
     folder = Path(flags.workdir)
     strategy = devices.make_strategy(flags.strategy, logical_cpus=flags.logical_cpus)
     devices.prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
-    workdir.refuse_other(folder, vars(flags), free=options.FREE)  # before anything takes time or writes
+    workdir.refuse_other(
+        folder, vars(flags), free=options.FREE, defaults=options.DEFAULTS
+    )  # before anything takes time or writes
     splits = assemble.splits(flags, folder=folder)
     claim(flags, folder, splits)
     counts = sources.class_counts(splits.train.labels, len(splits.train.class_names))
@@ -52,7 +54,7 @@ def claim(flags: SimpleNamespace, folder: Path, splits) -> None:
     from deitlt_tf import workdir
 
     text, names = options.as_flagfile(vars(flags)), splits.train.class_names
-    workdir.claim(folder, vars(flags), text=text, class_names=names, free=options.FREE)
+    workdir.claim(folder, vars(flags), text=text, class_names=names, free=options.FREE, defaults=options.DEFAULTS)
 
 
 def find_teacher(path: str) -> Path:
@@ -97,6 +99,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
         alpha=flags.alpha,
         distillation=flags.distillation,
         temperature=flags.temperature,
+        logit_adjustment=flags.logit_adjustment,
         reweight_step=late,
         beta=flags.beta,
         mixing={
@@ -134,6 +137,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
             first_step=first_step,
             repeats=flags.repeats,
             seed=flags.seed,
+            sampling=flags.sampling,
             max_pixels=assemble.max_pixels(flags),
         )
 
@@ -160,7 +164,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
         memory = loop.fit(
             distiller,
             batches=batches,
-            variables=loop.total_variables(student, distiller.ema, optimizer),
+            variables=loop.total_variables(*(model.weights for model in contenders.values()), optimizer.variables),
             folder=folder,
             title=title,
             batch=flags.batch_size,

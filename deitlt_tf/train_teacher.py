@@ -34,16 +34,14 @@ def folder_of(flags: SimpleNamespace) -> Path:
 
 def train(flags: SimpleNamespace, splits) -> Path:
     """Train (or go on training, or reuse) the teacher of this recipe on `splits`; returns its .keras file."""
-    from deitlt_tf import assemble, loop, metrics, optimizers, workdir
+    from deitlt_tf import assemble, loop, metrics, workdir
     from deitlt_tf.data import pipeline, sources
-    from deitlt_tf.losses import NEVER
-    from deitlt_tf.teacher import Teacher
 
     assemble.check_batch(flags.teacher_batch_size, flag="teacher_batch_size")
     folder, finished = folder_of(flags), folder_of(flags) / "teacher.keras"
     recipe = {name: getattr(flags, name) for name in options.TEACHER}
     class_names, text = splits.train.class_names, options.as_flagfile(recipe)
-    workdir.claim(folder, recipe, text=text, class_names=class_names, free=options.FREE)
+    workdir.claim(folder, recipe, text=text, class_names=class_names, free=options.FREE, defaults=options.DEFAULTS)
     if finished.is_file():
         print(f"teacher: {finished} is there, from the same recipe")
         return finished
@@ -52,32 +50,19 @@ def train(flags: SimpleNamespace, splits) -> Path:
     batch = flags.teacher_batch_size
     per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=batch)
     steps = flags.teacher_epochs * per_epoch
-
-    network = assemble.teacher_network(flags, num_classes=len(class_names))
-    teacher = Teacher(
-        network,
-        counts,
-        loss=flags.teacher_loss,
-        rho=flags.teacher_rho,
-        reweight_step=flags.teacher_reweight_epoch * per_epoch if flags.teacher_reweight_epoch >= 0 else NEVER,
-        beta=flags.teacher_beta,
-        max_margin=flags.teacher_max_margin,
-        scale=flags.teacher_scale,
-        clip_norm=flags.teacher_clip_norm,
-    )
-    optimizer = optimizers.SGD(schedule(flags, per_epoch), momentum=flags.teacher_momentum, l2=flags.teacher_l2)
-    optimizer.build(network.trainable_variables)
-    teacher.compile(optimizer, jit_compile=False)
+    teacher = make(flags, counts, steps_per_epoch=per_epoch)
+    network, aim, optimizer = teacher.network, teacher.objective, teacher.optimizer
 
     def batches(first_step):
         return pipeline.train(
             splits.train,
-            view=assemble.train_view(flags, teacher=True),
+            view=assemble.train_view(flags, teacher=True, views=aim.views),
             batch=batch,
             steps=steps,
             steps_per_epoch=per_epoch,
             first_step=first_step,
             seed=flags.seed,
+            sampling=flags.teacher_sampling,
             max_pixels=assemble.max_pixels(flags),
         )
 
@@ -94,7 +79,7 @@ def train(flags: SimpleNamespace, splits) -> Path:
         loop.fit(
             teacher,
             batches=batches,
-            variables=loop.total_variables(network, optimizer),
+            variables=loop.total_variables(network.weights, aim.trainable, aim.state, optimizer.variables),
             folder=folder,
             title="teacher",
             batch=batch,
@@ -112,6 +97,69 @@ def train(flags: SimpleNamespace, splits) -> Path:
     return finished
 
 
+def make(flags: SimpleNamespace, class_counts, *, steps_per_epoch: int):
+    """A new, compiled `teacher.Teacher` of these flags: network, objective, SAM, SGD with its schedule."""
+    from deitlt_tf import assemble, optimizers
+    from deitlt_tf.losses import NEVER
+    from deitlt_tf.teacher import Teacher
+
+    network = assemble.teacher_network(flags, num_classes=len(class_counts))
+    aim = objective(flags, network, class_counts, steps_per_epoch=steps_per_epoch)
+    teacher = Teacher(
+        network,
+        class_counts,
+        aim,
+        rho=flags.teacher_rho,
+        rho_steps={epoch * steps_per_epoch: rho for epoch, rho in by_epoch(flags, "teacher_rho_steps").items()},
+        flat_below=flags.teacher_flat_below,
+        reweight_step=flags.teacher_reweight_epoch * steps_per_epoch if flags.teacher_reweight_epoch >= 0 else NEVER,
+        beta=flags.teacher_beta,
+        clip_norm=flags.teacher_clip_norm,
+        seed=flags.seed,
+    )
+    optimizer = optimizers.SGD(schedule(flags, steps_per_epoch), momentum=flags.teacher_momentum, l2=flags.teacher_l2)
+    optimizer.build(aim.trainable)
+    teacher.compile(optimizer, jit_compile=False)
+    return teacher
+
+
+def objective(flags: SimpleNamespace, network, class_counts, *, steps_per_epoch: int):
+    """What --teacher_loss names, for this network."""
+    from deitlt_tf import glmc, mdcs, paco, teacher
+
+    if flags.teacher_loss == "paco":
+        return paco.Paco(
+            network,
+            class_counts,
+            temperature=flags.teacher_temperature,
+            queue=flags.teacher_queue,
+            dim=flags.teacher_dim,
+            alpha=flags.teacher_alpha,
+        )
+    if flags.teacher_loss == "mdcs":
+        return mdcs.Mdcs(
+            network,
+            class_counts,
+            weight=flags.teacher_consistency,
+            ramp_steps=flags.teacher_consistency_epochs * steps_per_epoch,
+        )
+    if flags.teacher_loss == "glmc":
+        return glmc.Glmc(
+            network,
+            class_counts,
+            epochs=flags.teacher_epochs,
+            steps_per_epoch=steps_per_epoch,
+            consistency=flags.teacher_consistency,
+        )
+    return teacher.FromLabels(
+        network,
+        class_counts,
+        loss=flags.teacher_loss,
+        max_margin=flags.teacher_max_margin,
+        scale=flags.teacher_scale,
+    )
+
+
 def schedule(flags: SimpleNamespace, steps_per_epoch: int):
     """The teacher's learning rate: warm-up, then drops by epoch or a cosine to 0."""
     from deitlt_tf import optimizers
@@ -125,14 +173,21 @@ def schedule(flags: SimpleNamespace, steps_per_epoch: int):
             warmup_lr=0.0,
             min_lr=0.0,
         )
-    try:
-        drops = {int(epoch): float(factor) for epoch, factor in (entry.split(":") for entry in flags.teacher_drops)}
-    except ValueError:
-        text = ",".join(flags.teacher_drops)
-        raise ValueError(f"--teacher_drops={text} is not of the form epoch:factor,epoch:factor.") from None
     return optimizers.WarmupDrops(
-        peak=flags.teacher_lr, steps_per_epoch=steps_per_epoch, drops=drops, warmup_epochs=flags.teacher_warmup_epochs
+        peak=flags.teacher_lr,
+        steps_per_epoch=steps_per_epoch,
+        drops=by_epoch(flags, "teacher_drops"),
+        warmup_epochs=flags.teacher_warmup_epochs,
     )
+
+
+def by_epoch(flags: SimpleNamespace, name: str) -> dict[int, float]:
+    """The entries of --name=epoch:number,epoch:number."""
+    entries = getattr(flags, name)
+    try:
+        return {int(epoch): float(number) for epoch, number in (entry.split(":") for entry in entries)}
+    except ValueError:
+        raise ValueError(f"--{name}={','.join(entries)} is not of the form epoch:number,epoch:number.") from None
 
 
 if __name__ == "__main__":

@@ -147,6 +147,24 @@ def same_runs(one, two):
             np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ["deit_nano", "vit_nano"])
+def test_logit_adjustment_acts_on_the_loss_of_cls_alone(name):
+    images, labels = batch()
+    given = None if name == "vit_nano" else teacher()
+    parts = []
+    for tau in (0.0, 1.5):
+        distiller = Distiller(small(name, drop_path=0.0), given, COUNTS, logit_adjustment=tau, **NO_MIXING)
+        parts.append(compiled(distiller, lr=0.0).train_step((images, labels)))
+        logits = distiller.student(images, training=False)
+    logits = logits if given is None else logits["cls"]
+    expected = tf.reduce_mean(losses.cross_entropy(labels, logits + losses.log_prior(COUNTS, tau=1.5)))
+    kept, changed = ("dist_loss", "cls_loss") if given else (None, "loss")
+    assert float(parts[1][changed]) == pytest.approx(float(expected), rel=1e-4)
+    assert abs(float(parts[0][changed]) - float(expected)) > 1e-3
+    if kept:
+        assert float(parts[0][kept]) == float(parts[1][kept])
+
+
 def test_two_replicas_equal_one():
     """Both with class weights from the second step on, clipping and accumulation."""
     options = NO_MIXING | {"steps": 2, "reweight_step": 1, "clip_norm": 0.1, "accumulation": 2}

@@ -14,7 +14,10 @@ ALLOWED = {
     "data.pipeline": {"data.sources", "data.decode"},
     "models.vit": set(),
     "models.resnet": set(),
-    "models": {"models.vit", "models.resnet"},
+    "models.experts": {"models.resnet"},
+    "models": {"models.vit", "models.resnet", "models.experts"},
+    "data.headers": set(),
+    "data.survey": {"data.headers", "data.sources"},
     "mixing": set(),
     "losses": set(),
     "sam": set(),
@@ -23,11 +26,22 @@ ALLOWED = {
     "devices": set(),
     "distill": {"mixing", "losses", "metrics", "devices", "models.vit"},
     "teacher": {"losses", "sam", "devices"},
+    "paco": {"losses", "devices"},
+    "mdcs": {"losses", "devices"},
+    "glmc": {"mixing"},
+    "official": {"models", "models.vit"},
+    "class_order": set(),
+    "probes": {"models.vit"},
+    "answers": {"devices", "distill", "metrics", "mixing"},
+    "intervals": {"metrics"},
+    "findings": {"answers", "intervals", "metrics", "probes"},
+    "figures": set(),
+    "pages": {"answers", "figures", "findings", "metrics", "probes"},
     "workdir": set(),
     "loop": {"workdir"},
     "options": set(),
 }
-PROGRAMS = {"train", "train_teacher", "evaluate"}
+PROGRAMS = {"train", "train_teacher", "evaluate", "inspect_data", "import_torch", "report"}
 SHARED_BY_PROGRAMS = {"assemble"}
 
 

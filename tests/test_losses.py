@@ -73,3 +73,17 @@ def test_balanced_softmax_undoes_the_prior():
     np.testing.assert_allclose(
         losses.balanced_softmax(labels, logits - prior, counts), losses.cross_entropy(labels, logits), rtol=1e-5
     )
+
+
+def test_adjusted_logits_undo_the_training_prior():
+    """Logits that fit the adjusted loss on the training prior are those of a balanced world."""
+    counts = np.array([900, 90, 10])
+    prior = losses.log_prior(counts)
+    np.testing.assert_allclose(np.exp(prior), counts / 1000, rtol=1e-6)
+    np.testing.assert_allclose(losses.log_prior(counts, tau=0.5), prior / 2, rtol=1e-6)
+    # The best constant answer under balanced softmax is indifferent: its gradient is zero at equal logits.
+    logits = tf.zeros([3, 3])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        value = tf.reduce_sum(counts / 1000 * losses.balanced_softmax(tf.range(3), logits, counts))
+    np.testing.assert_allclose(tf.reduce_sum(tape.gradient(value, logits), 0), np.zeros(3), atol=1e-6)

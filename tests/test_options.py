@@ -192,7 +192,7 @@ def test_help_lists_every_flag_without_tensorflow(name, tmp_path):
     done = run_program(name, "--help", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"python -m deitlt_tf.{name}" in done.stdout
-    assert re.findall(r"^  --(\w+)=", done.stdout, re.MULTILINE) == options.OURS
+    assert re.findall(r"^  --(\w+)=", done.stdout, re.MULTILINE) == options.RECIPE
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

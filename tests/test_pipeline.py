@@ -94,6 +94,47 @@ def test_image_at_permutes_the_images(count, seed, epoch):
     np.testing.assert_array_equal(np.sort(found), np.arange(count))
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=40),
+    sampling=st.sampled_from(["instance", "sqrt", "class_balanced"]),
+    seed=st.integers(0, 2**31 - 1),
+    epoch=st.integers(0, 10**6),
+    length=st.integers(1, 80),
+)
+@example(labels=[1] * 30 + [0], sampling="class_balanced", seed=0, epoch=0, length=62)
+def test_classes_get_their_share_of_every_epoch_and_images_their_share_of_the_class(
+    labels, sampling, seed, epoch, length
+):
+    at = pipeline.balanced_image_at(
+        np.array(labels), power=pipeline.SAMPLING[sampling], epoch_length=length, repeats=1, seed=seed
+    )
+    positions = tf.data.Dataset.range(epoch * length, (epoch + 1) * length)
+    found = next(positions.map(at).batch(length).as_numpy_iterator())
+    counts = np.bincount(labels)
+    wanted = {"instance": counts, "sqrt": np.sqrt(counts), "class_balanced": counts > 0}[sampling] * 1.0
+    seen = np.bincount(np.array(labels)[found], minlength=len(counts))
+    assert np.abs(seen - length * wanted / wanted.sum()).max() <= 1
+    for label in np.flatnonzero(counts):
+        each = np.bincount(found, minlength=len(labels))[np.array(labels) == label]
+        assert each.max() - each.min() <= 1
+
+
+def test_sampling_by_class_is_an_order_of_its_own_each_epoch_and_can_be_recomputed():
+    labels = np.repeat([0, 1, 2], [20, 8, 4])
+    options = {"batch": 8, "steps": 8, "sampling": "class_balanced"}
+    whole = shown(source(32, labels=labels), **options)
+    first, second = (np.concatenate([images[:, 0, 0, 0] for images, _ in part]) for part in (whole[:4], whole[4:]))
+    assert (first != second).any()
+    assert np.abs(np.bincount(labels[first]) - 32 / 3).max() < 1
+    rest = shown(source(32, labels=labels), first_step=5, **options)
+    for (images, seen), (expected, expected_seen) in zip(rest, whole[5:], strict=True):
+        np.testing.assert_array_equal(images, expected)
+        np.testing.assert_array_equal(seen, expected_seen)
+    triples = order(source(32), batch=8, steps=3, repeats=2, sampling="sqrt", steps_per_epoch=4).reshape(-1, 2)
+    np.testing.assert_array_equal(triples[:, 0], triples[:, 1])
+
+
 def test_an_image_keeps_its_label_and_labels_keep_their_numbers():
     labels = [3, 0, 2, 1, 3, 3, 0, 2]
     for images, seen in shown(source(8, labels=labels), batch=4, steps=4):

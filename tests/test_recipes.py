@@ -23,13 +23,26 @@ CLASSES = {
     "cifar100_lt_r50": 100,
     "cifar10_lt": 10,
     "cifar10_lt_r50": 10,
+    "cifar10_lt_paco": 10,
+    "cifar10_lt_r50_paco": 10,
+    "cifar100_lt_paco": 100,
+    "cifar100_lt_r50_paco": 100,
     "digits_lt": 10,
     "folder": 7,
     "folder_small": 7,
     "imagenet_lt": 1000,
     "inat18": 8142,
+    "imagenet_lt_paco": 1000,
+    "inat18_paco": 8142,
     "places_lt": 365,
+    "places_lt_pretrained": 365,
     "teacher_cifar": 7,
+    "teacher_cifar_glmc": 7,
+    "teacher_cifar_mdcs": 7,
+    "teacher_cifar_paco": 7,
+    "teacher_imagenet_mdcs": 1000,
+    "teacher_imagenet_paco": 1000,
+    "teacher_inat_paco": 8142,
     "teacher_imagenet": 1000,
     "teacher_inat": 8142,
 }
@@ -43,6 +56,15 @@ PAPER = {
     "cifar100_lt_r50": (12608, 2, 1200, 1100, 2.5e-4, 14400, (39.0, 49.4, 54.1)),
     "imagenet_lt": (115846, 4, 1400, 1200, 5e-4, 78400, (37.5, 53.1, 55.6)),
     "inat18": (437513, 4, 1000, 900, 5e-4, 213000, (54.2, 70.1, 72.9)),
+}
+# Accuracies of the teacher of the second kind, PaCo + SAM, and of its student. Source: as above.
+SECOND = {
+    "cifar10_lt": (86.8, 87.5),
+    "cifar10_lt_r50": (88.6, 89.8),
+    "cifar100_lt": (52.8, 55.6),
+    "cifar100_lt_r50": (56.6, 60.5),
+    "imagenet_lt": (57.5, 59.1),
+    "inat18": (73.4, 75.1),
 }
 SHARED = {
     "method": "deit_lt", "model": "deit_base", "image_size": 224, "patch_size": 16, "drop_path": 0.1,
@@ -60,8 +82,12 @@ TEACHERS = {
     "teacher_imagenet": {
         "model": "resnet50", "image_size": 224, "crop": "resized", "max_margin": 0.3, "epochs": 90, "batch_size": 256,
         "lr": 0.2, "schedule": "cosine", "l2": 2e-4, "reweight_epoch": 60,
+        "rho": 0.05, "rho_steps": ["5:0.1", "60:0.5"],
     },
-    "teacher_inat": {"model": "resnet50", "max_margin": 0.3, "epochs": 90, "batch_size": 256, "lr": 0.1, "l2": 1e-4},
+    "teacher_inat": {
+        "model": "resnet50", "rho": 0.05, "rho_steps": ["5:0.1", "60:0.5"],
+        "max_margin": 0.3, "epochs": 90, "batch_size": 256, "lr": 0.1, "l2": 1e-4,
+    },
 }  # fmt: skip
 
 every_recipe = pytest.mark.parametrize("name", RECIPES)
@@ -70,7 +96,8 @@ every_paper_recipe = pytest.mark.parametrize("name", PAPER)
 
 @functools.cache
 def flags_of(name: str, *arguments: str):
-    return options.parse(["test", f"--flagfile={RECIPES[name]}", *arguments])
+    """The recipe's flags; what it starts from is a file that a test does not have."""
+    return options.parse(["test", f"--flagfile={RECIPES[name]}", "--init=", "--teacher_init=", *arguments])
 
 
 def comments(name: str) -> str:
@@ -119,8 +146,11 @@ def test_networks_build_for_the_classes_of_the_data(name):
     teacher = assemble.teacher_network(flags, num_classes=CLASSES[name])
     assert teacher.input_shape == (None, flags.teacher_image_size, flags.teacher_image_size, 3)
     assert teacher.output_shape == logits
-    cosine = isinstance(teacher.get_layer("fc"), models.resnet.CosineClassifier)
-    assert cosine == (flags.teacher_loss == "ldam")
+    head = teacher.get_layer("expert0.fc" if flags.teacher_loss == "mdcs" else "fc")
+    cosine = isinstance(head, models.resnet.CosineClassifier)
+    assert cosine == (flags.teacher_loss in ("ldam", "mdcs"))
+    aim = train_teacher.objective(flags, teacher, np.full(CLASSES[name], 9), steps_per_epoch=10)
+    assert aim.views == (2 if flags.teacher_loss in ("paco", "mdcs", "glmc") else 1)
 
 
 @every_recipe
@@ -140,7 +170,7 @@ def test_schedules_build_and_re_weighting_falls_into_them(name):
     flags = flags_of(name)
     assert 0 < flags.reweight_epoch < flags.epochs
     late = flags.teacher_reweight_epoch
-    assert 0 < late < flags.teacher_epochs or (late == -1 and flags.teacher_loss == "balanced_softmax")
+    assert 0 < late < flags.teacher_epochs or (late == -1 and flags.teacher_loss not in ("ce", "ldam"))
     assert flags.batch_size % flags.accumulation == 0
     rates = [float(train_teacher.schedule(flags, 10)(10 * epoch)) for epoch in range(flags.teacher_epochs)]
     assert 0.9 * flags.teacher_lr < max(rates) < 1.001 * flags.teacher_lr
@@ -166,6 +196,20 @@ def test_the_students_of_the_paper_are_trained_as_there(name):
     assert f"{num_images:,} " in note and f"{steps:,} steps of {flags.batch_size} views" in note
     for row, value in {"ViT-B": vit, "teacher (1)": teacher, "DeiT-LT (1)": student}.items():
         assert re.search(rf"^{re.escape(row)} +{value}\b", note, re.MULTILINE), f"{row} {value}"
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_the_second_kind_of_teacher_changes_nothing_else(name):
+    first, second = vars(flags_of(name)), vars(flags_of(f"{name}_paco"))
+    changed = {key for key in first if first[key] != second[key]}
+    assert {key for key in changed if not key.startswith("teacher_")} == {"workdir"}
+    assert (second["teacher_loss"], second["teacher_epochs"], second["teacher_reweight_epoch"]) == ("paco", 400, -1)
+    small = name.startswith("cifar")
+    wanted = (0.05, 1024, 32, 0.05, 5e-4) if small else (0.2, 8192, 128, 0.02, 1e-4 if name == "inat18" else 5e-4)
+    assert tuple(second[f"teacher_{key}"] for key in ("temperature", "queue", "dim", "lr", "l2")) == wanted
+    for row, value in zip(("teacher (2)", "DeiT-LT (2)"), SECOND[name], strict=True):
+        assert re.search(rf"^{re.escape(row)} +{value}\b", comments(f"{name}_paco"), re.MULTILINE)
+    assert re.search(rf"^DeiT-LT \(2\) +{SECOND[name][1]}\b.*{name}_paco\.cfg", comments(name), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["cifar10_lt", "cifar10_lt_r50", "cifar100_lt", "cifar100_lt_r50"])

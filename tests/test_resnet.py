@@ -1,4 +1,4 @@
-"""CIFAR ResNets against the official code; ResNet-50's geometry against torch's rules."""
+"""CIFAR ResNets against the official code; the larger ones' geometry and names against torch's rules."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deitlt_tf import models
+from deitlt_tf import distill, models, optimizers, train
 from deitlt_tf.models import resnet
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -49,14 +49,97 @@ def test_strided_convolutions_are_centred_on_every_second_pixel_as_in_torch(bloc
     np.testing.assert_array_equal(conv(resnet._pad(x, 2)), x[:, ::2, ::2])
 
 
-def test_resnet50_halves_five_times_as_torch_does():
-    with keras.StatelessScope():
-        model = models.build("resnet50", num_classes=3, image_size=75)
+@pytest.mark.parametrize(("size", "expected"), [(75, [38, 19, 10, 5, 3]), (32, [16, 8, 4, 2, 1])])
+def test_resnet50_halves_five_times_as_torch_does(size, expected):
+    with keras.StatelessScope(initialize_variables=False):
+        model = models.build("resnet50", num_classes=3, image_size=size)
     sizes = [model.get_layer(name).output.shape[1] for name in ("conv1", "maxpool", "layer2.0", "layer3.0", "layer4.2")]
-    assert sizes == [38, 19, 10, 5, 3]  # (n + 1) // 2 each time
+    assert sizes == expected  # (n + 1) // 2 each time
     strides = [model.get_layer("layer2.0").conv1.strides, model.get_layer("layer2.0").conv2.strides]
     assert strides == [(1, 1), (2, 2)]  # v1.5
     assert model.get_layer("avgpool").output.shape == (None, 2048)
+
+
+def test_groups_do_not_see_each_other():
+    """torch's kernel [out, in / groups, 3, 3]: each group of outputs is a convolution of its own group of inputs."""
+    block = resnet.Bottleneck(8, groups=4, width_per_group=16, name="layer1.0")
+    block.build((None, 5, 5, 4))
+    model = keras.Sequential([keras.Input((5, 5, 8)), block.conv2])
+    weight = np.random.default_rng(0).normal(size=(8, 2, 3, 3)).astype(np.float32)
+    models.load_state(model, {"layer1.0.conv2.weight": weight})
+    x = tf.random.stateless_uniform((2, 5, 5, 8), (0, 1))
+    parts = [
+        tf.nn.conv2d(part, kernel.transpose(2, 3, 1, 0), 1, "SAME")
+        for part, kernel in zip(tf.split(x, 4, axis=-1), np.split(weight, 4), strict=True)
+    ]
+    np.testing.assert_allclose(model(x), tf.concat(parts, -1), rtol=1e-4, atol=1e-5)
+
+
+def test_projected_shortcut_is_every_second_pixel_through_a_1x1_convolution():
+    block = resnet.BasicBlock(8, 2, projection=True)
+    x = tf.random.stateless_uniform((2, 6, 6, 4), (0, 1))
+    block.build(x.shape)
+    block.bn2.gamma.assign(tf.zeros(8))  # only the shortcut is left
+    kernel = tf.convert_to_tensor(block.downsample.kernel)[0, 0]
+    expected = tf.nn.relu(x[:, ::2, ::2] @ kernel) / np.sqrt(1 + 1e-5)
+    np.testing.assert_allclose(block(x), expected, rtol=1e-4, atol=1e-6)
+    same = resnet.BasicBlock(4, projection=True)
+    same.build(x.shape)
+    same.bn2.gamma.assign(tf.zeros(4))
+    np.testing.assert_array_equal(same(x), x)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "convolutions", "shapes"),
+    [
+        (
+            "resnext50",
+            (3, 4, 6, 3),
+            3,
+            {"layer1.0.conv2": (3, 3, 4, 128), "layer4.2.conv3": (1, 1, 1024, 2048), "conv1": (7, 7, 3, 64)},
+        ),
+        (
+            "resnet18_cifar",
+            (2, 2, 2, 2),
+            2,
+            {"layer1.0.conv1": (3, 3, 64, 64), "layer4.0.downsample.0": (1, 1, 256, 512), "conv1": (3, 3, 3, 64)},
+        ),
+    ],
+)
+def test_weights_have_torchvisions_names(name, blocks, convolutions, shapes):
+    with keras.StatelessScope(initialize_variables=False):
+        state = models.state_dict(models.build(name, num_classes=3, image_size=32))
+    places = [f"layer{stage}.{i}." for stage, count in enumerate(blocks, 1) for i in range(count)]
+    layers = {place + f"{kind}{k}" for place in places for kind in ("conv", "bn") for k in range(1, convolutions + 1)}
+    projected = [f"layer{stage}.0." for stage in range(1 if convolutions == 3 else 2, 5)]
+    layers |= {place + f"downsample.{k}" for place in projected for k in (0, 1)} | {"conv1", "bn1", "fc"}
+    assert {key.rpartition(".")[0] for key in state} == layers
+    assert {layer: tuple(state[layer + ".weight"].shape) for layer in shapes} == shapes
+    norm = [key.rpartition(".")[2] for key in state if key.startswith("layer2.0.downsample.1.")]
+    assert norm == ["weight", "bias", "running_mean", "running_var"]
+
+
+@pytest.mark.slow
+def test_a_network_of_keras_applications_is_a_teacher(tmp_path):
+    """The adapter of the README, saved, loaded as --teacher=PATH does it, and distilled from."""
+    network = keras.applications.MobileNetV3Small(
+        (32, 32, 3), alpha=0.35, minimalistic=True, weights=None, classes=4, classifier_activation=None
+    )
+    images = keras.Input((32, 32, 3), dtype="float32")
+    logits = keras.layers.Activation("linear", dtype="float32")(network(images))
+    keras.Model(images, logits).save(tmp_path / "teacher.keras")
+
+    path = train.find_teacher(str(tmp_path))
+    teacher = train.keep_teacher(path, tmp_path / "run" / "teacher.keras", class_names=tuple("abcd"))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    larger = distill.resize(tf.cast(pixels, tf.float32), 32)
+    np.testing.assert_array_equal(teacher(larger), network(larger))
+    student = models.build("deit_nano", num_classes=4, image_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=2)
+    distiller = distill.Distiller(student, teacher, [5, 4, 3, 2])
+    distiller.compile(optimizers.adamw(student, 1e-3), run_eagerly=True)
+    assert np.isfinite(distiller.train_step((tf.constant(pixels), tf.range(4)))["dist_loss"])
+    with pytest.raises(ValueError, match="has 4 classes, the data 3"):
+        train.keep_teacher(path, tmp_path / "other" / "teacher.keras", class_names=tuple("abc"))
 
 
 def test_cosine_classifier_sees_directions_only():

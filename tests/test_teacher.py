@@ -8,7 +8,7 @@ from conftest import strategy_of
 
 from deitlt_tf import losses, optimizers
 from deitlt_tf.models.resnet import CosineClassifier
-from deitlt_tf.teacher import Teacher
+from deitlt_tf.teacher import FromLabels, Teacher
 
 COUNTS = np.array([40, 20, 10, 5])
 
@@ -24,12 +24,17 @@ def network() -> keras.Model:
     return keras.Model(x, CosineClassifier(4)(y))
 
 
-def compiled(*, lr: float = 0.1, **options) -> Teacher:
-    teacher = Teacher(network(), COUNTS, **options)
+def compiled(*, lr: float = 0.1, loss: str = "ldam", **options) -> Teacher:
+    net = network()
+    teacher = Teacher(net, COUNTS, FromLabels(net, COUNTS, loss=loss), **options)
     optimizer = optimizers.SGD(lr, momentum=0.9)
     optimizer.build(teacher.network.trainable_variables)
     teacher.compile(optimizer, jit_compile=False)
     return teacher
+
+
+def each_loss(teacher: Teacher, images, labels) -> tf.Tensor:
+    return teacher.objective.losses({"images": images, "labels": labels})
 
 
 def batch(size: int = 8, seed: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
@@ -70,7 +75,7 @@ def test_two_replicas_equal_one():
 
 def plain_slopes(teacher: Teacher, images, labels) -> list[np.ndarray]:
     with tf.GradientTape() as tape:
-        value = tf.reduce_mean(teacher.loss_of(labels, teacher.network(images, training=True)))
+        value = tf.reduce_mean(each_loss(teacher, images, labels))
     return values(tape.gradient(value, teacher.network.trainable_variables))
 
 
@@ -103,6 +108,46 @@ def test_with_a_radius_it_is_the_gradient_at_the_worst_point_of_the_ball():
         assert np.abs(there - here).max() > 1e-3
 
 
+def test_the_radius_rises_at_its_steps():
+    """Without a gradient of its own (lr 0) a step's gradient depends on the radius alone."""
+    expected = [moved(compiled(loss="ce", rho=rho), batch()) for rho in (0.1, 0.5)]
+    teacher = compiled(loss="ce", rho=0.1, rho_steps={2: 1.0, 1: 0.5})
+    assert [float(teacher.radius(tf.constant(step, tf.int64))) for step in range(4)] == pytest.approx([0.1, 0.5, 1, 1])
+    later = compiled(loss="ce", rho=0.1, rho_steps={0: 0.5})
+    for found, small, large in zip(moved(later, batch()), *expected, strict=True):
+        np.testing.assert_allclose(found, large, rtol=1e-3, atol=1e-5)
+        assert np.abs(small - large).max() > 1e-4
+
+
+def test_imbsam_perturbs_for_the_tail_alone():
+    """By hand: the head's gradient here, the tail's at the worst point of the tail's own loss."""
+    images, labels = batch()
+    tail = (COUNTS[labels.numpy()] < 15).astype(np.float32)
+    assert 0 < tail.sum() < len(tail)
+
+    def part(teacher, mask):
+        with tf.GradientTape() as tape:
+            value = tf.reduce_mean(mask * each_loss(teacher, images, labels))
+        return values(tape.gradient(value, teacher.network.trainable_variables))
+
+    teacher, rho = compiled(loss="ce"), 0.5
+    stay, ascent = part(teacher, 1 - tail), part(teacher, tail)
+    norm = np.sqrt(sum(np.sum(slope**2) for slope in ascent))
+    for variable, slope in zip(teacher.network.trainable_variables, ascent, strict=True):
+        variable.assign_add(rho * slope / norm)
+    flat = part(teacher, tail)
+    for slope, a, b in zip(
+        moved(compiled(loss="ce", rho=rho, flat_below=15), (images, labels)), stay, flat, strict=True
+    ):
+        np.testing.assert_allclose(slope, a + b, rtol=1e-3, atol=1e-5)
+
+
+def test_imbsam_without_a_tail_image_is_the_plain_gradient():
+    plain, none = (moved(compiled(loss="ce", **options), batch()) for options in ({"rho": 0.0}, {"flat_below": 1}))
+    for a, b in zip(plain, none, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
+
+
 def test_batch_statistics_are_those_of_the_first_pass():
     plain, sharp = compiled(rho=0.0), compiled(rho=2.0)
     for teacher in (plain, sharp):
@@ -117,7 +162,7 @@ def test_reweighting_starts_at_its_step():
     """Loss of the very step: a plain mean before, sum(w l) / sum(w) from `reweight_step` on."""
     teacher = compiled(loss="ldam", reweight_step=1, lr=0.0)
     images, labels = batch()
-    each = teacher.loss_of(labels, teacher.network(images, training=True)).numpy()
+    each = each_loss(teacher, images, labels).numpy()
     weight = losses.class_balanced_weights(COUNTS)[labels.numpy()]
     for expected in (each.mean(), (weight * each).sum() / weight.sum()):
         assert float(teacher.train_step((images, labels))["loss"]) == pytest.approx(expected, rel=1e-5)
@@ -144,7 +189,7 @@ def test_cosine_classifier_gives_cosines():
 
 def test_an_unknown_loss_is_refused():
     with pytest.raises(ValueError, match=r"'focal' is unknown: choose one of ce, ldam, balanced_softmax"):
-        Teacher(network(), COUNTS, loss="focal")
+        FromLabels(network(), COUNTS, loss="focal")
 
 
 def test_learns_two_colours():

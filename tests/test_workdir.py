@@ -209,6 +209,14 @@ def test_asking_whether_a_folder_is_free_writes_nothing(tmp_path):
     assert contents(tmp_path) == before
 
 
+def test_a_flag_that_came_later_had_its_default(tmp_path):
+    claim(tmp_path)
+    Checkpoints(tmp_path).save(1, {}, {})
+    workdir.refuse_other(tmp_path, RECIPE | {"new": 1}, defaults={"new": 1, "lr": 7, "elsewhere": 3})
+    with pytest.raises(ValueError, match="--new is '1' there and '2' here"):
+        workdir.refuse_other(tmp_path, RECIPE | {"new": 2}, defaults={"new": 1})
+
+
 def test_a_model_without_its_recipe_is_not_trained_over(tmp_path):
     (tmp_path / "teacher.keras").write_bytes(b"somebody's work")
     with pytest.raises(ValueError, match=r"holds a model but no flags\.cfg"):

@@ -1,9 +1,11 @@
 """3 BATCHES. A training stream is a function of its position: no shuffle buffer, no state, any step recomputable.
 
 Position p of a run belongs to epoch p // E, E = steps per epoch * batch. Which image it shows is a permutation by
-formula (`index_shuffle`) of that epoch; every random draw of its view comes from the seed (run seed, p).
+formula (`index_shuffle`) of that epoch, over images or over slots that classes share; every random draw of its view
+comes from the seed (run seed, p).
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +14,10 @@ import tensorflow as tf
 from deitlt_tf.data import decode
 from deitlt_tf.data.sources import Source
 
-View = Callable[..., tf.Tensor]  # image (and, in training, a seed int [2]) -> uint8 [size, size, 3]
+View = Callable[..., tf.Tensor]  # image (and, in training, a seed int [2]) -> uint8 [size, size, 3], or two of them
+
+# How often a class is seen is proportional to its number of images to the power of this.
+SAMPLING = {"instance": 1.0, "sqrt": 0.5, "class_balanced": 0.0}
 
 
 def steps_per_epoch(num_images: int, *, batch: int, repeats: int = 1) -> int:
@@ -35,6 +40,38 @@ def image_at(position: tf.Tensor, *, num_images: int, epoch_length: int, repeats
     return tf.random.experimental.index_shuffle(rank, key, tf.constant(num_images - 1, tf.int64))
 
 
+def balanced_image_at(
+    labels: np.ndarray, *, power: float, epoch_length: int, repeats: int, seed: int
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """position -> index of an image, int64, where class c fills a share ~ n_c^power of every epoch, to within one slot.
+
+    An epoch's M = ceil(epoch_length / repeats) draws are a permutation of M slots, of which classes own neighbouring
+    runs; the j-th slot of a class of n images shows number j mod n of that epoch's permutation of the class. So within
+    an epoch no image of a class comes a second time before all have come once.
+    """
+    counts = np.bincount(labels)
+    slots = -(-epoch_length // repeats)
+    shares = np.where(counts > 0, np.maximum(counts, 1.0) ** power, 0.0)
+    ends = np.round(np.cumsum(shares) / shares.sum() * slots).astype(np.int64)
+    by_class = tf.constant(np.argsort(labels, kind="stable"), tf.int64)
+    first_image = tf.constant(np.cumsum(counts) - counts, tf.int64)
+    first_slot = tf.constant(np.concatenate([[0], ends[:-1]]), tf.int64)
+    ends, counts = tf.constant(ends), tf.constant(counts, tf.int64)
+
+    def index(position: tf.Tensor) -> tf.Tensor:
+        epoch, within = position // epoch_length, position % epoch_length
+        key = tf.cast(tf.stack([tf.cast(seed, tf.int64), epoch]), tf.uint32)
+        slot = tf.random.experimental.index_shuffle(within // repeats, key, tf.constant(slots - 1, tf.int64))
+        label = tf.searchsorted(ends, slot[None], side="right")[0]
+        count = counts[label]
+        key = tf.random.experimental.stateless_fold_in(tf.cast(key, tf.int32), label)
+        rank = (slot - first_slot[label]) % count
+        number = tf.random.experimental.index_shuffle(rank, tf.cast(key, tf.uint32), count - 1)
+        return by_class[first_image[label] + number]
+
+    return index
+
+
 def reader(source: Source, *, max_pixels: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """index -> uint8 [H, W, 3]: pixels from memory, or a file (or encoded bytes) read and decoded."""
     images = tf.constant(source.images)
@@ -55,18 +92,25 @@ def train(
     first_step: int = 0,
     repeats: int = 1,
     seed: int = 0,
+    sampling: str = "instance",
     max_pixels: int = 100_000_000,
 ) -> tf.data.Dataset:
     """Batches (images uint8 [B, S, S, 3], labels int32 [B]) of steps first_step .. steps - 1.
 
-    view: image, seed [2] -> the training view. What a step shows does not depend on first_step.
+    view: image, seed [2] -> the training view, or a tuple of views. What a step shows does not depend on first_step.
+    sampling: how often a class is seen: "instance" as often as it has images, "class_balanced" as often as any other,
+    "sqrt" between (proportional to the square root of its number of images).
     """
     read = reader(source, max_pixels=max_pixels)
     labels = tf.constant(source.labels, tf.int32)
-    order = {"num_images": len(source), "epoch_length": steps_per_epoch * batch, "repeats": repeats, "seed": seed}
+    order = {"epoch_length": steps_per_epoch * batch, "repeats": repeats, "seed": seed}
+    if sampling == "instance":
+        at = functools.partial(image_at, num_images=len(source), **order)
+    else:
+        at = balanced_image_at(np.asarray(source.labels), power=SAMPLING[sampling], **order)
 
     def example(position):
-        index = image_at(position, **order)
+        index = at(position)
         return view(read(index), tf.stack([tf.cast(seed, tf.int64), position])), labels[index]
 
     positions = tf.data.Dataset.range(first_step * batch, steps * batch)

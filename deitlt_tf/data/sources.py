@@ -8,7 +8,7 @@ Nothing is decoded here, except where a data set comes as pixels (CIFAR, digits)
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # compared in lower case
 DIGITS_TEST_PER_CLASS = 60
+Complain = Callable[[Exception], None]
 FOLDER_HOLDS = "train/ and test/ or val/ with a folder of images per class, or the class folders alone"
 
 
@@ -66,6 +67,11 @@ class Splits:
             raise ValueError("train, val and test must have the same class names in the same order")
 
 
+def stop(error: Exception) -> None:
+    """The usual way to complain of a mistake in the data: raise it."""
+    raise error
+
+
 def load(
     name: str,
     *,
@@ -82,6 +88,7 @@ def load(
     imbalance_type: str = "exp",
     imbalance_seed: int = 0,
     download: bool = True,
+    complain: Complain = stop,
 ) -> Splits:
     """The data set `name`: folder, list, inat, cifar10_lt, cifar100_lt, digits_lt or tfds:<any classification set>.
 
@@ -90,11 +97,15 @@ def load(
     imbalance: rho, imposed on the training images of any source; 1 leaves them as they are. val_fraction: share of the
     training images, after that, for a validation split where there is none: both together never exceed the official
     number of training images. All choices are seeded, all splits stratified.
+    complain: called with each mistake that the rest can be read without; if it returns, missing images stay in, and
+    what has no class among the training images is left out.
     Raises ValueError, FileNotFoundError or OSError with one sentence.
     """
     data_dir = data_dir and os.path.expanduser(data_dir)
     sources = {
-        "folder": lambda: folder(data_dir=data_dir, test_fraction=test_fraction, split_seed=split_seed),
+        "folder": lambda: folder(
+            data_dir=data_dir, test_fraction=test_fraction, split_seed=split_seed, complain=complain
+        ),
         "list": lambda: lists(
             data_dir=data_dir,
             train_list=train_list,
@@ -102,8 +113,9 @@ def load(
             test_list=test_list,
             image_root=image_root,
             class_names_file=class_names_file,
+            complain=complain,
         ),
-        "inat": lambda: inat(data_dir=data_dir, image_root=image_root),
+        "inat": lambda: inat(data_dir=data_dir, image_root=image_root, complain=complain),
         "cifar10_lt": lambda: cifar("cifar10", data_dir=data_dir, download=download),
         "cifar100_lt": lambda: cifar("cifar100", data_dir=data_dir, download=download),
         "digits_lt": lambda: digits(split_seed=split_seed),
@@ -131,8 +143,13 @@ def load(
     if len(train.class_names) < 2:
         raise ValueError(f"the only class is {train.class_names[0]!r}: at least two are needed")
     if (empty := np.flatnonzero(class_counts(train.labels, len(train.class_names)) == 0)).size:
-        raise ValueError(f"class {train.class_names[empty[0]]!r} has no training images")
+        complain(ValueError(f"class {train.class_names[empty[0]]!r} has no training images{_and_more(empty)}"))
     return Splits(train, val, splits.test)
+
+
+def _and_more(mistakes: Sized) -> str:
+    """What follows a sentence on the first of several like mistakes."""
+    return f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
 
 
 def _existing(data_dir: str | None, *, source: str, holds: str, files: Sequence[str] = ()) -> str:
@@ -220,7 +237,9 @@ def split_off(source: Source, fraction: float, *, seed: int, flag: str) -> tuple
 # ---- folder ----------------------------------------------------------------------------------------------------------
 
 
-def folder(*, data_dir: str | None, test_fraction: float = 0.2, split_seed: int = 0) -> Splits:
+def folder(
+    *, data_dir: str | None, test_fraction: float = 0.2, split_seed: int = 0, complain: Complain = stop
+) -> Splits:
     """data_dir/{train,val,test}/<class>/**/*.jpg, or data_dir/<class>/**/*.jpg with a stratified test set split off.
 
     JPEG, PNG, WebP and BMP in any depth; classes in alphabetical order; hidden files and folders are ignored, links
@@ -231,7 +250,7 @@ def folder(*, data_dir: str | None, test_fraction: float = 0.2, split_seed: int 
     root = _existing(data_dir, source="folder", holds=FOLDER_HOLDS)
     splits = [split for split in ("train", "val", "test") if _subfolders(os.path.join(root, split))]
     if not splits:
-        whole = _read_folder(root, class_names=_class_folders(root))
+        whole = _read_folder(root, class_names=_class_folders(root), complain=complain)
         train, test = split_off(whole, test_fraction, seed=split_seed, flag="--test_fraction")
         return Splits(train, None, test)
     if "train" not in splits:
@@ -242,15 +261,21 @@ def folder(*, data_dir: str | None, test_fraction: float = 0.2, split_seed: int 
             f"or pass --data_dir={os.path.join(root, 'train')} to have a test set split off"
         )
     class_names = _class_folders(os.path.join(root, "train"))
-    train, *val, test = [_read_folder(os.path.join(root, split), class_names=class_names) for split in splits]
+    train, *val, test = [
+        _read_folder(os.path.join(root, split), class_names=class_names, complain=complain) for split in splits
+    ]
     return Splits(train, val[0] if val else None, test)
 
 
-def _read_folder(root: str, *, class_names: tuple[str, ...]) -> Source:
+def _read_folder(root: str, *, class_names: tuple[str, ...], complain: Complain) -> Source:
     present = _class_folders(root)
     if unknown := sorted(set(present) - set(class_names)):
-        raise ValueError(f"{os.path.join(root, unknown[0])} is a class that train/ does not have")
-    files = {name: _image_files(os.path.join(root, name)) for name in present}
+        first = os.path.join(root, unknown[0])
+        complain(ValueError(f"{first} is a class that train/ does not have{_and_more(unknown)}"))
+    present = [name for name in present if name not in unknown]
+    files = {name: _image_files(os.path.join(root, name), complain) for name in present}
+    if not any(files.values()):
+        raise ValueError(f"{root} holds no images of the classes in train/")
     labels = [label for label, name in enumerate(class_names) for _ in files.get(name, ())]
     return Source(
         np.array([path for name in present for path in files[name]], object), np.array(labels, np.int32), class_names
@@ -270,23 +295,26 @@ def _subfolders(root: str) -> tuple[str, ...]:
         return tuple(sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")))
 
 
-def _image_files(class_folder: str) -> list[str]:
-    def fail(error: OSError) -> None:
-        raise error  # os.walk would treat a folder it may not read as empty
-
+def _image_files(class_folder: str, complain: Complain) -> list[str]:
     found = []
-    for parent, folders, files in os.walk(class_folder, onerror=fail):
+    # os.walk alone would treat a folder that it may not read as empty
+    for parent, folders, files in os.walk(class_folder, onerror=complain):
         folders[:] = [name for name in folders if not name.startswith(".")]
         images = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
         found += [os.path.join(parent, name) for name in images]
     if not found:
-        raise ValueError(f"class folder {class_folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    for path in found:
-        try:
-            path.encode()
-        except UnicodeEncodeError as error:  # TensorFlow takes no other file names
-            raise ValueError(f"rename {path!r}: its name is not UTF-8") from error
-    return sorted(found)
+        complain(ValueError(f"class folder {class_folder} holds no images ({', '.join(IMAGE_SUFFIXES)})"))
+    if wrong := [path for path in found if not _is_utf8(path)]:  # TensorFlow takes no other file names
+        complain(ValueError(f"rename {wrong[0]!r}: its name is not UTF-8{_and_more(wrong)}"))
+    return sorted(filter(_is_utf8, found))
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # ---- list files and iNaturalist JSON ---------------------------------------------------------------------------------
@@ -309,6 +337,7 @@ def lists(
     data_dir: str | None = None,
     image_root: str | None = None,
     class_names_file: str | None = None,
+    complain: Complain = stop,
 ) -> Splits:
     """Text files of `path label` per line, the format of the ImageNet-LT, Places-LT and iNaturalist lists.
 
@@ -328,17 +357,30 @@ def lists(
     num_classes = int(present[-1]) + 1
     if len(present) < num_classes:
         absent = next(label for label, found in enumerate(present) if label != found)
-        raise ValueError(f"{train.file} has no image of label {absent}, but labels up to {num_classes - 1}")
+        error = ValueError(f"{train.file} has no image of label {absent}, but labels up to {num_classes - 1}")
+        # a label beyond all images is a typing error: going on would make a class of every number below it
+        (stop if num_classes > len(train.labels) else complain)(error)
     for listing in read[1:]:
         if (outside := np.flatnonzero(listing.labels >= num_classes)).size:
-            line, label = listing.lines[outside[0]], listing.labels[outside[0]]
-            raise ValueError(
-                f"{listing.file}:{line}: label {label} is outside 0..{num_classes - 1}, the labels of {train.file}"
-            )
+            first = f"{listing.file}:{listing.lines[outside[0]]}: label {listing.labels[outside[0]]}"
+            where = f"is outside 0..{num_classes - 1}, the labels of {train.file}"
+            complain(ValueError(f"{first} {where}{_and_more(outside)}"))
+    read = [_with_labels_below(num_classes, listing) for listing in read]
     class_names = _folder_names(train, num_classes)
     if class_names_file:
         class_names = _read_class_names(os.path.join(base, class_names_file), num_classes)
-    return _listed_splits(read, root=os.path.join(base, image_root or ""), class_names=class_names)
+    root = os.path.join(base, image_root or "")
+    return _listed_splits(read, root=root, class_names=class_names, complain=complain)
+
+
+def _with_labels_below(num_classes: int, listing: Listing) -> Listing:
+    kept = np.flatnonzero(listing.labels < num_classes)
+    if len(kept) == len(listing.labels):
+        return listing
+    if not len(kept):
+        raise ValueError(f"{listing.file} has no image with a label of the training list, 0..{num_classes - 1}")
+    paths, lines = ([values[i] for i in kept] for values in (listing.paths, listing.lines))
+    return Listing(listing.file, paths, listing.labels[kept], lines)
 
 
 def read_list(file: str) -> Listing:
@@ -361,7 +403,7 @@ def read_list(file: str) -> Listing:
     return Listing(file, paths, np.array(labels, np.int32), lines)
 
 
-def inat(*, data_dir: str | None, image_root: str | None = None) -> Splits:
+def inat(*, data_dir: str | None, image_root: str | None = None, complain: Complain = stop) -> Splits:
     """iNaturalist 2018: data_dir/train2018.json and val2018.json, which is the test set: test labels are not public.
 
     Labels are the categories in the order of their ids. image_root is relative to data_dir, and data_dir by default.
@@ -378,7 +420,8 @@ def inat(*, data_dir: str | None, image_root: str | None = None) -> Splits:
     except (KeyError, TypeError) as error:
         raise ValueError(f"{files[0]} is not an iNaturalist file: categories need {error}") from error
     read = [_json_listing(file, data, label_of) for file, data in zip(files, (train_json, val_json), strict=True)]
-    return _listed_splits(read, root=os.path.join(root, image_root or ""), class_names=class_names)
+    image_root = os.path.join(root, image_root or "")
+    return _listed_splits(read, root=image_root, class_names=class_names, complain=complain)
 
 
 def _json_listing(file: str, data: dict[str, Any], label_of: dict[int, int]) -> Listing:
@@ -395,21 +438,18 @@ def _json_listing(file: str, data: dict[str, Any], label_of: dict[int, int]) -> 
     return Listing(file, paths, np.array(labels, np.int32))
 
 
-def _listed_splits(read: Sequence[Listing], *, root: str, class_names: tuple[str, ...]) -> Splits:
+def _listed_splits(read: Sequence[Listing], *, root: str, class_names: tuple[str, ...], complain: Complain) -> Splits:
     """[train, (val,) test] -> Splits, once all images are known to exist and no training image is in another split."""
     train_paths = set(read[0].paths)
     for listing in read[1:]:
         if shared := train_paths.intersection(listing.paths):
-            raise ValueError(
-                f"{min(shared)} is both in {read[0].file} and in {listing.file}: an image belongs to one split"
-            )
+            where = f"both in {read[0].file} and in {listing.file}"
+            complain(ValueError(f"{min(shared)} is {where}: an image belongs to one split{_and_more(shared)}"))
     folders: dict[str, frozenset[str]] = {}
     for listing in read:
         if absent := _missing(root, listing.paths, folders):
-            raise FileNotFoundError(
-                f"{len(absent)} of {len(listing.paths)} images of {listing.file} are not under {root}, "
-                f"the first is {absent[0]}"
-            )
+            count = f"{len(absent)} of {len(listing.paths)} images of {listing.file}"
+            complain(FileNotFoundError(f"{count} are not under {root}, the first is {absent[0]}"))
     sources = [
         Source(np.array([os.path.join(root, path) for path in listing.paths], object), listing.labels, class_names)
         for listing in read

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deitlt_tf.models import resnet, vit
+from deitlt_tf.models import experts, resnet, vit
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -25,7 +25,15 @@ MODELS = {
     "resnet8": partial(resnet.cifar_resnet, blocks=1),
     "resnet20": partial(resnet.cifar_resnet, blocks=3),
     "resnet32": partial(resnet.cifar_resnet, blocks=5),
+    "resnet18_cifar": partial(resnet.basic_resnet, blocks=(2, 2, 2, 2)),
+    "resnet34_cifar": partial(resnet.basic_resnet, blocks=(3, 4, 6, 3)),
     "resnet50": partial(resnet.resnet, blocks=(3, 4, 6, 3)),
+    "resnet101": partial(resnet.resnet, blocks=(3, 4, 23, 3)),
+    "resnet152": partial(resnet.resnet, blocks=(3, 8, 36, 3)),
+    "resnext50": partial(resnet.resnet, blocks=(3, 4, 6, 3), groups=32, width_per_group=4),
+    "mdcs_resnet8": partial(experts.mdcs_cifar_resnet, blocks=1),
+    "mdcs_resnet32": partial(experts.mdcs_cifar_resnet, blocks=5),
+    "mdcs_resnet50": partial(experts.mdcs_resnet, blocks=(3, 4, 6, 3)),
 }
 
 
@@ -64,9 +72,12 @@ def build(
     """The model `name` of MODELS: images [B, S, S, 3], uint8 or float 0..255 -> float32 logits.
 
     deit_*: {"cls": [B, C], "dist": [B, C]}; vit_*, resnet*: [B, C]. The first layer normalises by `mean` and `std`.
+    mdcs_*: [B, C], the mean of three experts' logits, each the output of a layer `expert{k}.fc`.
     options: what the constructor takes; None means its default.
       deit_*, vit_*: patch_size=16, drop_path=0.1, embed_dim, depth, num_heads (by default those of the size).
       resnet*: classifier="linear" or "cosine" (cosines in [-1, 1], unscaled).
+      resnet50|101|152: groups=1, width_per_group=64 of the 3x3 convolutions.
+      mdcs_*: classifier="cosine" (30 times the cosine) or "linear".
     Raises ValueError for an unknown name, an option the model does not have, sizes that do not fit.
     """
     if name not in MODELS:

@@ -1,24 +1,32 @@
-"""Residual networks, the teachers: CIFAR ResNet-20/32 (option-A shortcuts) and ResNet-50 v1.5.
+"""Residual networks, the teachers, in three families.
+
+    cifar_resnet     ResNet-8/20/32         3x3 stem, 16/32/64 channels, shortcuts without weights
+    basic_resnet     ResNet-18/34 of CIFAR  3x3 stem, 64/128/256/512 channels, projected shortcuts
+    resnet           ResNet-50/101/152 v1.5, ResNeXt-50
 
 Weights carry the official checkpoint's names (`layer1.0.conv1` ...), hence the dots in layer names. Padding is torch's.
 BatchNorm statistics are synchronised, so that two replicas equal one; the running variance is Keras' biased one.
-Source: val-iisc/DeiT-LT teacher_models/resnet_cifar.py; torchvision models/resnet.py; He et al. 2015, arXiv 1512.03385.
+Source: val-iisc/DeiT-LT teacher_models/resnet_cifar.py; torchvision models/resnet.py; He et al. 2015, arXiv 1512.03385;
+Xie et al., CVPR 2017 (ResNeXt).
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import keras
 import tensorflow as tf
 
 
 def _conv(
-    filters: int, kernel: int, *, stride: int = 1, mode: str, name: str, dtype: object = None
+    filters: int, kernel: int, *, stride: int = 1, groups: int = 1, mode: str, name: str, dtype: object = None
 ) -> keras.layers.Conv2D:
     """Bias-free convolution, kaiming normal over `mode`. With a stride it does not pad: `_pad` does."""
     return keras.layers.Conv2D(
         filters,
         kernel,
         strides=stride,
+        groups=groups,
         padding="same" if stride == 1 else "valid",
         use_bias=False,
         kernel_initializer=keras.initializers.VarianceScaling(2.0, mode, "untruncated_normal"),
@@ -29,6 +37,22 @@ def _conv(
 
 def _norm(name: str, dtype: object = None) -> keras.layers.BatchNormalization:
     return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True, name=name, dtype=dtype)
+
+
+def _maps(channels: int) -> tuple:
+    """The shape to build a layer with: no size, because Keras would check it before padding, and refuse 2x2."""
+    return (None, None, None, channels)
+
+
+def _projection(channels: int, out: int, *, stride: int, mode: str, dtype: object) -> tuple:
+    """The shortcut where the shape changes: a built 1x1 convolution and its BatchNorm; (None, None) elsewhere."""
+    if stride == 1 and channels == out:
+        return None, None
+    conv = _conv(out, 1, stride=stride, mode=mode, name="downsample.0", dtype=dtype)
+    norm = _norm("downsample.1", dtype)
+    conv.build(_maps(channels))
+    norm.build(_maps(out))
+    return conv, norm
 
 
 def _pad(x: tf.Tensor, stride: int) -> tf.Tensor:
@@ -45,36 +69,46 @@ def _shape(shape: tuple, stride: int, channels: int) -> tuple:
 class BasicBlock(keras.layers.Layer):
     """relu(x + bn2(conv2(relu(bn1(conv1(x)))))), 3x3 each: [B, H, W, C] -> [B, H/s, W/s, F].
 
-    The shortcut has no weights (option A): every s-th pixel, new channels zero, half of them on each side.
+    The shortcut has no weights (option A): every s-th pixel, new channels zero, half of them on each side; or, where
+    the shape changes, it is a 1x1 convolution with BatchNorm (option B, `downsample`).
     filters: int. F.
     stride: int. s, in the first convolution. Defaults to 1.
+    projection: bool. Option B. Defaults to False.
     """
 
-    def __init__(self, filters: int, stride: int = 1, **kwargs):
+    def __init__(self, filters: int, stride: int = 1, projection: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.filters, self.stride = filters, stride
+        self.filters, self.stride, self.projection = filters, stride, projection
 
     def build(self, input_shape):
-        policy, f = self.dtype_policy, self.filters
+        policy, channels, f = self.dtype_policy, input_shape[-1], self.filters
         self.conv1 = _conv(f, 3, stride=self.stride, mode="fan_in", name="conv1", dtype=policy)
         self.conv2 = _conv(f, 3, mode="fan_in", name="conv2", dtype=policy)
         self.bn1, self.bn2 = _norm("bn1", policy), _norm("bn2", policy)
-        self.extra = (f - input_shape[-1]) // 2
-        self.conv1.build(input_shape)
+        self.extra = (f - channels) // 2
+        self.conv1.build(_maps(channels))
         for layer in (self.bn1, self.conv2, self.bn2):
-            layer.build((*input_shape[:-1], f))
+            layer.build(_maps(f))
+        if self.projection:
+            common = {"mode": "fan_in", "dtype": policy}
+            self.downsample, self.downsample_bn = _projection(channels, f, stride=self.stride, **common)
 
     def compute_output_shape(self, input_shape):
         return _shape(input_shape, self.stride, self.filters)
 
     def call(self, x, training=None):
         y = tf.nn.relu(self.bn1(self.conv1(_pad(x, self.stride)), training=training))
-        y = self.bn2(self.conv2(y), training=training)
-        x = x[:, :: self.stride, :: self.stride]
-        return tf.nn.relu(y + tf.pad(x, [[0, 0], [0, 0], [0, 0], [self.extra, self.extra]]))
+        return tf.nn.relu(self.bn2(self.conv2(y), training=training) + self.shortcut(x, training))
+
+    def shortcut(self, x, training):
+        if not self.projection:
+            x = x[:, :: self.stride, :: self.stride]
+            return tf.pad(x, [[0, 0], [0, 0], [0, 0], [self.extra, self.extra]])
+        return x if self.downsample is None else self.downsample_bn(self.downsample(x), training=training)
 
     def get_config(self):
-        return super().get_config() | {"filters": self.filters, "stride": self.stride}
+        own = {"filters": self.filters, "stride": self.stride, "projection": self.projection}
+        return super().get_config() | own
 
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
@@ -84,28 +118,27 @@ class Bottleneck(keras.layers.Layer):
     The shortcut is a 1x1 convolution with BatchNorm (`downsample`) where the shape changes.
     filters: int. F.
     stride: int. s, in the 3x3 convolution (v1.5). Defaults to 1.
+    groups: int. Of the 3x3 convolution, which works within each of them. Defaults to 1.
+    width_per_group: int. Channels of a group where F is 64; the 3x3 has F / 64 * groups * that many. Defaults to 64.
     """
 
-    def __init__(self, filters: int, stride: int = 1, **kwargs):
+    def __init__(self, filters: int, stride: int = 1, groups: int = 1, width_per_group: int = 64, **kwargs):
         super().__init__(**kwargs)
-        self.filters, self.stride = filters, stride
+        self.filters, self.stride, self.groups, self.width_per_group = filters, stride, groups, width_per_group
 
     def build(self, input_shape):
-        policy, f, spatial = self.dtype_policy, self.filters, input_shape[:-1]
+        policy, channels, out = self.dtype_policy, input_shape[-1], 4 * self.filters
+        inner = self.filters * self.width_per_group // 64 * self.groups
         common = {"mode": "fan_out", "dtype": policy}
-        self.conv1, self.bn1 = _conv(f, 1, name="conv1", **common), _norm("bn1", policy)
-        self.conv2, self.bn2 = _conv(f, 3, stride=self.stride, name="conv2", **common), _norm("bn2", policy)
-        self.conv3, self.bn3 = _conv(4 * f, 1, name="conv3", **common), _norm("bn3", policy)
-        self.conv1.build(input_shape)
+        self.conv1, self.bn1 = _conv(inner, 1, name="conv1", **common), _norm("bn1", policy)
+        self.conv2 = _conv(inner, 3, stride=self.stride, groups=self.groups, name="conv2", **common)
+        self.bn2 = _norm("bn2", policy)
+        self.conv3, self.bn3 = _conv(out, 1, name="conv3", **common), _norm("bn3", policy)
+        self.conv1.build(_maps(channels))
         for layer in (self.bn1, self.conv2, self.bn2, self.conv3):
-            layer.build((*spatial, f))
-        self.bn3.build((*spatial, 4 * f))
-        self.downsample = None
-        if self.stride != 1 or input_shape[-1] != 4 * f:
-            self.downsample = _conv(4 * f, 1, stride=self.stride, name="downsample.0", **common)
-            self.downsample_bn = _norm("downsample.1", policy)
-            self.downsample.build(input_shape)
-            self.downsample_bn.build((*spatial, 4 * f))
+            layer.build(_maps(inner))
+        self.bn3.build(_maps(out))
+        self.downsample, self.downsample_bn = _projection(channels, out, stride=self.stride, **common)
 
     def compute_output_shape(self, input_shape):
         return _shape(input_shape, self.stride, 4 * self.filters)
@@ -119,7 +152,8 @@ class Bottleneck(keras.layers.Layer):
         return tf.nn.relu(x + y)
 
     def get_config(self):
-        return super().get_config() | {"filters": self.filters, "stride": self.stride}
+        own = {"filters": self.filters, "stride": self.stride}
+        return super().get_config() | own | {"groups": self.groups, "width_per_group": self.width_per_group}
 
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
@@ -185,11 +219,32 @@ def cifar_resnet(
     return _classify(x, num_classes=num_classes, classifier=classifier, kernel=kernel)
 
 
-def resnet(
+def basic_resnet(
     x: keras.KerasTensor, *, num_classes: int, blocks: tuple[int, int, int, int], classifier: str = "linear"
+) -> keras.KerasTensor:
+    """Normalised small images [B, S, S, 3] -> float32 logits [B, C]; (3, 4, 6, 3) is the ResNet-34 of GLMC.
+
+    torchvision's ResNet-18/34 but for the stem, one 3x3 convolution, so that 32 pixels become 4 and not 1.
+    classifier: "linear", or "cosine" for LDAM. Source: ynu-yangpeng/GLMC model/ResNet_cifar.py (class ResNet).
+    """
+    x = _conv(64, 3, mode="fan_in", name="conv1")(x)
+    x = keras.layers.ReLU(name="relu")(_norm("bn1")(x))
+    x = _stages(x, partial(BasicBlock, projection=True), blocks)
+    return _classify(x, num_classes=num_classes, classifier=classifier, kernel=_linear_kernel())
+
+
+def resnet(
+    x: keras.KerasTensor,
+    *,
+    num_classes: int,
+    blocks: tuple[int, int, int, int],
+    groups: int = 1,
+    width_per_group: int = 64,
+    classifier: str = "linear",
 ) -> keras.KerasTensor:
     """Normalised images [B, S, S, 3] -> float32 logits [B, C]; bottleneck blocks per stage, (3, 4, 6, 3) is ResNet-50.
 
+    groups, width_per_group: of a bottleneck's 3x3 convolution; 32 and 4 are ResNeXt's, 1 and 128 Wide ResNet's.
     classifier: "linear", or "cosine" for LDAM. Source: torchvision models/resnet.py (v1.5).
     """
     x = keras.layers.ZeroPadding2D(3, name="pad1")(x)
@@ -197,8 +252,17 @@ def resnet(
     x = keras.layers.ReLU(name="relu")(_norm("bn1")(x))
     x = keras.layers.ZeroPadding2D(1, name="pad2")(x)  # after relu nothing is below zero
     x = keras.layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
+    x = _stages(x, partial(Bottleneck, groups=groups, width_per_group=width_per_group), blocks)
+    return _classify(x, num_classes=num_classes, classifier=classifier, kernel=_linear_kernel())
+
+
+def _stages(x: keras.KerasTensor, block: Callable[..., keras.Layer], blocks: tuple) -> keras.KerasTensor:
+    """layer1 .. layer4 of 64, 128, 256 and 512 filters; each but the first halves the image."""
     for stage, (filters, count) in enumerate(zip((64, 128, 256, 512), blocks, strict=True), 1):
         for i in range(count):
-            x = Bottleneck(filters, 2 if i == 0 and stage > 1 else 1, name=f"layer{stage}.{i}")(x)
-    kernel = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # torch's default for Linear
-    return _classify(x, num_classes=num_classes, classifier=classifier, kernel=kernel)
+            x = block(filters, 2 if i == 0 and stage > 1 else 1, name=f"layer{stage}.{i}")(x)
+    return x
+
+
+def _linear_kernel() -> keras.Initializer:
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # torch's default for Linear

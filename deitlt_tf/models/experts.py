@@ -1,0 +1,83 @@
+"""Residual networks of three experts for MDCS: a shared trunk, then each expert's own last stages and head.
+
+Output: the mean of the experts' raw logits; an expert's own are the output of its layer `expert0.fc`, `expert1.fc` or
+`expert2.fc`. Weights have the official checkpoint's names, except that the expert comes first: `layer2s.1.0.conv1` is
+`expert1.layer2.0.conv1`, `linears.1` is `expert1.fc`. Not built: `linear_head`, `linear_few` and `mlp`, which the
+official CIFAR network holds and never uses.
+Source: Zhao et al., ICCV 2023; fistyee/MDCS model/ldam_drw_resnets/expert_resnet_cifar.py and
+model/fb_resnets/Expert_ResNet.py, with `reduce_dimension` and `use_norm` as in its configurations.
+"""
+
+from collections.abc import Sequence
+
+import keras
+
+from deitlt_tf.models.resnet import BasicBlock, Bottleneck, CosineClassifier, _conv, _linear_kernel, _norm
+
+EXPERTS = 3
+SCALE = 30.0  # of the cosines: without it softmax over cosines in [-1, 1] stays nearly flat
+
+
+def _stage(x: keras.KerasTensor, block: type, filters: int, count: int, *, name: str) -> keras.KerasTensor:
+    """`count` blocks of `filters` channels; the first one halves the image, but in layer1."""
+    for i in range(count):
+        stride = 2 if i == 0 and not name.endswith("layer1") else 1
+        x = block(filters, stride, name=f"{name}.{i}")(x)
+    return x
+
+
+def _head(num_classes: int, *, classifier: str, name: str) -> keras.layers.Layer:
+    if classifier == "cosine":
+        return CosineClassifier(num_classes, scale=SCALE, name=name)
+    if classifier != "linear":
+        raise ValueError(f"unknown classifier {classifier!r}: choose linear or cosine")
+    return keras.layers.Dense(num_classes, kernel_initializer=_linear_kernel(), name=name, dtype="float32")
+
+
+def _mean_of_experts(
+    x: keras.KerasTensor, block: type, stages: Sequence[tuple[str, int, int]], *, num_classes: int, classifier: str
+) -> keras.KerasTensor:
+    """The trunk's feature maps -> float32 logits [B, C]; every expert has its own `stages` (name, filters, blocks)."""
+    logits = []
+    for k in range(EXPERTS):
+        y = x
+        for name, filters, count in stages:
+            y = _stage(y, block, filters, count, name=f"expert{k}.{name}")
+        y = keras.layers.GlobalAveragePooling2D(name=f"expert{k}.avgpool", dtype="float32")(y)
+        logits.append(_head(num_classes, classifier=classifier, name=f"expert{k}.fc")(y))
+    return keras.layers.Average(name="mean", dtype="float32")(logits)
+
+
+def mdcs_cifar_resnet(
+    x: keras.KerasTensor, *, num_classes: int, blocks: int, classifier: str = "cosine"
+) -> keras.KerasTensor:
+    """Normalised images [B, S, S, 3] -> float32 logits [B, C]; 16 shared channels, then 24 and 48 of each expert.
+
+    6 * blocks + 2 layers deep. classifier: "cosine" (30 times the cosine) or "linear".
+    Source: expert_resnet_cifar.py. Its shortcuts are option A: 16 -> 24 channels is 4 zero channels on each side.
+    """
+    x = _conv(16, 3, mode="fan_in", name="conv1")(x)
+    x = keras.layers.ReLU(name="relu")(_norm("bn1")(x))
+    x = _stage(x, BasicBlock, 16, blocks, name="layer1")
+    own = [("layer2", 24, blocks), ("layer3", 48, blocks)]
+    return _mean_of_experts(x, BasicBlock, own, num_classes=num_classes, classifier=classifier)
+
+
+def mdcs_resnet(
+    x: keras.KerasTensor, *, num_classes: int, blocks: tuple[int, int, int, int], classifier: str = "cosine"
+) -> keras.KerasTensor:
+    """Normalised images [B, S, S, 3] -> float32 logits [B, C]; shared through layer2, then three quarters of the width.
+
+    blocks: bottleneck blocks per stage, (3, 4, 6, 3) is ResNet-50.
+    classifier: "cosine" (30 times the cosine) or "linear".
+    Source: Expert_ResNet.py (v1.5: the stride is in the 3x3 convolution).
+    """
+    x = keras.layers.ZeroPadding2D(3, name="pad1")(x)
+    x = _conv(64, 7, stride=2, mode="fan_out", name="conv1")(x)
+    x = keras.layers.ReLU(name="relu")(_norm("bn1")(x))
+    x = keras.layers.ZeroPadding2D(1, name="pad2")(x)  # after relu nothing is below zero
+    x = keras.layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
+    x = _stage(x, Bottleneck, 64, blocks[0], name="layer1")
+    x = _stage(x, Bottleneck, 128, blocks[1], name="layer2")
+    own = [("layer3", 192, blocks[2]), ("layer4", 384, blocks[3])]
+    return _mean_of_experts(x, Bottleneck, own, num_classes=num_classes, classifier=classifier)
