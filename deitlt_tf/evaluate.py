@@ -25,7 +25,7 @@ def main(flags: SimpleNamespace) -> None:
     with strategy.scope():
         for name in ("teacher", "student", "student_ema"):
             path = folder / f"{name}.keras"
-            if not path.is_file() and name != "student":
+            if not path.is_file():
                 continue
             model, names = workdir.load_model(path)
             outputs = list(metrics.heads(model.output).values())
@@ -39,6 +39,8 @@ def main(flags: SimpleNamespace) -> None:
             )
             label = {"student": "student", "student_ema": "EMA", "teacher": "teacher"}[name]
             rows |= assemble.rows_of(label, measured)
+    if not rows:
+        raise FileNotFoundError(f"{folder} holds no finished model: neither student.keras nor teacher.keras.")
     assemble.print_tables(rows, counts)
 
 

@@ -138,7 +138,7 @@ flags.DEFINE_string("teacher", "", "A teacher.keras or the workdir of one; empty
 flags.DEFINE_string("teacher_workdir", "", "Folder of the teacher's own run; default WORKDIR/teacher.")
 flags.DEFINE_string(
     "teacher_model", "resnet32",
-    "resnet8|20|32 (small images), resnet34_cifar, resnet50|101|152, resnext50; mdcs_resnet32|50 for mdcs.",
+    "resnet8|20|32 and resnet18|34_cifar (small images), resnet50|101|152, resnext50; mdcs_resnet8|32|50 for mdcs.",
 )  # fmt: skip
 flags.DEFINE_enum("teacher_classifier", "cosine", ["cosine", "linear"], "Cosine goes with --teacher_loss=ldam.")
 flags.DEFINE_list("teacher_mean", ["0.4914", "0.4822", "0.4465"], "As --mean (CIFAR's).")
@@ -229,6 +229,7 @@ OURS = [flag.name for flag in FLAGS.flags_by_module_dict()[__name__]]
 OWN = OURS[OURS.index("out") :]  # each taken by the programs that name it
 RECIPE = OURS[: OURS.index("out")]
 EXPORT = OWN[: OWN.index("decode")]
+FREE |= set(OWN)
 DEFAULTS = {name: FLAGS[name].default for name in RECIPE}
 DATA = OURS[OURS.index("data") : OURS.index("image_size")]
 # What decides the weights of a teacher that is trained here: `train` and `train_teacher` share it.

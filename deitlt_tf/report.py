@@ -316,4 +316,4 @@ def with_workdir(argv: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     sys.argv = with_workdir(sys.argv)
-    options.program(main, __doc__, from_workdir=True, takes=("compare",))
+    options.program(main, __doc__, from_workdir=True, takes=("compare", "probe_images"))

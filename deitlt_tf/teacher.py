@@ -115,6 +115,10 @@ class Teacher(keras.Model):
         self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         self.built = True
 
+    def compile(self, optimizer, *, jit_compile=False, **options):
+        """As Keras', but not through XLA unless asked: GLMC draws from Gamma, for which XLA has no kernel."""
+        super().compile(optimizer, jit_compile=jit_compile, **options)
+
     def call(self, images, training=False):
         return self.network(images, training=training)
 

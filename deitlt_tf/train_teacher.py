@@ -119,7 +119,7 @@ def make(flags: SimpleNamespace, class_counts, *, steps_per_epoch: int):
     )
     optimizer = optimizers.SGD(schedule(flags, steps_per_epoch), momentum=flags.teacher_momentum, l2=flags.teacher_l2)
     optimizer.build(aim.trainable)
-    teacher.compile(optimizer, jit_compile=False)
+    teacher.compile(optimizer)
     return teacher
 
 

@@ -1,7 +1,7 @@
 """A Keras network of this project as an ONNX graph, node by node: opset 17, only ai.onnx, static but for the batch.
 
-Why not a converter: a Tiny student is 341 nodes here and 1,560 after tf2onnx, whose chains of primitive operations
-onnxruntime cannot fuse; LayerNormalization and GELU as written here it runs as one kernel each.
+Why not a converter: of a Tiny student tf2onnx makes 655 nodes in 23 s, each LayerNorm a chain of ten; these are 341 in
+0.8 s, and onnxruntime needs 0.7 of the time for them (one thread), having one kernel each for LayerNorm and GELU.
 In the last block only CLS and DIST ask, and only they go through the MLP: nobody reads the patches after it.
 """
 

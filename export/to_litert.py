@@ -17,6 +17,8 @@ from types import SimpleNamespace
 
 from deitlt_tf import options
 
+TAKES = ("out", "weights", "heads", "prior", "quantize", "input_type", "check_images")
+
 
 def main(flags: SimpleNamespace) -> None:
     import contextlib
@@ -26,7 +28,7 @@ def main(flags: SimpleNamespace) -> None:
 
     from deitlt_tf import workdir
 
-    with serving_model.extra("litert"):
+    with serving_model.extra("export"):
         import check
         import litert_files
 
@@ -48,4 +50,4 @@ def main(flags: SimpleNamespace) -> None:
 
 
 if __name__ == "__main__":
-    options.program(main, __doc__, from_workdir=True, takes=options.EXPORT)
+    options.program(main, __doc__, from_workdir=True, takes=TAKES)

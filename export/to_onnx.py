@@ -18,6 +18,8 @@ from types import SimpleNamespace
 
 from deitlt_tf import options
 
+TAKES = ("out", "weights", "heads", "prior", "quantize", "fp16", "input_type", "check_images")
+
 
 def main(flags: SimpleNamespace) -> None:
     import contextlib
@@ -27,7 +29,7 @@ def main(flags: SimpleNamespace) -> None:
 
     from deitlt_tf import workdir
 
-    with serving_model.extra("onnx"):
+    with serving_model.extra("export"):
         import check
         import onnx
         import onnx_files
@@ -60,4 +62,4 @@ def main(flags: SimpleNamespace) -> None:
 
 
 if __name__ == "__main__":
-    options.program(main, __doc__, from_workdir=True, takes=options.EXPORT)
+    options.program(main, __doc__, from_workdir=True, takes=TAKES)
