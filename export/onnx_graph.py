@@ -290,9 +290,8 @@ def bottleneck(graph: Graph, layer: resnet.Bottleneck, x: str) -> str:
 
 
 def cosine(graph: Graph, layer: resnet.CosineClassifier, x: str, name: str) -> str:
-    """scale x / |x| W / |W|, with the norm of x at least 1e-6, as tf.math.l2_normalize has it."""
+    """scale x / |x| W / |W|; as in Keras, zero features answer zero."""
     kernel = layer.weight.numpy().astype(np.float64)
     kernel *= layer.scale / np.sqrt(np.maximum(np.sum(kernel**2, axis=0), 1e-12))
-    squares = graph.op("ReduceSum", graph.op("Mul", x, x), graph.integers(1), keepdims=1)
-    length = graph.op("Sqrt", graph.op("Max", squares, graph.number(1e-12)))
-    return graph.op("MatMul", graph.op("Div", x, length), graph.weight(kernel, f"{name}.weight"), name=name)
+    unit = graph.op("LpNormalization", x, axis=1, p=2)
+    return graph.op("MatMul", unit, graph.weight(kernel, f"{name}.weight"), name=name)
