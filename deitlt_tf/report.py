@@ -17,11 +17,12 @@ from deitlt_tf import options
 
 SEED = 0  # of everything drawn here
 BOOTSTRAP = {"resamples": 1000, "seed": SEED, "level": 0.95}
+FILES = {"ViT": "vit/student", "teacher": "teacher", "student": "student", "EMA": "student_ema"}
 PICTURES = {"rollout": 2, "duel": 12, "mixed": 12}  # of each group; of each winner; in all
 
 
 class Run(NamedTuple):
-    """A finished run: its folder, flags, data, training images of each class and what its networks answer."""
+    """A finished run: its folder, flags, data, and the training images of each class."""
 
     folder: Path
     flags: SimpleNamespace
@@ -55,14 +56,13 @@ def opened(flags: SimpleNamespace) -> Run:
     return Run(folder, flags, splits, sources.class_counts(splits.train.labels, len(splits.train.class_names)))
 
 
-def networks(run: Run) -> dict[str, object]:
-    """{ViT, teacher, student, EMA: the model}, as far as the workdir has them; each checked against the data's classes.
+def networks(run: Run, files: dict[str, str] = FILES) -> dict[str, object]:
+    """{name: the model} of `files` that the workdir has, each checked against the data's classes.
 
     A student of one head is a plain ViT, and is called so.
     """
     from deitlt_tf import metrics, workdir
 
-    files = {"ViT": "vit/student", "teacher": "teacher", "student": "student", "EMA": "student_ema"}
     found = {}
     for name, file in files.items():
         path = run.folder / f"{file}.keras"
@@ -107,7 +107,7 @@ def report(run: Run) -> tuple[dict, dict]:
     looked = {
         row: probes.probe(models[row], batches(run, indices=drawn, batch=16), title=f"{row}, probes")
         for row in ("ViT", "student")
-        if row in models and probes.has_attention(models[row])
+        if row in models and probes.has_attention(model)
     }
     duel = findings.duel(given, counts, most=PICTURES["duel"]) if "dist" in given.predicted else None
     mixed = mixed_views(run, models["teacher"]) if "teacher" in models else None
@@ -224,8 +224,8 @@ def comparison(run: Run) -> tuple[dict, dict]:
     names = short if len(set(short)) == len(short) else [str(folder) for folder in folders]
     asked = {}
     for name, one in zip(names, runs, strict=True):
-        models = networks(one)
-        asked[name] = answers.ask(models.get("student", models.get("ViT")), batches(one), title=f"{name}, test")
+        (model,) = networks(one, {"student": FILES["student"]}).values()
+        asked[name] = answers.ask(model, batches(one), title=f"{name}, test")
     folder_of = {name: str(one.folder) for name, one in zip(names, runs, strict=True)}
     numbers = side_by_side(asked, {name: one.counts for name, one in zip(names, runs, strict=True)}, folders=folder_of)
     return numbers, {"differences": pages.differences(numbers)}

@@ -134,9 +134,12 @@ def in_float32(model: keras.Model) -> keras.Model:
     """The same network computing in float32, whatever precision it was trained in: weights are float32 anyway."""
     if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model
-    clone = keras.models.clone_model(
-        model, clone_function=lambda layer: layer.from_config(layer.get_config() | {"dtype": "float32"})
-    )
+
+    def copy(layer: keras.Operation) -> keras.Operation:
+        dtype = {"dtype": "float32"} if isinstance(layer, keras.Layer) else {}  # x[:, 0] is an operation without one
+        return layer.from_config(layer.get_config() | dtype)
+
+    clone = keras.models.clone_model(model, clone_function=copy)
     clone.set_weights(model.get_weights())
     return clone
 

@@ -32,7 +32,7 @@ def test_every_image_counts_once_whatever_the_batches(size):
     for agreement in found.values():
         np.testing.assert_array_equal(agreement.hits["total"], [1, 1, 2])
         np.testing.assert_array_equal(agreement.hits["cls"], [1, 1, 1])
-    assert found["Keras"][:3] == (0, 0, 0)
+    assert found["Keras"][:4] == (0, 6, 0, 0)
     assert found["file"].difference == pytest.approx(6e-5, rel=0.05)  # of the mean, here twice the logits
     check.require_equal(found["file"], name="x.onnx")
 
@@ -51,7 +51,7 @@ def test_a_tie_may_turn_over_and_nothing_else():
 
 @pytest.mark.parametrize(("flips", "ties"), [(0, 0), (2, 2), (2, 1)])
 def test_flips_have_to_be_ties(flips, ties):
-    agreement = check.Agreement(difference=9e-5, flips=flips, ties=ties, hits={})
+    agreement = check.Agreement(difference=9e-5, largest=1, flips=flips, ties=ties, hits={})
     if flips == ties:
         check.require_equal(agreement, name="x.onnx")
     else:
@@ -66,6 +66,13 @@ def test_a_logit_that_is_off_or_no_number_is_refused(wrong):
     agreement = compare(other)["file"]
     with pytest.raises(ValueError, match=r"x\.onnx: a logit is .* off Keras'"):
         check.require_equal(agreement, name="x.onnx")
+
+
+def test_large_logits_have_float32s_own_tolerance():
+    agreement = check.Agreement(difference=9e-4, largest=100, flips=0, ties=0, hits={})
+    check.require_equal(agreement, name="x.onnx")
+    with pytest.raises(ValueError, match="9.0e-04 off Keras', more than 5e-04"):
+        check.require_equal(agreement._replace(largest=50), name="x.onnx")
 
 
 def test_the_tables_name_groups_files_and_what_was_lost():
