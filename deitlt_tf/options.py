@@ -218,7 +218,10 @@ flags.DEFINE_string(
     "empty: what the checkpoint says.",
 )  # fmt: skip
 flags.DEFINE_string("to_torch", "", "Write the student of --workdir as a timm state dict to this file.")
-flags.DEFINE_list("compare", [], "Workdirs to put side by side, with --workdir as the place of the page.")
+flags.DEFINE_list("compare", [], "report: workdirs to put side by side; alone, the first one is --workdir.")
+flags.DEFINE_integer(
+    "probe_images", 512, "report: test images and mixed views that probes look at, drawn at random.", lower_bound=2
+)
 
 
 # What may change between two runs of the same recipe without changing its weights.

@@ -140,16 +140,18 @@ def accuracy_tables(agreements: dict[str, Agreement], class_counts: np.ndarray) 
 
 
 def alternate(sides: dict[str, Callable[[], object]], *, rounds: int, seconds: float = 0.0) -> dict[str, list[float]]:
-    """Seconds of every call, the sides taking turns, so that whatever else the machine does meets all of them.
+    """Seconds of calls, the sides taking turns, so that whatever else the machine does meets all of them.
 
-    At least `rounds` turns, more until `seconds` are over; one more before, which is not counted.
+    At least `rounds` turns, and more until `seconds` are over. The second of a turn's two calls counts: during the
+    first, threads of the side before may still be spinning. One turn before that is not counted at all.
     """
+    taken: dict[str, list[float]] = {name: [] for name in sides}
     for call in sides.values():
         call()
-    taken: dict[str, list[float]] = {name: [] for name in sides}
     end = time.perf_counter() + seconds
     while min(map(len, taken.values())) < rounds or time.perf_counter() < end:
         for name, call in sides.items():
+            call()
             start = time.perf_counter()
             call()
             taken[name].append(time.perf_counter() - start)

@@ -1,0 +1,120 @@
+"""How fast an exported student answers: onnxruntime float32 and int8, Keras, and timm's PyTorch model of the same size.
+
+    python benchmarks/onnx_latency.py --model=deit_tiny --image_size=224 --seconds=60
+
+Every side gets the same bytes, uint8 [N, S, S, 3], normalises them itself and answers logits. The sides take turns; of
+each turn the second call counts, when the threads of the side before have gone to sleep. Printed: the median, the
+middle half of all calls, and how many times faster than PyTorch eager (than Keras, where torch and timm are missing).
+Weights are random: they change no time, and say nothing about accuracy, which `export/to_onnx.py` prints.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+# The export programs are scripts: their modules lie in their own folder.
+sys.path.insert(0, str(Path(__file__).parent.parent / "export"))
+
+MODEL = flags.DEFINE_string("model", "deit_tiny", "A deit_* of deitlt_tf.models.")
+IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of the images, pixels.")
+PATCH_SIZE = flags.DEFINE_integer("patch_size", 16, "Side of a patch, pixels.")
+CLASSES = flags.DEFINE_integer("classes", 1000, "Number of classes.")
+BATCHES = flags.DEFINE_list("batches", ["1", "32"], "Images at a time.")
+THREADS = flags.DEFINE_integer("threads", os.cpu_count(), "Of every side.")
+SECONDS = flags.DEFINE_float("seconds", 60, "For each batch size, but at least --turns.")
+TURNS = flags.DEFINE_integer("turns", 5, "Turns of every side at least.", lower_bound=5)
+
+Side = Callable[[np.ndarray], object]
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    import check
+    import tensorflow as tf
+
+    from deitlt_tf import models
+
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)
+    model = models.build(
+        MODEL.value, num_classes=CLASSES.value, image_size=IMAGE_SIZE.value, patch_size=PATCH_SIZE.value
+    )
+    sides = onnx_sides(model) | {"Keras": keras_side(model)} | torch_side(model)
+    size = IMAGE_SIZE.value
+    pixels = np.random.default_rng(0).integers(0, 256, (max(map(int, BATCHES.value)), size, size, 3), dtype=np.uint8)
+    for batch in map(int, BATCHES.value):
+        calls = {name: lambda side=side, batch=batch: side(pixels[:batch]) for name, side in sides.items()}
+        taken = check.alternate(calls, rounds=TURNS.value, seconds=SECONDS.value)
+        print(table(taken, title=f"{MODEL.value}, {size} px, batch {batch}, {THREADS.value} threads"))
+
+
+def onnx_sides(model) -> dict[str, Side]:
+    import onnx_files
+    import onnx_graph
+
+    graph = onnx_graph.build(model, heads="all")
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {kind: Path(folder) / f"{kind}.onnx" for kind in ("float32", "int8")}
+        for kind, path in paths.items():
+            onnx_files.WRITERS[kind](graph, path)
+        return {f"onnxruntime {kind}": onnx_files.runner(path, threads=THREADS.value) for kind, path in paths.items()}
+
+
+def keras_side(model) -> Side:
+    import check
+    import serving_model
+
+    names = tuple(map(str, range(CLASSES.value)))
+    return check.keras_answer(serving_model.Served(model, names, None, "all", None, IMAGE_SIZE.value, 0, 0))
+
+
+def torch_side(model) -> dict[str, Side]:
+    """timm's distilled ViT of the same size, eager, normalising by the same numbers; none without torch and timm."""
+    try:
+        import torch
+        from timm.models.deit import VisionTransformerDistilled
+    except ModuleNotFoundError as error:
+        print(f"without PyTorch: {error.name} is not installed")
+        return {}
+    from deitlt_tf.models import vit
+
+    blocks = [layer for layer in model.layers if isinstance(layer, vit.Block)]
+    torch.set_num_threads(THREADS.value)
+    network = VisionTransformerDistilled(
+        img_size=IMAGE_SIZE.value,
+        patch_size=PATCH_SIZE.value,
+        num_classes=CLASSES.value,
+        embed_dim=blocks[0].dim,
+        depth=len(blocks),
+        num_heads=blocks[0].attn.num_heads,
+    ).eval()
+    ours, theirs = model.count_params(), sum(weight.numel() for weight in network.parameters())
+    assert ours == theirs, f"not the same network: {ours} and {theirs} weights"
+    normalize = model.get_layer("normalize")
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (normalize.mean, normalize.std))
+
+    @torch.inference_mode()
+    def answer(pixels: np.ndarray) -> torch.Tensor:
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+        return network((images / 255 - mean) / std)
+
+    return {"PyTorch timm eager": answer}
+
+
+def table(taken: dict[str, list[float]], *, title: str) -> str:
+    reference = "PyTorch timm eager" if "PyTorch timm eager" in taken else "Keras"
+    width = max(map(len, taken))
+    lines = [f"{title}, {len(taken[reference])} turns", f"{'':<{width}}       ms    middle half   x {reference}"]
+    for name, seconds in taken.items():
+        low, median, high = 1e3 * np.percentile(seconds, [25, 50, 75])
+        ratio = 1e3 * np.median(taken[reference]) / median
+        lines.append(f"{name:<{width}} {median:8.1f} {low:7.1f}-{high:<7.1f} {ratio:6.2f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    app.run(main)
