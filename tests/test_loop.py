@@ -48,7 +48,7 @@ class Run:
         )  # fmt: skip
         schedule = optimizers.WarmupCosine(peak=1e-2, epochs=EPOCHS, steps_per_epoch=PER_EPOCH, warmup_epochs=1)
         self.model.compile(optimizers.adamw(student, schedule), jit_compile=False)
-        self.variables = loop.total_variables(student, self.model.ema, self.model.optimizer)
+        self.variables = loop.total_variables(student.weights, self.model.ema.weights, self.model.optimizer.variables)
         self.start = self.values()
 
     def values(self) -> list[np.ndarray]:

@@ -130,7 +130,10 @@ def test_every_recipe_has_a_row_here():
     assert PAPER.keys() | TEACHERS.keys() <= RECIPES.keys()
 
 
-@every_recipe
+# The second teacher's recipes have the students of the first's: their networks are left to the slow suite.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name.endswith("_paco") else name for name in RECIPES]
+)
 @pytest.mark.usefixtures("shapes_only")
 def test_networks_build_for_the_classes_of_the_data(name):
     flags, logits = flags_of(name), (None, CLASSES[name])
