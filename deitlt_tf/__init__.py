@@ -11,11 +11,13 @@ The reading order; each file is one station and nothing turns back:
     losses        5 LOSS       per example; one mean over the global batch at the end
     sam, optimizers            the gradient at perturbed weights; schedules, AdamW, SGD
     distill       6 STEP       Distiller: the student's train_step
-    teacher                    Teacher: the flat CNN that it learns from
+    teacher                    Teacher: the flat CNN that it learns from; paco, mdcs, glmc: what else it may learn by
     metrics       7 NUMBERS    overall, head, mid, tail for CLS, DIST and their mean
+    answers, probes, findings  8 PICTURES   every answer of a run; what the paper plots; intervals, figures, pages
     devices, workdir, loop     strategy and precision; a run's folder; from its last checkpoint to the last step
+    official, class_order      weights and classes of the PyTorch code; torch_files reads its files
     assemble                   what the programs share: from flags to data, views, networks, numbers
-    train, train_teacher, evaluate                  programs
+    inspect_data, train, train_teacher, evaluate, report, import_torch      programs
 
 `import deitlt_tf` imports neither TensorFlow nor Keras, so `--help` answers at once: submodules load when first used.
 It does make `keras.models.load_model` know our layers, whichever of `deitlt_tf` and `keras` is imported first.
@@ -29,19 +31,31 @@ from collections.abc import Sequence
 from types import ModuleType
 
 MODULES = (
+    "answers",
     "assemble",
+    "class_order",
     "data",
     "devices",
     "distill",
+    "figures",
+    "findings",
+    "glmc",
+    "intervals",
     "loop",
     "losses",
+    "mdcs",
     "metrics",
     "mixing",
     "models",
+    "official",
     "optimizers",
     "options",
+    "pages",
+    "paco",
+    "probes",
     "sam",
     "teacher",
+    "torch_files",
     "workdir",
 )
 

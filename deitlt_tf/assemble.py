@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from deitlt_tf import metrics, models, official, workdir
+from deitlt_tf import metrics, models, official, torch_files, workdir
 from deitlt_tf.data import augment, decode, pipeline, sources
 
 
@@ -200,10 +200,28 @@ def student(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:
         std=floats(flags.std, flag="std"),
     )
     if flags.init:
-        source, _ = workdir.load_model(Path(flags.init))
-        for note in official.start_from(network, source):
+        weights = starting_weights(flags.init)
+        try:
+            notes = official.start_from(network, weights)
+        except ValueError as error:
+            raise ValueError(f"--init={flags.init}: {error}") from error
+        for note in notes:
             print(f"{flags.init}: {note}")
     return network
+
+
+def starting_weights(path: str) -> keras.Model | dict[str, np.ndarray]:
+    """What `official.start_from` takes: of a .keras file, a PyTorch file, or keras_hub:PRESET (a name or a folder)."""
+    kind, _, preset = path.partition(":")
+    if kind == "keras_hub":
+        try:
+            import keras_hub
+        except ImportError as error:
+            raise ValueError(f"{path} needs the package keras-hub: python -m pip install keras-hub.") from error
+        return official.from_keras_hub(keras_hub.models.Backbone.from_preset(preset))
+    if path.endswith(".keras"):
+        return workdir.load_model(Path(path))[0]
+    return torch_files.read(Path(path))[0][""]
 
 
 def teacher_network(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:

@@ -9,22 +9,14 @@ facebookresearch/deit and timm, torchvision ResNets. A student and its teacher m
 the classes; images need not be there, and --train_list or --class_names_file alone will do. Code in a file never runs.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
-import re
-import warnings
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
 from deitlt_tf import options
 
-INSTALL = 'PyTorch is needed for this: python -m pip install "deitlt_tf[torch]".'
-# Under which names the training codes of the field keep weights and their moving average.
-WEIGHTS = {"": ("model", "state_dict"), "_ema": ("model_ema", "state_dict_ema")}
 SORTED_DATA = ("IMAGENETLT", "INAT18")  # values of the official --data-set
 
 
@@ -43,9 +35,9 @@ def export(flags: SimpleNamespace) -> None:
     """--to_torch: student.keras as a plain state dict that timm's distilled DeiT (or ViT) loads."""
     import numpy as np
 
-    from deitlt_tf import official, workdir
+    from deitlt_tf import official, torch_files, workdir
 
-    torch = pytorch()
+    torch = torch_files.pytorch()
     student, _ = workdir.load_model(Path(flags.workdir) / "student.keras")
     state = {name: torch.from_numpy(np.array(value)) for name, value in official.to_torch(student).items()}
     with workdir.replacing(Path(flags.to_torch)) as temporary:
@@ -55,12 +47,12 @@ def export(flags: SimpleNamespace) -> None:
 
 def bring(flags: SimpleNamespace) -> None:
     """--checkpoint: its networks as .keras files in the workdir, with flags, class names and a note in results.json."""
-    from deitlt_tf import official, workdir
+    from deitlt_tf import official, torch_files, workdir
     from deitlt_tf.data import sources
 
     folder, path = Path(flags.workdir), Path(flags.checkpoint)
     given = {name for name in options.OURS if options.FLAGS[name].present}
-    states, settings = read(path)
+    states, settings = torch_files.read(path)
     with naming(path):
         networks = {key: official.recognise(state, num_heads=flags.num_heads) for key, state in states.items()}
     networks = {key: as_asked(network, flags, given) for key, network in networks.items()}
@@ -90,81 +82,6 @@ def bring(flags: SimpleNamespace) -> None:
     print(f"{folder}: {', '.join(files)}, flags.cfg, class_names.txt, results.json")
 
 
-# ---- the file --------------------------------------------------------------------------------------------------------
-
-
-def pytorch():
-    try:
-        import torch
-    except ImportError as error:
-        raise ValueError(INSTALL) from error
-    return torch
-
-
-def read(path: Path) -> tuple[dict[str, dict], dict]:
-    """{"": weights, "_ema": averaged weights, if any} of a PyTorch file as NumPy arrays, and the settings beside them.
-
-    Only tensors and plain values are unpickled, and what the codes of the field put beside them: argparse.Namespace,
-    NumPy scalars, paths. Raises FileNotFoundError, or ValueError for a file that is cut off or holds anything else.
-    """
-    import numpy as np
-
-    torch = pytorch()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such checkpoint.")
-    try:
-        with torch.serialization.safe_globals(harmless()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's thoughts about a file that it then refuses
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its several readers raise
-        raise ValueError(why_not(path, str(error))) from error
-
-    def arrays(value: object) -> dict:
-        tensors = value if isinstance(value, Mapping) else {}
-        if not tensors or not all(isinstance(v, torch.Tensor) for v in tensors.values()):
-            return {}
-        return {name: np.array(v.detach().float() if v.is_floating_point() else v) for name, v in tensors.items()}
-
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not named weights.")
-    if flat := arrays(content):
-        return {"": flat}, {}
-    states = {
-        key: next(filter(None, (arrays(content.get(name)) for name in names)), {}) for key, names in WEIGHTS.items()
-    }
-    if not states[""]:
-        shown = ", ".join(map(str, list(content)[:5])) or "nothing"
-        raise ValueError(f"{path} has no weights under {' or '.join(WEIGHTS[''])}: it holds {shown}.")
-    settings = content.get("args")
-    settings = vars(settings) if isinstance(settings, argparse.Namespace) else settings
-    return {key: state for key, state in states.items() if state}, settings if isinstance(settings, dict) else {}
-
-
-def harmless() -> list:
-    """Classes that training codes of the field pickle beside weights; building one runs no code of the file."""
-    import pathlib
-
-    import numpy as np
-
-    scalar = np.float64(0).__reduce__()[0]
-    paths = [(pathlib.PurePosixPath, "pathlib.PosixPath"), (pathlib.PureWindowsPath, "pathlib.WindowsPath")]
-    paths += [(kind, name.replace("pathlib", "pathlib._local")) for kind, name in paths]  # Python 3.13
-    scalars = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    kinds = {type(np.dtype(code)) for code in "?bhilqBHILQefd"}
-    return [argparse.Namespace, *paths, *scalars, np.dtype, *kinds]
-
-
-def why_not(path: Path, reason: str) -> str:
-    """torch's reason for not reading a file, in one sentence."""
-    if found := re.search(r"(?:GLOBAL|Unsupported (?:global|class|type))\W+(?:GLOBAL )?([\w.]+)", reason):
-        cut = "" if zipfile.is_zipfile(path) else ", or is cut off"  # torch's older format breaks off anywhere
-        return f"{path} holds more than weights ({found[1]}){cut}: refused, and nothing of it was run."
-    if "TorchScript" in reason or "Weights only" in reason:
-        return f"{path} holds something other than weights: refused, and nothing of it was run."
-    first = reason.partition(". ")[0]
-    return f"{path} is not a whole PyTorch file ({first if ' ' in first else 'cut off, or of another kind'})."
-
-
 @contextlib.contextmanager
 def naming(path: Path):
     """Errors of recognising and building, with the file's name before them."""
@@ -172,25 +89,6 @@ def naming(path: Path):
         yield
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def weights(path: str):
-    """What `official.start_from` takes, for --init: a .keras file, a PyTorch file, or a keras-hub preset.
-
-    path: a file, or keras_hub:PRESET (a name, or a folder with one).
-    """
-    from deitlt_tf import official, workdir
-
-    if path.startswith("keras_hub:"):
-        try:
-            import keras_hub
-        except ImportError as error:
-            raise ValueError(f"{path}: the package keras-hub is not installed.") from error
-        return official.from_keras_hub(keras_hub.models.Backbone.from_preset(path.removeprefix("keras_hub:")))
-    if path.endswith(".keras"):
-        return workdir.load_model(Path(path))[0]
-    states, _ = read(Path(path))
-    return states[""]
 
 
 # ---- the classes -----------------------------------------------------------------------------------------------------

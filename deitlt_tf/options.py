@@ -87,8 +87,9 @@ flags.DEFINE_enum(
 flags.DEFINE_bool("baseline", False, "Also train a plain ViT with the same recipe, and put its row beside.")
 flags.DEFINE_string("model", "deit_base", "deit_nano, deit_tiny, deit_small or deit_base.")
 flags.DEFINE_string(
-    "init", "", "Start from the weights of another model (.keras); position embedding and heads are replaced as needed."
-)
+    "init", "", "Start from weights: FILE.keras, a PyTorch file of timm or facebookresearch/deit, or keras_hub:PRESET; "
+    "positions and heads are replaced as needed.",
+)  # fmt: skip
 flags.DEFINE_integer("patch_size", 16, "Side of a patch, pixels.", lower_bound=1)
 flags.DEFINE_integer("depth", 0, "Number of blocks; 0: the model's own.", lower_bound=0)
 flags.DEFINE_integer("embed_dim", 0, "Width; 0: the model's own.", lower_bound=0)
@@ -125,7 +126,7 @@ flags.DEFINE_float("switch_prob", 0.5, "Probability of cutmix where both are on.
 flags.DEFINE_float("smoothing", 0.1, "Label smoothing of the targets of CLS.", lower_bound=0, upper_bound=1)
 flags.DEFINE_float("alpha", 0.5, "Share of the distillation loss.", lower_bound=0, upper_bound=1)
 flags.DEFINE_enum("distillation", "hard", ["hard", "soft"], "The teacher's class, or its distribution.")
-flags.DEFINE_float("temperature", 3.0, "tau of soft distillation.")
+flags.DEFINE_float("temperature", 3.0, "tau of soft distillation.", lower_bound=1e-3)
 flags.DEFINE_float(
     "logit_adjustment", 0.0, "tau: the loss of CLS sees logits + tau log(class share); 1: balanced softmax."
 )
@@ -180,7 +181,7 @@ flags.DEFINE_integer("teacher_reweight_epoch", 160, "DRW of the teacher; -1: nev
 flags.DEFINE_float("teacher_beta", 0.9999, "As --beta.")
 flags.DEFINE_float("teacher_max_margin", 0.5, "Of LDAM.")
 flags.DEFINE_float("teacher_scale", 30.0, "Of LDAM.")
-flags.DEFINE_float("teacher_temperature", 0.05, "Of PaCo's similarities.")
+flags.DEFINE_float("teacher_temperature", 0.05, "Of PaCo's similarities.", lower_bound=1e-3)
 flags.DEFINE_integer("teacher_queue", 1024, "Of PaCo: keys kept.", lower_bound=1)
 flags.DEFINE_integer("teacher_dim", 32, "Of PaCo's projections.", lower_bound=1)
 flags.DEFINE_float("teacher_alpha", 0.02, "Of PaCo: weight of an image of the same class.", lower_bound=0)
@@ -188,8 +189,9 @@ flags.DEFINE_float(
     "teacher_consistency", 0.6, "Weight of the agreement of two views: 0.6 in mdcs, 1 (with SAM) to 10 in glmc.",
     lower_bound=0,
 )  # fmt: skip
+flags.DEFINE_float("teacher_label_power", 1.2, "Of glmc: label weights n^-power; 1 for ImageNet-LT.", lower_bound=0)
 flags.DEFINE_integer("teacher_consistency_epochs", 20, "Of mdcs: until the weight is reached.", lower_bound=1)
-flags.DEFINE_string("teacher_init", "", "As --init.")
+flags.DEFINE_string("teacher_init", "", "Start from the weights of another CNN (FILE.keras).")
 
 # --- of single programs; not part of a recipe: export, inspect_data, import_torch, report
 flags.DEFINE_string("out", "", "Exported file, or folder of versions; default beside the model in --workdir.")

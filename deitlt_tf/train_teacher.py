@@ -124,9 +124,19 @@ def make(flags: SimpleNamespace, class_counts, *, steps_per_epoch: int):
 
 
 def objective(flags: SimpleNamespace, network, class_counts, *, steps_per_epoch: int):
-    """What --teacher_loss names, for this network."""
+    """What --teacher_loss names, for this network. Raises ValueError for flags that contradict it."""
     from deitlt_tf import glmc, mdcs, paco, teacher
 
+    if flags.teacher_loss in ("mdcs", "glmc") and 0 <= flags.teacher_reweight_epoch < flags.teacher_epochs:
+        raise ValueError(
+            f"--teacher_reweight_epoch={flags.teacher_reweight_epoch} does not go with --teacher_loss="
+            f"{flags.teacher_loss}, which weighs the classes itself: leave it out with --teacher_reweight_epoch=-1."
+        )
+    if flags.teacher_loss == "ldam" and flags.teacher_model.startswith("mdcs_"):
+        raise ValueError(
+            f"--teacher_model={flags.teacher_model} scales its cosines itself, and so does --teacher_loss=ldam: "
+            "take --teacher_loss=mdcs, ce or balanced_softmax."
+        )
     if flags.teacher_loss == "paco":
         return paco.Paco(
             network,
@@ -150,6 +160,7 @@ def objective(flags: SimpleNamespace, network, class_counts, *, steps_per_epoch:
             epochs=flags.teacher_epochs,
             steps_per_epoch=steps_per_epoch,
             consistency=flags.teacher_consistency,
+            power=flags.teacher_label_power,
         )
     return teacher.FromLabels(
         network,

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from deitlt_tf import evaluate, import_torch, models, official, options, workdir
+from deitlt_tf import assemble, evaluate, import_torch, models, official, options, torch_files, workdir
 from deitlt_tf.models import vit
 
 TINY = {"num_classes": 3, "image_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
@@ -70,7 +70,7 @@ def bring(run, monkeypatch):
     """bring(weights, settings, *arguments): the program on a file that holds these, without PyTorch."""
 
     def call(weights, settings, *arguments):
-        monkeypatch.setattr(import_torch, "read", lambda path: (weights, settings))
+        monkeypatch.setattr(torch_files, "read", lambda path: (weights, settings))
         return run(import_torch, "--checkpoint=some.pth", "--num_heads=2", *arguments)
 
     return call
@@ -207,13 +207,23 @@ def test_without_pytorch_one_sentence_says_how_to_get_it(run, tmp_path, monkeypa
     assert code == 1 and 'python -m pip install "deitlt_tf[torch]"' in printed and printed.count("\n") == 1
 
 
-@pytest.mark.slow
-def test_weights_to_start_from_are_a_keras_file_too(states, tmp_path):
-    network = official.recognise(states["student"], num_heads=2)
-    import_torch.save(official.build(network), tmp_path / "student.keras", class_names=None)
-    student = models.build("deit_nano", **TINY)
-    assert official.start_from(student, import_torch.weights(str(tmp_path / "student.keras"))) == []
-    assert equal(student, states["student"])
+@pytest.mark.parametrize("kind", [pytest.param("keras", marks=pytest.mark.slow), "pth"])
+def test_a_student_starts_from_a_file_of_either_kind(states, tmp_path, capsys, kind, request):
+    path = tmp_path / f"student.{kind}"
+    if kind == "pth":
+        torch = request.getfixturevalue("torch")
+        torch.save({"model": tensors(torch, states["student"])}, path)
+    else:
+        network = official.recognise(states["student"], num_heads=2)
+        import_torch.save(official.build(network), path, class_names=None)
+    sizes = [f"--{name}={value}" for name, value in TINY.items() if name != "num_classes"]
+    recipe = ["train", "--model=deit_nano", f"--init={path}", *sizes]
+    student = assemble.student(options.parse(recipe), num_classes=TINY["num_classes"])
+    assert equal(student, states["student"]) and capsys.readouterr().out == ""
+    assemble.student(options.parse(recipe), num_classes=TINY["num_classes"] + 1)
+    assert capsys.readouterr().out.count("stays random") == 2
+    with pytest.raises(ValueError, match=rf"--init={path}: blocks: 3 in the student, 2 in the weights"):
+        assemble.student(options.parse([*recipe, "--depth=3"]), num_classes=7)
 
 
 # ---- real files ------------------------------------------------------------------------------------------------------
@@ -251,7 +261,7 @@ def test_an_official_checkpoint_is_read_with_what_lies_beside_its_weights(torch,
     averaged = {name: value.double() for name, value in tensors(torch, states["ema"]).items()}
     path = tmp_path / "student.pth"
     torch.save({"model": weights, "model_ema": averaged} | beside, path, _use_new_zipfile_serialization=zipped)
-    read, found = import_torch.read(path)
+    read, found = torch_files.read(path)
     for key, name in (("", "student"), ("_ema", "ema")):
         assert read[key].keys() == states[name].keys()
         assert all(
@@ -274,7 +284,7 @@ def test_code_is_refused_and_not_run(torch, states, tmp_path):
         "bare": "than weights",
     }.items():
         with pytest.raises(ValueError, match="refused, and nothing of it was run") as error:
-            import_torch.read(tmp_path / f"{name}.pth")
+            torch_files.read(tmp_path / f"{name}.pth")
         assert str(tmp_path / f"{name}.pth") in str(error.value) and what in str(error.value)
     assert not trap.exists()
     content["epoch"].__reduce__()[0](f"touch {trap}")  # it would have
@@ -288,7 +298,7 @@ def test_a_file_that_is_cut_off_is_named(torch, states, tmp_path, zipped, share)
     torch.save({"model": tensors(torch, states["student"])}, path, _use_new_zipfile_serialization=zipped)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ValueError, match=r"cut\.pth (is not a whole PyTorch file|.*, or is cut off)"):
-        import_torch.read(path)
+        torch_files.read(path)
 
 
 def test_what_is_no_checkpoint_is_named(torch, tmp_path):
@@ -302,7 +312,7 @@ def test_what_is_no_checkpoint_is_named(torch, tmp_path):
         "without": "has no weights under model or state_dict: it holds epoch, model",
     }.items():
         with pytest.raises((ValueError, FileNotFoundError), match=rf"{name}.pth:? {message}"):
-            import_torch.read(tmp_path / f"{name}.pth")
+            torch_files.read(tmp_path / f"{name}.pth")
 
 
 @pytest.mark.slow
@@ -330,9 +340,9 @@ def test_an_imported_workdir_is_evaluated_and_goes_back(torch, run, states, tmp_
 
     code, printed = run(import_torch, f"--workdir={folder}", f"--to_torch={tmp_path / 'back.pth'}")
     assert code == 0, printed
-    again, _ = import_torch.read(tmp_path / "back.pth")
+    again, _ = torch_files.read(tmp_path / "back.pth")
     assert all(np.array_equal(again[""][name], value) for name, value in states["student"].items())
-    assert import_torch.weights(str(tmp_path / "back.pth")).keys() == states["student"].keys()
+    assert assemble.starting_weights(str(tmp_path / "back.pth")).keys() == states["student"].keys()
 
 
 # ---- the same answers as PyTorch -------------------------------------------------------------------------------------
@@ -373,7 +383,7 @@ def test_logits_equal_those_of_timm(torch, tmp_path, size):
     timm = pytest.importorskip("timm")
     reference = shaken(torch, timm.create_model(f"deit_{size}_distilled_patch16_224", num_classes=100))
     torch.save({"model": reference.state_dict()}, tmp_path / "deit.pth")
-    states, _ = import_torch.read(tmp_path / "deit.pth")
+    states, _ = torch_files.read(tmp_path / "deit.pth")
     network = official.recognise(states[""])
     assert network.name == f"deit_{size}" and network.options["image_size"] == 224
     pixels, images = normalised(224)
@@ -409,7 +419,7 @@ def test_logits_equal_those_of_torchvision(torch, tmp_path, name):
     torchvision = pytest.importorskip("torchvision")
     reference = shaken(torch, torchvision.models.get_model(name, num_classes=20))
     torch.save(reference.state_dict(), tmp_path / "resnet.pth")
-    states, _ = import_torch.read(tmp_path / "resnet.pth")
+    states, _ = torch_files.read(tmp_path / "resnet.pth")
     network = official.recognise(states[""])
     assert network.name == name.removesuffix("_32x4d")
     pixels, images = normalised(224)
@@ -427,7 +437,7 @@ def test_a_keras_hub_preset_starts_a_student(tmp_path):
     backbone = hub.DeiTBackbone(image_shape=(16, 16, 3), **sizes)
     backbone.save_to_preset(str(tmp_path / "preset"))
     student = models.build("deit_nano", **TINY)
-    notes = official.start_from(student, import_torch.weights(f"keras_hub:{tmp_path / 'preset'}"))
+    notes = official.start_from(student, assemble.starting_weights(f"keras_hub:{tmp_path / 'preset'}"))
     assert notes[0] == "positions resized from 4 x 4 to 2 x 2 patches." and len(notes) == 3
     position = official.from_keras_hub(backbone)["pos_embed"]
     expected = vit.resize_position(position, grid_from=4, grid_to=2, prefix=2)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import deitlt_tf
+
 PACKAGE = Path(__file__).parent.parent / "deitlt_tf"
 
 ALLOWED = {
@@ -31,6 +33,7 @@ ALLOWED = {
     "glmc": {"mixing"},
     "official": {"models", "models.vit"},
     "class_order": set(),
+    "torch_files": set(),
     "probes": {"models.vit"},
     "answers": {"devices", "distill", "metrics", "mixing"},
     "intervals": {"metrics"},
@@ -68,6 +71,7 @@ def imports_of(path: Path) -> set[str]:
 def test_every_module_has_a_rule():
     modules = {module_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__", "data"}
     assert modules == ALLOWED.keys() | PROGRAMS | SHARED_BY_PROGRAMS
+    assert {name for name in modules - PROGRAMS if "." not in name} | {"data"} == set(deitlt_tf.MODULES)
 
 
 @pytest.mark.parametrize("module", ALLOWED)

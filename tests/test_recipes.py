@@ -288,3 +288,26 @@ def test_no_line_repeats_what_the_recipes_taken_in_say(name):
 def test_no_two_recipes_share_a_workdir():
     workdirs = [flags_of(name).workdir for name in RECIPES if flags_of(name).workdir]
     assert len(workdirs) == len(set(workdirs)) >= 8
+
+
+# ---- flags that contradict each other ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--teacher_loss=mdcs", "--teacher_reweight_epoch=3"], "--teacher_reweight_epoch=3 does not go with"),
+        (["--teacher_loss=glmc", "--teacher_reweight_epoch=0"], "--teacher_loss=glmc, which weighs the classes itself"),
+        (["--teacher_loss=ldam", "--teacher_model=mdcs_resnet8"], "mdcs_resnet8 scales its cosines itself"),
+    ],
+)
+def test_a_teacher_that_contradicts_itself_is_refused(arguments, message):
+    flags = options.parse(["train_teacher", f"--flagfile={RECIPES['folder_small']}", *arguments])
+    with pytest.raises(ValueError, match=message):
+        train_teacher.objective(flags, None, np.full(3, 9), steps_per_epoch=10)
+
+
+def test_epochs_and_numbers_that_are_not_pairs_are_shown():
+    flags = options.parse(["train_teacher", "--teacher_rho_steps=5:0.1,60"])
+    with pytest.raises(ValueError, match=r"--teacher_rho_steps=5:0\.1,60 is not of the form epoch:number"):
+        train_teacher.by_epoch(flags, "teacher_rho_steps")

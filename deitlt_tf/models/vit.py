@@ -261,8 +261,11 @@ def vit(
 
 def with_tokens(model: keras.Model) -> keras.Model:
     """The same layers, images -> (logits, tokens): also the CLS (and DIST) tokens [B, N, D] after the final norm."""
-    prefix = model.get_layer("tokens").prefix
-    return keras.Model(model.input, (model.output, model.get_layer("norm").output[:, :prefix]), name=model.name)
+    tokens = model.get_layer("norm").output
+    patches = tokens.shape[1] - model.get_layer("tokens").prefix
+    # A layer with a name of its own: a slice would be called as one of the loaded model's is, numbered by process.
+    cropped = keras.layers.Cropping1D((0, patches), name="tokens_alone")(tokens)
+    return keras.Model(model.input, (model.output, cropped), name=model.name)
 
 
 def bicubic_matrix(size_from: int, size_to: int) -> np.ndarray:

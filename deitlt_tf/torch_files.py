@@ -1,0 +1,82 @@
+"""PyTorch files as NumPy arrays, without running what is in them (extra [torch])."""
+
+import argparse
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+INSTALL = 'PyTorch is needed for this: python -m pip install "deitlt_tf[torch]".'
+# Under which names the training codes of the field keep weights and their moving average.
+WEIGHTS = {"": ("model", "state_dict"), "_ema": ("model_ema", "state_dict_ema")}
+
+
+def pytorch():
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(INSTALL) from error
+    return torch
+
+
+def read(path: Path) -> tuple[dict[str, dict], dict]:
+    """{"": weights, "_ema": averaged weights, if any} of a PyTorch file as NumPy arrays, and the settings beside them.
+
+    Only tensors and plain values are unpickled, and what the codes of the field put beside them: argparse.Namespace,
+    NumPy scalars, paths. Raises FileNotFoundError, or ValueError for a file that is cut off or holds anything else.
+    """
+    torch = pytorch()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint.")
+    try:
+        with torch.serialization.safe_globals(harmless()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's thoughts about a file that it then refuses
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever its several readers raise
+        raise ValueError(why_not(path, str(error))) from error
+
+    def arrays(value: object) -> dict:
+        tensors = value if isinstance(value, Mapping) else {}
+        if not tensors or not all(isinstance(v, torch.Tensor) for v in tensors.values()):
+            return {}
+        return {name: np.array(v.detach().float() if v.is_floating_point() else v) for name, v in tensors.items()}
+
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not named weights.")
+    if flat := arrays(content):
+        return {"": flat}, {}
+    states = {
+        key: next(filter(None, (arrays(content.get(name)) for name in names)), {}) for key, names in WEIGHTS.items()
+    }
+    if not states[""]:
+        shown = ", ".join(map(str, list(content)[:5])) or "nothing"
+        raise ValueError(f"{path} has no weights under {' or '.join(WEIGHTS[''])}: it holds {shown}.")
+    settings = content.get("args")
+    settings = vars(settings) if isinstance(settings, argparse.Namespace) else settings
+    return {key: state for key, state in states.items() if state}, settings if isinstance(settings, dict) else {}
+
+
+def harmless() -> list:
+    """Classes that training codes of the field pickle beside weights; building one runs no code of the file."""
+    import pathlib
+
+    scalar = np.float64(0).__reduce__()[0]
+    paths = [(pathlib.PurePosixPath, "pathlib.PosixPath"), (pathlib.PureWindowsPath, "pathlib.WindowsPath")]
+    paths += [(kind, name.replace("pathlib", "pathlib._local")) for kind, name in paths]  # Python 3.13
+    scalars = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    kinds = {type(np.dtype(code)) for code in "?bhilqBHILQefd"}
+    return [argparse.Namespace, *paths, *scalars, np.dtype, *kinds]
+
+
+def why_not(path: Path, reason: str) -> str:
+    """torch's reason for not reading a file, in one sentence."""
+    if found := re.search(r"(?:GLOBAL|Unsupported (?:global|class|type))\W+(?:GLOBAL )?([\w.]+)", reason):
+        cut = "" if zipfile.is_zipfile(path) else ", or is cut off"  # torch's older format breaks off anywhere
+        return f"{path} holds more than weights ({found[1]}){cut}: refused, and nothing of it was run."
+    if "TorchScript" in reason or "Weights only" in reason:
+        return f"{path} holds something other than weights: refused, and nothing of it was run."
+    first = reason.partition(". ")[0]
+    return f"{path} is not a whole PyTorch file ({first if ' ' in first else 'cut off, or of another kind'})."
