@@ -239,7 +239,7 @@ def on_copies(
             first.setdefault(split, names[split][index])
         of_label = {labels[split][index]: names[split][index] for split, index in group}
         if len(of_label) > 1:
-            differing.append(" = ".join(of_label.values()))
+            differing.append(" = ".join(list(of_label.values())[:3]) + (" = ..." if len(of_label) > 3 else ""))
     sentences = []
     for (earlier, split), found in sorted(pairs.items(), key=lambda item: [list(names).index(s) for s in item[0]]):
         what = f"are copies of others in {split}" if earlier == split else f"are also in {earlier}"

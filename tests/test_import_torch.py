@@ -222,7 +222,7 @@ def test_a_student_starts_from_a_file_of_either_kind(states, tmp_path, capsys, k
     assert equal(student, states["student"]) and capsys.readouterr().out == ""
     assemble.student(options.parse(recipe), num_classes=TINY["num_classes"] + 1)
     assert capsys.readouterr().out.count("stays random") == 2
-    with pytest.raises(ValueError, match=rf"--init={path}: blocks: 3 in the student, 2 in the weights"):
+    with pytest.raises(ValueError, match=rf"--init={path}: blocks: 3 in the student, 1 in the weights"):
         assemble.student(options.parse([*recipe, "--depth=3"]), num_classes=7)
 
 
