@@ -1,0 +1,176 @@
+"""How fast training views are made: this input pipeline against timm's transform in a torch DataLoader, images/s.
+
+    python benchmarks/pipeline.py [--cores=1,2] [--seconds=6] [--turns=7]
+
+Both sides make the same view, the student's of the paper's recipes: RandomResizedCrop to 224 (bicubic), flip,
+RandAugment m9, erasing. They read the same images: JPEG files of 500 x 375 (windows of scikit-learn's two photographs)
+and 32 x 32 arrays in memory. Each side is a process of its own, confined to as many cores, with as many workers, that
+makes batches of 128 for --seconds when it is told to; they take turns. Printed: the median of the turns with their
+range, and the median of the ratios of neighbouring turns.
+
+timm's side also normalises to float32; here that is the network's first layer. --resize=exact makes ours antialiased as
+Pillow's, level by level. Needs the extra [bench].
+"""
+
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from absl import app, flags
+
+BATCH, SIZE = 128, 224
+NUM_FILES, NUM_ARRAYS = 256, 2048
+
+CORES = flags.DEFINE_list("cores", ["1", "2"], "Numbers of cores to try.")
+KINDS = flags.DEFINE_list("images", ["jpeg", "arrays"], "jpeg: files of 500 x 375; arrays: 32 x 32 in memory.")
+RESIZE = flags.DEFINE_enum("resize", "fast", ["fast", "exact"], "Of our side, as in a recipe.")
+SECONDS = flags.DEFINE_float("seconds", 6, "Of a turn.")
+TURNS = flags.DEFINE_integer("turns", 7, "Of each side.", lower_bound=5)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    print("| images | cores | deitlt_tf, images/s | timm, images/s | ratio |\n|---|---|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        write_jpegs(Path(folder))
+        for kind in KINDS.value:
+            for cores in map(int, CORES.value):
+                sides = [Side(make, kind, folder, cores) for make in (ours, timms)]
+                rates = [[side.turn(SECONDS.value) for side in sides] for _ in range(TURNS.value)]
+                for side in sides:
+                    side.close()
+                columns = [list(column) for column in zip(*rates, strict=True)]
+                ratio = spread([our / peer for our, peer in rates], digits=2)
+                print(f"| {kind} | {cores} | {spread(columns[0])} | {spread(columns[1])} | {ratio} |", flush=True)
+
+
+def spread(values: list[float], *, digits: int = 0) -> str:
+    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
+    return f"{middle} ({low} to {high})"
+
+
+def write_jpegs(folder: Path) -> None:
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    photos, draw = load_sample_images().images, np.random.default_rng(0)
+    for number in range(NUM_FILES):
+        photo = photos[number % len(photos)]
+        top, left = draw.integers(photo.shape[0] - 375), draw.integers(photo.shape[1] - 500)
+        Image.fromarray(photo[top : top + 375, left : left + 500]).save(folder / f"{number}.jpg", quality=90)
+
+
+class Side:
+    """A process that yields batches when asked."""
+
+    def __init__(self, make, kind: str, folder: str, cores: int):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, far = context.Pipe()
+        arguments = (make, far, kind, folder, sorted(os.sched_getaffinity(0))[:cores], RESIZE.value)
+        self.process = context.Process(target=serve, args=arguments)
+        self.process.start()
+        self.turn(1)  # starts workers, fills caches
+
+    def turn(self, seconds: float) -> float:
+        """Images/s over `seconds`."""
+        self.pipe.send(seconds)
+        return self.pipe.recv()
+
+    def close(self) -> None:
+        self.pipe.send(None)
+        self.process.join()
+
+
+def serve(make, pipe: Connection, kind: str, folder: str, cores: list[int], resize: str) -> None:
+    os.sched_setaffinity(0, cores)
+    os.environ |= {"OMP_NUM_THREADS": str(len(cores)), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    if not (batches := make(kind, Path(folder), len(cores), resize)):
+        sys.exit("nothing to serve")
+    while seconds := pipe.recv():
+        made = 0
+        turn = batches()  # workers start within the turn's warm-up, and end with it: the other side's turn is its own
+        next(turn)
+        start = time.perf_counter()
+        while (taken := time.perf_counter() - start) < seconds:
+            next(turn)
+            made += BATCH
+        pipe.send(made / taken)
+        del turn
+
+
+def ours(kind: str, folder: Path, cores: int, resize: str):
+    import functools
+
+    import numpy as np
+    import tensorflow as tf
+
+    from deitlt_tf.data import augment, pipeline, sources
+
+    tf.config.threading.set_intra_op_parallelism_threads(cores)
+    tf.config.threading.set_inter_op_parallelism_threads(cores)
+    images = arrays() if kind == "arrays" else np.array(sorted(map(str, folder.glob("*.jpg"))))
+    names = {"kind": "pixels" if kind == "arrays" else "paths", "class_names": ("a",)}
+    source = sources.Source(images=images, labels=np.zeros(len(images), np.int32), **names)
+    view = functools.partial(
+        augment.train_view, size=SIZE, randaugment=augment.RandAugment(), erasing=0.25, resize=resize
+    )
+
+    def batches() -> Iterator:
+        return iter(pipeline.train(source, view=view, batch=BATCH, steps=10**6, steps_per_epoch=10**4))
+
+    return batches
+
+
+def timms(kind: str, folder: Path, cores: int, resize: str):
+    del resize
+    import torch
+    from PIL import Image
+    from timm.data import create_transform
+
+    torch.set_num_threads(1)
+    view = create_transform(
+        input_size=SIZE, is_training=True, auto_augment="rand-m9-mstd0.5-inc1", interpolation="bicubic", re_prob=0.25
+    )
+    images = arrays() if kind == "arrays" else sorted(folder.glob("*.jpg"))
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 10**6
+
+        def __getitem__(self, index: int):
+            image = images[index % len(images)]
+            image = Image.open(image).convert("RGB") if kind == "jpeg" else Image.fromarray(image)
+            return view(image), 0
+
+    def batches() -> Iterator:
+        return iter(
+            torch.utils.data.DataLoader(Images(), batch_size=BATCH, shuffle=False, num_workers=cores, drop_last=True)
+        )
+
+    return batches
+
+
+def arrays():
+    """32 x 32 windows of scikit-learn's photographs, shrunk to an eighth: uint8 [N, 32, 32, 3]."""
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    photos = [np.asarray(Image.fromarray(p).resize((107, 71))) for p in load_sample_images().images]
+    draw, found = np.random.default_rng(0), []
+    for number in range(NUM_ARRAYS):
+        photo = photos[number % len(photos)]
+        top, left = draw.integers(photo.shape[0] - 32), draw.integers(photo.shape[1] - 32)
+        found.append(photo[top : top + 32, left : left + 32])
+    return np.stack(found)
+
+
+if __name__ == "__main__":
+    app.run(main)
