@@ -33,7 +33,8 @@ def main(flags: SimpleNamespace) -> None:
         import check
         import onnx
         import onnx_files
-        import onnx_graph
+
+        from deitlt_tf import onnx_graph
 
     served = serving_model.load(flags)
     out = serving_model.path_of(flags, suffix=".onnx")
