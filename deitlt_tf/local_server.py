@@ -7,6 +7,7 @@ this server alone and send nothing elsewhere.
 import gzip
 import http.server
 import socket
+import sys
 from typing import NamedTuple
 
 # blob: is a picture that the page itself made; 'wasm-unsafe-eval' compiles WebAssembly, and evaluates no script.
@@ -34,12 +35,13 @@ class Content(NamedTuple):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """`contents`, {"/path": Content}, at http://host:port; port 0: a free one. Listens at once, answers in serve_forever.
+    """`contents`, {"/path": Content}, at http://host:port (0: a free port). Listens at once, answers in serve_forever.
 
     Raises OSError, in one sentence, where it cannot listen.
     """
 
     daemon_threads = True
+    allow_reuse_port = False  # another server at the same port is an error, not a lottery
 
     def __init__(self, host: str, port: int):
         self.contents: dict[str, Content] = {}
@@ -50,6 +52,11 @@ class Server(http.server.ThreadingHTTPServer):
             advice = "choose another --port (0: any free one)" if port else "choose another --host"
             reason = error.strerror or str(error)
             raise OSError(f"cannot listen at {host}, port {port} ({reason}): {advice}.") from error
+
+    def handle_error(self, request, client_address):
+        """A browser that hangs up is no error; anything else is told as usual."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:

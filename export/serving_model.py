@@ -1,9 +1,8 @@
 """What all exports share: the finished network of a workdir, what it answers, the images to check an export on."""
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -170,12 +169,3 @@ def metadata(flags: SimpleNamespace, served: Served) -> dict[str, str]:
         "weights": flags.weights,
     }
     return {name: json.dumps(value) for name, value in facts.items()}
-
-
-@contextlib.contextmanager
-def extra(name: str) -> Iterator[None]:
-    """Imports of an optional dependency. Raises ValueError that says how to install what is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is not installed: pip install 'deitlt_tf[{name}]'.") from error
