@@ -76,9 +76,7 @@ def facts(found, flags: SimpleNamespace) -> dict:
     else:
         members = metrics.groups(counts, "paper")
         groups = [next(group for group, found in members.items() if label in found) for label in range(len(names))]
-        notes.append(
-            metrics.describe_groups(counts, "paper").removeprefix("paper: ").capitalize() + " of the training data."
-        )
+        notes.append(metrics.describe_groups(counts, "paper").removeprefix("paper: ").capitalize() + ".")
     if len(heads) == 1:
         notes.append("This network has one head: DIST belongs to students.")
     if probes.has_attention(model):

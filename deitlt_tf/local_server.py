@@ -66,7 +66,9 @@ class Server(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server_version, sys_version = "deitlt_tf", ""
+
+    def version_string(self) -> str:
+        return "deitlt_tf"
 
     def do_GET(self):
         self.answer(with_body=True)

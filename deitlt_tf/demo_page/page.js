@@ -105,20 +105,22 @@ function softmax(logits) {
   return powers.map((power) => power / total);
 }
 
-/** The TOP likeliest of one head: [{name, probability, count, group}], likeliest first. */
+/** The TOP likeliest of one head: [{index, name, probability, count, group}], likeliest first. */
 function likeliest(logits) {
   return softmax(logits)
-    .map((probability, i) => ({ probability, i }))
+    .map((probability, index) => ({ probability, index }))
     .sort((a, b) => b.probability - a.probability)
     .slice(0, TOP)
-    .map(({ probability, i }) => ({
-      probability, name: facts.class_names[i], count: facts.class_counts?.[i], group: facts.groups?.[i],
+    .map(({ probability, index }) => ({
+      index, probability,
+      name: facts.class_names[index], count: facts.class_counts?.[index], group: facts.groups?.[index],
     }));
 }
 
 const percent = (p) => (p < 0.001 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`);
 const images = (count) => `${count.toLocaleString("en")} training image${count === 1 ? "" : "s"}`;
-const inBrackets = ({ count, group }) => (count === undefined ? "" : ` (${group}, ${images(count)})`);
+const described = ({ count, group }) => (count === undefined ? "" : `${group}, ${images(count)}`);
+const named = (top) => (top.count === undefined ? top.name : `${top.name} (${described(top)})`);
 
 function panel(head, found) {
   const [title, role] = ROLES[head];
@@ -139,10 +141,10 @@ function row({ name, probability, count, group }) {
 }
 
 function experts({ cls, dist }) {
-  if (!dist) return inBrackets(cls[0]).replace(/^ \((.*)\)$/, "$1");
+  if (!dist) return described(cls[0]);
   const [one, other] = [cls[0], dist[0]];
-  if (one.name === other.name) return `CLS and DIST agree${inBrackets(one)}.`;
-  return `CLS says ${one.name}${inBrackets(one)}; DIST says ${other.name}${inBrackets(other)}.`;
+  if (one.index === other.index) return `says the mean; CLS and DIST agree on ${named(one)}.`;
+  return `says the mean; CLS says ${named(one)}, DIST ${named(other)}.`;
 }
 
 function figure(canvas, title, alt) {
@@ -154,7 +156,7 @@ function figure(canvas, title, alt) {
 /** What the network sees and, of a transformer, where its tokens look. */
 function pictures(pixels, rollout, name) {
   const size = facts.image_size;
-  const found = [figure(picture(pixels, size), `what the network sees, ${size} × ${size}`, `evaluation view of ${name}`)];
+  const found = [figure(picture(pixels, size), `what it sees, ${size}\u00a0px`, `evaluation view of ${name}`)];
   if (rollout) {
     const [, tokens, grid] = rollout.dims;
     for (let t = 0; t < tokens; t++) {
@@ -174,7 +176,8 @@ function show(file, { pixels, outputs }) {
   by("experts").textContent = experts(found);
   by("heads").replaceChildren(...facts.heads.map((head) => panel(head, found[head])));
   by("pictures").replaceChildren(...pictures(pixels, outputs.rollout, file.name));
-  by("status").textContent = file.name;
+  const answer = make("span", { className: "spoken" }, `: ${by("verdict").textContent}`);
+  by("status").replaceChildren(file.name, answer);
   by("answer").hidden = false;
   body.remove("busy");
   body.add("answered");
