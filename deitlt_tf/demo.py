@@ -45,10 +45,9 @@ def contents(flags: SimpleNamespace) -> dict:
     from deitlt_tf import finished, probes, vendor
     from deitlt_tf.local_server import Content
 
+    found = finished.load(Path(flags.workdir), weights=flags.weights)
     with options.extra("demo"):
         from deitlt_tf import onnx_graph
-
-    found = finished.load(Path(flags.workdir), weights=flags.weights)
     network = onnx_graph.build(
         found.model,
         heads="all" if isinstance(found.model.output, dict) else "cls",

@@ -21,8 +21,6 @@ from deitlt_tf import demo, local_server, metrics, models, options, probes, vend
 from deitlt_tf.data import augment, decode
 from deitlt_tf.local_server import Content
 
-onnx_graph = pytest.importorskip("deitlt_tf.onnx_graph")
-
 EVIL = "<img src=x onerror=alert(1)>"
 vendored = pytest.mark.skipif(
     not all((vendor.FOLDER / f"{name}.gz").is_file() for name in vendor.FILES), reason="python -m deitlt_tf.vendor"
@@ -133,7 +131,7 @@ def shaken(name: str, **size) -> keras.Model:
 
 @pytest.mark.parametrize(("name", "depth"), [("deit_nano", 3), ("vit_nano", 1)])
 def test_rollout_in_the_graph_is_the_probes(name, depth):
-    onnxruntime = pytest.importorskip("onnxruntime")
+    onnxruntime, onnx_graph = (pytest.importorskip(name) for name in ("onnxruntime", "deitlt_tf.onnx_graph"))
     model = shaken(name, depth=depth)
     images = np.random.default_rng(1).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
     heads = "all" if name == "deit_nano" else "cls"
@@ -155,6 +153,7 @@ def test_rollout_in_the_graph_is_the_probes(name, depth):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run with a class of a hostile name."""
+    pytest.importorskip("onnx")
     folder = finished(tmp_path_factory.mktemp("demo"))
     model, names = workdir.load_model(folder / "student.keras")
     workdir.save_model(model, folder / "student.keras", class_names=(EVIL, *names[1:]))
@@ -176,6 +175,7 @@ def test_everything_that_the_page_asks_for_is_served(run):
 @vendored
 @pytest.mark.slow
 def test_a_plain_vit_a_teacher_and_an_import_show_what_there_is(tmp_path):
+    pytest.importorskip("onnx")
     plain = demo.contents(flags_for(finished(tmp_path / "plain", "--method=vit")))
     facts = json.loads(plain["/facts.json"].body)
     assert facts["heads"] == ["cls"] and any("one head" in note for note in facts["notes"])

@@ -10,7 +10,9 @@ import { evaluationView, plainJpeg } from "./view.js";
 const MOST_THREADS = 4;
 
 ort.env.wasm.wasmPaths = { wasm: new URL("./vendor/ort-wasm-simd-threaded.wasm", import.meta.url).href };
-ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
+// Half of the cores: threads wait by spinning, and where all cores are taken one thread is faster than two.
+const threads = Math.min(MOST_THREADS, Math.max(1, Math.floor(navigator.hardwareConcurrency / 2)));
+ort.env.wasm.numThreads = self.crossOriginIsolated ? threads : 1;
 
 const fetched = async (name) => {
   const response = await fetch(new URL(name, import.meta.url));
