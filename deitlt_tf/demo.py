@@ -31,13 +31,12 @@ KINDS = {
 def main(flags: SimpleNamespace) -> None:
     from deitlt_tf import local_server
 
-    with local_server.Server(flags.host, flags.port) as server:
+    with local_server.Server(flags.host, flags.port) as server, contextlib.suppress(KeyboardInterrupt):
         server.contents |= contents(flags)
         print(f"{server.url} is the page; Ctrl+C ends it.", flush=True)
         if flags.open:
             webbrowser.open(server.url)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever()
+        server.serve_forever()
 
 
 def contents(flags: SimpleNamespace) -> dict:

@@ -195,7 +195,10 @@ flags.DEFINE_string("teacher_init", "", "As --init.")
 # --- of single programs; not part of a recipe: export, inspect_data, import_torch, report, demo
 flags.DEFINE_string("out", "", "Exported file, or folder of versions; default beside the model in --workdir.")
 flags.DEFINE_enum(
-    "weights", "student", ["student", "ema", "teacher"], "Network to export: student, its moving average, teacher."
+    "weights",
+    "student",
+    ["student", "ema", "teacher"],
+    "Network to export or show: student, its moving average, teacher.",
 )
 flags.DEFINE_enum("heads", "all", ["all", "mean", "cls", "dist"], "Logits to answer; probabilities: of the mean.")
 flags.DEFINE_string("prior", "", "Adjust logits to a test distribution: uniform, training or a file of counts.")

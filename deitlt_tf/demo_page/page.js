@@ -123,9 +123,8 @@ const described = ({ count, group }) => (count === undefined ? "" : `${group}, $
 const named = (top) => (top.count === undefined ? top.name : `${top.name} (${described(top)})`);
 
 function panel(head, found) {
-  const [title, role] = ROLES[head];
-  return make("section", {}, make("h3", {}, title), make("p", {}, facts.heads.length > 1 ? role : ""),
-    make("ol", {}, ...found.map(row)));
+  const [title, role] = facts.heads.length > 1 ? ROLES[head] : ["likeliest classes", ""];
+  return make("section", {}, make("h3", {}, title), make("p", {}, role), make("ol", {}, ...found.map(row)));
 }
 
 function row({ name, probability, count, group }) {
