@@ -54,7 +54,8 @@ def main(argv: list[str]) -> None:
 
 def onnx_sides(model) -> dict[str, Side]:
     import onnx_files
-    import onnx_graph
+
+    from deitlt_tf import onnx_graph
 
     graph = onnx_graph.build(model, heads="all")
     with tempfile.TemporaryDirectory() as folder:

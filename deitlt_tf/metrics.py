@@ -21,6 +21,11 @@ def heads(outputs) -> dict[str, tf.Tensor]:
     return {"cls": outputs["cls"], "dist": outputs["dist"], "mean": (outputs["cls"] + outputs["dist"]) / 2}
 
 
+def main_head(heads: str) -> str:
+    """The head that probabilities come from, of heads asked for by name: the mean of "all", else the one asked for."""
+    return "mean" if heads == "all" else heads
+
+
 def groups(class_counts, convention: str) -> dict[str, np.ndarray]:
     """Indices of the head, mid and tail classes.
 

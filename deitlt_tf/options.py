@@ -5,11 +5,12 @@ A recipe is a flag file: one `--name=value` a line, whole-line comments with `#`
 Unless a line says otherwise, defaults are the official DeiT-LT recipe's for CIFAR-LT.
 """
 
+import contextlib
 import difflib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -193,10 +194,13 @@ flags.DEFINE_float("teacher_label_power", 1.2, "Of glmc: label weights n^-power;
 flags.DEFINE_integer("teacher_consistency_epochs", 20, "Of mdcs: until the weight is reached.", lower_bound=1)
 flags.DEFINE_string("teacher_init", "", "Start from the weights of another CNN (FILE.keras).")
 
-# --- of single programs; not part of a recipe: export, inspect_data, import_torch, report
+# --- of single programs; not part of a recipe: export, inspect_data, import_torch, report, demo
 flags.DEFINE_string("out", "", "Exported file, or folder of versions; default beside the model in --workdir.")
 flags.DEFINE_enum(
-    "weights", "student", ["student", "ema", "teacher"], "Network to export: student, its moving average, teacher."
+    "weights",
+    "student",
+    ["student", "ema", "teacher"],
+    "Network to export or show: student, its moving average, teacher.",
 )
 flags.DEFINE_enum("heads", "all", ["all", "mean", "cls", "dist"], "Logits to answer; probabilities: of the mean.")
 flags.DEFINE_string("prior", "", "Adjust logits to a test distribution: uniform, training or a file of counts.")
@@ -205,7 +209,7 @@ flags.DEFINE_bool("fp16", False, "ONNX: also write a file in half precision.")
 flags.DEFINE_enum("input_type", "uint8", ["uint8", "float32"], "ONNX, LiteRT: type of the pixels 0..255.")
 flags.DEFINE_integer("top_k", 5, "SavedModel: likeliest classes named for an encoded image.", lower_bound=1)
 flags.DEFINE_float(
-    "request_megapixels", 50.0, "SavedModel: an encoded image with more pixels is refused; strangers send it.",
+    "request_megapixels", 50.0, "SavedModel, demo: an image with more pixels is refused; strangers send it.",
     lower_bound=0,
 )  # fmt: skip
 flags.DEFINE_integer(
@@ -224,6 +228,9 @@ flags.DEFINE_list("compare", [], "report: workdirs to put side by side; alone, t
 flags.DEFINE_integer(
     "probe_images", 512, "report: test images and mixed views that probes look at, drawn at random.", lower_bound=2
 )
+flags.DEFINE_string("host", "127.0.0.1", "demo: address to listen at; the default is seen from this machine alone.")
+flags.DEFINE_integer("port", 8000, "demo: port to listen at; 0: any free one.", lower_bound=0, upper_bound=65535)
+flags.DEFINE_bool("open", False, "demo: also open the page in the default browser.")
 
 
 # What may change between two runs of the same recipe without changing its weights.
@@ -346,3 +353,12 @@ def program(
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Imports of an optional dependency. Raises ValueError that says how to install what is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed: pip install 'deitlt_tf[{name}]'.") from error

@@ -9,6 +9,7 @@ import numpy as np
 import serving_model
 import tensorflow as tf
 
+from deitlt_tf import metrics
 from deitlt_tf.data import augment, decode
 
 Signatures = Mapping[str, Callable[..., dict[str, tf.Tensor]]]
@@ -46,7 +47,7 @@ def signatures(served: serving_model.Served, *, top_k: int, max_pixels: int) -> 
     pixels = tf.TensorSpec([None, served.image_size, served.image_size, 3], tf.uint8, name="images")
     encoded = tf.TensorSpec([None], tf.string, name="image_bytes")  # *_bytes: what REST calls base64
     labels = tf.constant(served.class_names)
-    main = f"logits_{serving_model.main_head(served.heads)}"
+    main = f"logits_{metrics.main_head(served.heads)}"
     view = {"size": served.image_size, "resize": served.eval_resize, "max_pixels": max_pixels}
 
     # Nobody else compares what a client sends with the signature: pixels without a batch axis would end the process in

@@ -1,9 +1,8 @@
 """What all exports share: the finished network of a workdir, what it answers, the images to check an export on."""
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +13,8 @@ import numpy as np
 import priors
 import tensorflow as tf
 
-from deitlt_tf import assemble, metrics, workdir
+from deitlt_tf import assemble, finished, metrics, workdir
 from deitlt_tf.data import sources
-
-FILES = {"student": "student.keras", "ema": "student_ema.keras", "teacher": "teacher.keras"}
 
 
 class Served(NamedTuple):
@@ -25,7 +22,7 @@ class Served(NamedTuple):
 
     model: keras.Model, float32: pixels [B, S, S, 3] -> {"cls", "dist"} logits, or [B, C] with one head.
     heads: which logits it answers: "all", "mean", "cls" or "dist"; always "cls" for a network with one head.
-    adjustment: float32 [C], what --prior adds to the logits of the `main_head`; None without --prior.
+    adjustment: float32 [C], what --prior adds to the logits of the `metrics.main_head`; None without --prior.
     eval_resize: short side before the centre crop of the evaluation view; 0: resize without a crop.
     """
 
@@ -44,18 +41,13 @@ class Served(NamedTuple):
         return answers(logits, heads=self.heads, adjustment=self.adjustment)
 
 
-def main_head(heads: str) -> str:
-    """The head that probabilities come from: the mean, unless CLS or DIST is asked for alone."""
-    return "mean" if heads == "all" else heads
-
-
 def answers(logits, *, heads: str, adjustment: np.ndarray | None = None) -> dict[str, tf.Tensor]:
-    """Named outputs, float32 [B, C] each: `logits_<head>` of the asked heads, `probabilities` of the `main_head`.
+    """Named outputs, float32 [B, C] each: `logits_<head>` of the asked heads, `probabilities` of the main head.
 
-    With `adjustment` the main head's logits are the adjusted ones; the other heads' stay as they are.
+    With `adjustment` the logits of `metrics.main_head` are the adjusted ones; the other heads' stay as they are.
     """
     found = metrics.heads(logits)
-    main = main_head(heads)
+    main = metrics.main_head(heads)
     if adjustment is not None:
         found[main] = found[main] + adjustment
     shown = found if heads == "all" else {main: found[main]}
@@ -67,24 +59,17 @@ def load(flags: SimpleNamespace) -> Served:
 
     Raises FileNotFoundError for a run without it, ValueError for heads it has not or a prior that does not fit.
     """
-    folder, teacher = Path(flags.workdir), flags.weights == "teacher"
-    path = folder / FILES[flags.weights]
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: this run has no such finished model; let it end, or choose other --weights.")
-    model, names = workdir.load_model(path)
-    names = names or _lines(folder / "class_names.txt")
+    path = Path(flags.workdir) / finished.FILES[flags.weights]
+    model, names, counts = finished.load(Path(flags.workdir), weights=flags.weights)
     outputs = metrics.heads(model.output)
-    workdir.same_classes(names, names, path=path, num_outputs=outputs["cls"].shape[-1])
     heads = flags.heads if len(outputs) > 1 or flags.heads != "all" else "cls"
-    if main_head(heads) not in outputs:
+    main = metrics.main_head(heads)
+    if main not in outputs:
         raise ValueError(f"--heads={flags.heads}: {path} has one head; choose --heads=all or cls.")
-    counts = _class_counts(folder / "results.json")
-    adjustment = prior_adjustment(flags, names, counts, head=main_head(heads)) if flags.prior else None
-    view = assemble.of_network(flags, teacher=teacher)
+    adjustment = prior_adjustment(flags, names, counts, head=main) if flags.prior else None
+    view = assemble.of_network(flags, teacher=flags.weights == "teacher")
     size = model.input_shape[1]
-    return Served(
-        in_float32(model), names, counts, heads, adjustment, size, view.eval_resize, assemble.max_pixels(flags)
-    )
+    return Served(model, names, counts, heads, adjustment, size, view.eval_resize, assemble.max_pixels(flags))
 
 
 def prior_adjustment(
@@ -109,7 +94,7 @@ def teacher_counts_of(
     The first time, the teacher looks at all training images once.
     """
     folder = Path(flags.workdir)
-    path, kept = folder / FILES["teacher"], folder / "teacher_labels.json"
+    path, kept = folder / finished.FILES["teacher"], folder / "teacher_labels.json"
     if not path.is_file():
         print(f"--prior: there is no {path}; DIST's labels are taken to come as often as the classes do.")
         return None
@@ -128,20 +113,6 @@ def teacher_counts_of(
     )
     workdir.write_json(kept, {"teacher": digest, "counts": counts.tolist()})
     return counts
-
-
-def in_float32(model: keras.Model) -> keras.Model:
-    """The same network computing in float32, whatever precision it was trained in: weights are float32 anyway."""
-    if all(layer.compute_dtype == "float32" for layer in model.layers):
-        return model
-
-    def copy(layer: keras.Operation) -> keras.Operation:
-        dtype = {"dtype": "float32"} if isinstance(layer, keras.Layer) else {}  # x[:, 0] is an operation without one
-        return layer.from_config(layer.get_config() | dtype)
-
-    clone = keras.models.clone_model(model, clone_function=copy)
-    clone.set_weights(model.get_weights())
-    return clone
 
 
 class Images(NamedTuple):
@@ -168,7 +139,7 @@ def images_to_check(flags: SimpleNamespace, served: Served, *, batch: int = 32) 
         random = tf.data.Dataset.from_tensor_slices((pixels, np.zeros(64, np.int32), np.ones(64, np.float32)))
         return Images(random.batch(batch), None, lambda read: read())
     splits = assemble.splits(flags, folder=Path(flags.workdir))
-    expected, path = splits.train.class_names, Path(flags.workdir) / FILES[flags.weights]
+    expected, path = splits.train.class_names, Path(flags.workdir) / finished.FILES[flags.weights]
     workdir.same_classes(served.class_names, expected, path=path, num_outputs=len(served.class_names))
     test = splits.test
     if 0 < flags.check_images < len(test):  # spread over the set: its beginning may be one class
@@ -180,7 +151,7 @@ def images_to_check(flags: SimpleNamespace, served: Served, *, batch: int = 32) 
 
 def path_of(flags: SimpleNamespace, *, suffix: str) -> Path:
     """--out, or the model's own path with another suffix. Raises ValueError for --out with a suffix of another kind."""
-    out = Path(flags.out) if flags.out else (Path(flags.workdir) / FILES[flags.weights]).with_suffix(suffix)
+    out = Path(flags.out) if flags.out else (Path(flags.workdir) / finished.FILES[flags.weights]).with_suffix(suffix)
     if out.suffix != suffix:
         raise ValueError(f"--out={flags.out}: the name of the file has to end in {suffix}.")
     return out
@@ -198,23 +169,3 @@ def metadata(flags: SimpleNamespace, served: Served) -> dict[str, str]:
         "weights": flags.weights,
     }
     return {name: json.dumps(value) for name, value in facts.items()}
-
-
-@contextlib.contextmanager
-def extra(name: str) -> Iterator[None]:
-    """Imports of an optional dependency. Raises ValueError that says how to install what is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is not installed: pip install 'deitlt_tf[{name}]'.") from error
-
-
-def _lines(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: neither the model file nor the run has class names.")
-    return tuple(path.read_text().splitlines())
-
-
-def _class_counts(path: Path) -> np.ndarray | None:
-    counts = json.loads(path.read_text()).get("class_counts") if path.is_file() else None
-    return None if counts is None else np.asarray(counts)

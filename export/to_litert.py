@@ -28,7 +28,7 @@ def main(flags: SimpleNamespace) -> None:
 
     from deitlt_tf import workdir
 
-    with serving_model.extra("export"):
+    with options.extra("export"):
         import check
         import litert_files
 

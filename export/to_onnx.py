@@ -29,11 +29,12 @@ def main(flags: SimpleNamespace) -> None:
 
     from deitlt_tf import workdir
 
-    with serving_model.extra("export"):
+    with options.extra("export"):
         import check
         import onnx
         import onnx_files
-        import onnx_graph
+
+        from deitlt_tf import onnx_graph
 
     served = serving_model.load(flags)
     out = serving_model.path_of(flags, suffix=".onnx")

@@ -42,9 +42,13 @@ ALLOWED = {
     "pages": {"answers", "figures", "findings", "metrics", "probes"},
     "workdir": set(),
     "loop": {"workdir"},
+    "finished": {"metrics", "workdir"},
+    "onnx_graph": {"metrics", "models.vit", "models.resnet"},
+    "local_server": set(),
+    "vendor": set(),
     "options": set(),
 }
-PROGRAMS = {"train", "train_teacher", "evaluate", "inspect_data", "import_torch", "report"}
+PROGRAMS = {"train", "train_teacher", "evaluate", "inspect_data", "import_torch", "report", "demo"}
 SHARED_BY_PROGRAMS = {"assemble"}
 
 

@@ -8,7 +8,6 @@ import pytest
 import tiny_run  # puts export/ on the path
 
 # isort: split
-import serving_model
 import to_litert
 
 from deitlt_tf import metrics, options, workdir
@@ -100,6 +99,6 @@ def test_mistakes_are_told_in_one_sentence(run, tiny, arguments, message):
 def test_a_missing_package_is_told_with_the_extra_that_brings_it():
     with (
         pytest.raises(ValueError, match=r"no_such_package is not installed: pip install 'deitlt_tf\[export\]'"),
-        serving_model.extra("export"),
+        options.extra("export"),
     ):
         import no_such_package  # noqa: F401

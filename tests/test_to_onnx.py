@@ -14,13 +14,13 @@ import tiny_run  # puts export/ on the path
 import serving_model
 import to_onnx
 
-from deitlt_tf import assemble, metrics, models, options, workdir
+from deitlt_tf import assemble, finished, metrics, models, options, workdir
 from deitlt_tf.models import experts, resnet
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx_files = pytest.importorskip("onnx_files")
-onnx_graph = pytest.importorskip("onnx_graph")
+onnx_graph = pytest.importorskip("deitlt_tf.onnx_graph")
 
 SMALL_VIT = {"image_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 
@@ -113,7 +113,7 @@ def test_a_network_trained_in_bfloat16_is_exported_in_float32():
         model = shaken(NETWORKS["deit"]())
     finally:
         keras.config.set_dtype_policy("float32")
-    served = serving_model.in_float32(model)
+    served = finished.in_float32(model)
     images = pixels(model)
     expected = served(images.astype(np.float32), training=False)
     assert 1e-5 < np.abs(expected["cls"] - model(images.astype(np.float32), training=False)["cls"]).max() < 0.1

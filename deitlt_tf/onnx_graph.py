@@ -10,7 +10,6 @@ import math
 import keras
 import numpy as np
 import onnx
-import serving_model
 from onnx import TensorProto, helper, numpy_helper
 
 from deitlt_tf import metrics
@@ -66,10 +65,12 @@ def build(
     adjustment: np.ndarray | None = None,
     input_type: str = "uint8",
     metadata: dict[str, str] | None = None,
+    with_rollout: bool = False,
 ) -> onnx.ModelProto:
     """images [batch, S, S, 3], pixels 0..255 -> `logits_<head>` and `probabilities`, float32 [batch, C] each.
 
-    model: of `models.build`, in float32. heads, adjustment: as in `serving_model.answers`.
+    model: of `models.build`, in float32. heads: "all", or the one that is asked for. adjustment: float32 [C], added to
+    the logits of `metrics.main_head`. with_rollout: of a Vision Transformer, also `rollout`, float32 [batch, P, g, g].
     metadata: metadata_props of the file. Raises ValueError for a network with a layer that has no counterpart here.
     """
     graph = Graph()
@@ -79,7 +80,7 @@ def build(
     logits = transformer(graph, model, asked) if is_vit else {"cls": convolutional(graph, model)}
     if asked == ("cls", "dist"):
         logits["mean"] = graph.op("Mul", graph.op("Add", logits["cls"], logits["dist"]), graph.number(0.5))
-    main = serving_model.main_head(heads)
+    main = metrics.main_head(heads)
     if adjustment is not None:
         logits[main] = graph.op("Add", logits[main], graph.weight(adjustment, "prior"))
     shown = logits if heads == "all" else {main: logits[main]}
@@ -87,12 +88,16 @@ def build(
     outputs.append(graph.op("Softmax", logits[main], name="probabilities", axis=-1))
 
     size, classes = model.input_shape[1], metrics.heads(model.output)["cls"].shape[-1]
+    shapes = {name: [classes] for name in outputs}
+    if with_rollout:
+        tensor, shape = rollout(graph, model)
+        shapes[graph.op("Identity", tensor, name="rollout")] = shape
     built = helper.make_model(
         helper.make_graph(
             graph.nodes,
             model.name,
             [helper.make_tensor_value_info("images", INPUT_TYPES[input_type], ["batch", size, size, 3])],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", classes]) for name in outputs],
+            [helper.make_tensor_value_info(x, TensorProto.FLOAT, ["batch", *shape]) for x, shape in shapes.items()],
             list(graph.constants.values()),
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -177,6 +182,26 @@ def block(graph: Graph, layer: vit.Block, x: str, *, asking: int) -> str:
     x = graph.op("Add", first(x), dense(graph.reshape(y, -1, dim), layer.attn.proj, "attn.proj"))
     y = dense(graph.layer_norm(x, layer.norm2, f"{name}.norm2"), layer.fc1, "mlp.fc1")
     return graph.op("Add", x, dense(gelu(graph, y), layer.fc2, "mlp.fc2"), name=name)
+
+
+def rollout(graph: Graph, model: keras.Model) -> tuple[str, list[int]]:
+    """`probes.rollout` of the patches, rows of CLS (and DIST) alone: [batch, P, g, g], and its shape without the batch.
+
+    The product is taken from the last block backwards, whose attention has those P rows only: each factor then costs
+    P T^2 instead of T^3.
+    """
+    tokens, blocks = model.get_layer("tokens"), [x for x in model.layers if isinstance(x, vit.Block)]
+    prefix, side = tokens.prefix, math.isqrt(tokens.patches)
+    rows = None
+    for layer in reversed(blocks):
+        mean = graph.op("ReduceMean", f"{layer.name}.attn.probabilities", axes=[1], keepdims=0)
+        identity = np.eye(prefix if rows is None else layer.length, layer.length)
+        eye = graph.weight(identity, f"{layer.name}.identity")
+        factor = graph.op("Mul", graph.op("Add", mean, eye), graph.number(0.5))
+        rows = factor if rows is None else graph.op("MatMul", rows, factor)
+    ends = (prefix, prefix + tokens.patches, 2)  # of axis 2: the patches
+    rows = graph.op("Slice", rows, *map(graph.integers, ends))
+    return graph.reshape(rows, -1, prefix, side, side), [prefix, side, side]
 
 
 def gelu(graph: Graph, x: str) -> str:

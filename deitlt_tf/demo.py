@@ -1,0 +1,102 @@
+"""A page on which a person tries a finished run: drop an image, see what CLS, DIST and mean say, and where they look.
+
+    python -m deitlt_tf.demo --workdir=runs/first [--weights=ema] [--port=8000] [--open]
+
+serves it to browsers of this machine until Ctrl+C. The network that --weights names (student, ema, teacher) runs in the
+browser, as ONNX, and so does the evaluation view: images never leave it. Needs no data, no GPU and no network.
+"""
+
+import contextlib
+import json
+import webbrowser
+from pathlib import Path
+from types import SimpleNamespace
+
+from deitlt_tf import options
+
+TAKES = ("weights", "request_megapixels", "host", "port", "open")
+PAGE = Path(__file__).parent / "demo_page"
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",
+    ".wasm": "application/wasm",
+    ".onnx": "application/octet-stream",
+}
+
+
+def main(flags: SimpleNamespace) -> None:
+    from deitlt_tf import local_server
+
+    with local_server.Server(flags.host, flags.port) as server, contextlib.suppress(KeyboardInterrupt):
+        server.contents |= contents(flags)
+        print(f"{server.url} is the page; Ctrl+C ends it.", flush=True)
+        if flags.open:
+            webbrowser.open(server.url)
+        server.serve_forever()
+
+
+def contents(flags: SimpleNamespace) -> dict:
+    """{"/path": local_server.Content} of the page, its runtime, the network and what is known of it."""
+    from deitlt_tf import finished, probes, vendor
+    from deitlt_tf.local_server import Content
+
+    found = finished.load(Path(flags.workdir), weights=flags.weights)
+    with options.extra("demo"):
+        from deitlt_tf import onnx_graph
+    network = onnx_graph.build(
+        found.model,
+        heads="all" if isinstance(found.model.output, dict) else "cls",
+        with_rollout=probes.has_attention(found.model),
+    )
+    made = {path.name: path.read_bytes() for path in PAGE.iterdir() if path.is_file()}
+    made["facts.json"] = json.dumps(facts(found, flags)).encode()
+    made["network.onnx"] = network.SerializeToString()
+    served = {f"/{name}": Content(KINDS[Path(name).suffix], body) for name, body in made.items()}
+    for name in vendor.FILES:
+        served[f"/vendor/{name}"] = Content(KINDS[Path(name).suffix], vendor.read(name), gzipped=True)
+    return served | {"/": served["/index.html"]}
+
+
+def facts(found, flags: SimpleNamespace) -> dict:
+    """What the page has to know of a `finished.Finished` network, as JSON can hold it."""
+    from deitlt_tf import assemble, metrics, probes
+
+    model, names, counts = found
+    heads = list(metrics.heads(model.output))
+    described = f"{model.name}, {model.count_params():,} weights, {len(names)} classes ({flags.weights})"
+    notes, groups = [], None
+    if counts is None:
+        notes.append("This run does not say how many training images each class has.")
+    else:
+        members = metrics.groups(counts, "paper")
+        groups = [next(group for group, found in members.items() if label in found) for label in range(len(names))]
+        notes.append(metrics.describe_groups(counts, "paper").removeprefix("paper: ").capitalize() + ".")
+    if len(heads) == 1:
+        notes.append("This network has one head: DIST belongs to students.")
+    if probes.has_attention(model):
+        notes.append(
+            "Where a token looks: its attention rollout over all blocks, stretched to its own range; yellow is most, "
+            "violet least."
+        )
+    else:
+        notes.append("A convolutional network has no attention to show.")
+    return {
+        "run": Path(flags.workdir).resolve().name,
+        "model": described,
+        "heads": heads,
+        "class_names": list(names),
+        "class_counts": None if counts is None else counts.tolist(),
+        "groups": groups,
+        "image_size": model.input_shape[1],
+        "eval_resize": assemble.of_network(flags, teacher=flags.weights == "teacher").eval_resize,
+        "max_pixels": min(assemble.max_pixels(flags), int(flags.request_megapixels * 1e6)),
+        "notes": notes,
+    }
+
+
+if __name__ == "__main__":
+    options.program(main, __doc__, from_workdir=True, takes=TAKES)

@@ -1,0 +1,189 @@
+// The page: takes an image, has worker.js answer, shows what came. Texts enter as text, never as markup.
+
+import { overlay, picture } from "./pictures.js";
+
+const TOP = 5;
+const ROLES = {
+  cls: ["CLS", "answers as the labels taught it"],
+  dist: ["DIST", "answers as the teacher taught it"],
+  mean: ["mean", "(CLS + DIST) / 2 of the logits"],
+};
+
+const by = (id) => document.getElementById(id);
+const body = document.body.classList;
+const facts = await fetch("facts.json").then((response) => response.json());
+const worker = new Worker("worker.js", { type: "module" });
+let latest = { id: 0, file: null }; // of several images in a row, only the last one's answer is shown
+
+/** A new element with attributes, and children that are elements or texts. */
+function make(tag, attributes, ...children) {
+  const element = Object.assign(document.createElement(tag), attributes);
+  element.append(...children);
+  return element;
+}
+
+// ---- an image comes in
+
+/** {width, height} of an image file, from its header: browsers decode pixels when they draw them. */
+function sizeOf(file) {
+  const url = URL.createObjectURL(file);
+  const image = new Image();
+  return new Promise((resolve, reject) => {
+    image.onload = () => resolve({ width: image.naturalWidth, height: image.naturalHeight });
+    image.onerror = reject;
+    image.src = url;
+  }).finally(() => URL.revokeObjectURL(url));
+}
+
+async function take(file) {
+  const id = latest.id + 1;
+  latest = { id, file };
+  by("mistake").hidden = true;
+  if (!file) {
+    mistake("That was not a file: save the picture first, then drop, choose or paste it.");
+    return;
+  }
+  body.add("busy");
+  by("status").textContent = `Looking at ${file.name} …`;
+  let size;
+  try {
+    size = await sizeOf(file);
+  } catch {
+    if (id === latest.id) unreadable(file);
+    return;
+  }
+  if (id !== latest.id) return;
+  const pixels = size.width * size.height;
+  if (!pixels) return unreadable(file);
+  if (pixels > facts.max_pixels) {
+    const [has, most] = [pixels, facts.max_pixels].map((n) => `${+(n / 1e6).toFixed(1)}`);
+    mistake(`“${file.name}” has ${has} megapixels, more than the ${most} that this page takes: make it smaller first.`);
+    return;
+  }
+  worker.postMessage({ id, file });
+}
+
+worker.onmessage = ({ data }) => {
+  if (data.failed) mistake(`The network cannot run in this browser (${data.failed}).`);
+  else if (data.id !== latest.id) return;
+  else if (data.unreadable) unreadable(latest.file);
+  else show(latest.file, data);
+};
+worker.onerror = () => mistake("The network cannot run in this browser (its script did not start).");
+
+function unreadable(file) {
+  mistake(`“${file.name}” is not an image that this browser can read: take a JPEG, PNG, WebP or BMP file.`);
+}
+
+function mistake(sentence) {
+  body.remove("busy", "answered");
+  by("answer").hidden = true;
+  by("status").textContent = "";
+  by("mistake").textContent = sentence;
+  by("mistake").hidden = false;
+}
+
+by("file").addEventListener("change", ({ target }) => {
+  if (target.files.length) take(target.files[0]);
+  target.value = ""; // the same file again is a change again
+});
+document.addEventListener("paste", ({ clipboardData }) => take(clipboardData.files[0]));
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault();
+    body.toggle("over", kind === "dragover");
+    if (kind === "drop") take(event.dataTransfer.files[0]);
+  });
+}
+
+// ---- an answer goes out
+
+function softmax(logits) {
+  const highest = Math.max(...logits);
+  const powers = Array.from(logits, (z) => Math.exp(z - highest));
+  const total = powers.reduce((a, b) => a + b, 0);
+  return powers.map((power) => power / total);
+}
+
+/** The TOP likeliest of one head: [{index, name, probability, count, group}], likeliest first. */
+function likeliest(logits) {
+  return softmax(logits)
+    .map((probability, index) => ({ probability, index }))
+    .sort((a, b) => b.probability - a.probability)
+    .slice(0, TOP)
+    .map(({ probability, index }) => ({
+      index, probability,
+      name: facts.class_names[index], count: facts.class_counts?.[index], group: facts.groups?.[index],
+    }));
+}
+
+const percent = (p) => (p < 0.001 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`);
+const images = (count) => `${count.toLocaleString("en")} training image${count === 1 ? "" : "s"}`;
+const described = ({ count, group }) => (count === undefined ? "" : `${group}, ${images(count)}`);
+const named = (top) => (top.count === undefined ? top.name : `${top.name} (${described(top)})`);
+
+function panel(head, found) {
+  const [title, role] = facts.heads.length > 1 ? ROLES[head] : ["likeliest classes", ""];
+  return make("section", {}, make("h3", {}, title), make("p", {}, role), make("ol", {}, ...found.map(row)));
+}
+
+function row({ name, probability, count, group }) {
+  const filled = make("div", {});
+  filled.style.width = `${100 * probability}%`;
+  const lines = [
+    make("div", { className: "first" }, make("span", {}, name),
+      make("data", { value: probability }, percent(probability))),
+    make("div", { className: "bar", ariaHidden: "true" }, filled),
+  ];
+  if (count !== undefined) lines.push(make("div", { className: "count" }, make("b", {}, group), ` · ${images(count)}`));
+  return make("li", { className: group ?? "none" }, ...lines);
+}
+
+function experts({ cls, dist }) {
+  if (!dist) return described(cls[0]);
+  const [one, other] = [cls[0], dist[0]];
+  if (one.index === other.index) return `says the mean; CLS and DIST agree on ${named(one)}.`;
+  return `says the mean; CLS says ${named(one)}, DIST ${named(other)}.`;
+}
+
+function figure(canvas, title, alt) {
+  canvas.role = "img";
+  canvas.ariaLabel = alt;
+  return make("figure", {}, canvas, make("figcaption", {}, title));
+}
+
+/** What the network sees and, of a transformer, where its tokens look. */
+function pictures(pixels, rollout, name) {
+  const size = facts.image_size;
+  const found = [figure(picture(pixels, size), `what it sees, ${size}\u00a0px`, `evaluation view of ${name}`)];
+  if (rollout) {
+    const [, tokens, grid] = rollout.dims;
+    for (let t = 0; t < tokens; t++) {
+      const heat = rollout.data.subarray(t * grid * grid, (t + 1) * grid * grid);
+      const [title] = Object.values(ROLES)[t];
+      found.push(figure(overlay(pixels, size, heat, grid), `where ${title} looks`, `attention rollout of ${title}`));
+    }
+  }
+  return found;
+}
+
+function show(file, { pixels, outputs }) {
+  const found = {};
+  for (const head of facts.heads) found[head] = likeliest(outputs[`logits_${head}`].data);
+  const [best] = found.mean ?? found.cls;
+  by("verdict").textContent = `${best.name}, ${percent(best.probability)}`;
+  by("experts").textContent = experts(found);
+  by("heads").replaceChildren(...facts.heads.map((head) => panel(head, found[head])));
+  by("pictures").replaceChildren(...pictures(pixels, outputs.rollout, file.name));
+  const answer = make("span", { className: "spoken" }, `: ${by("verdict").textContent}`);
+  by("status").replaceChildren(file.name, answer);
+  by("answer").hidden = false;
+  body.remove("busy");
+  body.add("answered");
+}
+
+// ---- what is known before any image
+
+by("run").textContent = document.title = facts.run;
+by("model").textContent = facts.model;
+by("notes").replaceChildren(...facts.notes.map((note) => make("p", {}, note)));

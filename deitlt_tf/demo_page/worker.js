@@ -1,0 +1,59 @@
+// One file in, answers out. Beside the page, so that a large network does not make it stand still.
+//
+// takes: {id, file}; the size has been checked
+// gives: {id, pixels: uint8 [S * S * 3], outputs: {name: {dims, data: float32}}}, or {id, unreadable: true},
+//        or {failed: "why"} where the network cannot run here
+
+import * as ort from "./vendor/ort.wasm.bundle.min.mjs";
+import { evaluationView, plainJpeg } from "./view.js";
+
+const MOST_THREADS = 4;
+
+ort.env.wasm.wasmPaths = { wasm: new URL("./vendor/ort-wasm-simd-threaded.wasm", import.meta.url).href };
+// Half of the cores: threads wait by spinning, and where all cores are taken one thread is faster than two.
+const threads = Math.min(MOST_THREADS, Math.max(1, Math.floor(navigator.hardwareConcurrency / 2)));
+ort.env.wasm.numThreads = self.crossOriginIsolated ? threads : 1;
+
+const fetched = async (name) => {
+  const response = await fetch(new URL(name, import.meta.url));
+  if (!response.ok) throw new Error(`${name} was not found`);
+  return response;
+};
+
+const facts = fetched("./facts.json").then((response) => response.json());
+const network = fetched("./network.onnx")
+  .then((response) => response.arrayBuffer())
+  .then((bytes) => ort.InferenceSession.create(new Uint8Array(bytes), { executionProviders: ["wasm"] }));
+network.catch((error) => self.postMessage({ failed: error.message }));
+
+/** An ImageBitmap with the numbers of the file: no colour profile, no orientation. */
+async function decode(file) {
+  return createImageBitmap(await plainJpeg(file), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+}
+
+async function answer(file) {
+  const { image_size: size, eval_resize: resize } = await facts;
+  let pixels;
+  try {
+    const bitmap = await decode(file);
+    pixels = evaluationView(bitmap, { size, resize });
+    bitmap.close();
+  } catch {
+    return { unreadable: true };
+  }
+  const session = await network;
+  const found = await session.run({ images: new ort.Tensor("uint8", pixels, [1, size, size, 3]) });
+  const outputs = Object.entries(found).map(([name, { dims, data }]) => [name, { dims, data }]);
+  return { pixels, outputs: Object.fromEntries(outputs) };
+}
+
+let before = Promise.resolve(); // one at a time: a session does not run twice at once
+self.onmessage = ({ data: { id, file } }) => {
+  before = before.then(async () => {
+    try {
+      self.postMessage({ id, ...(await answer(file)) });
+    } catch (error) {
+      self.postMessage({ failed: error.message });
+    }
+  });
+};
