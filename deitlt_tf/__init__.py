@@ -15,9 +15,10 @@ The reading order; each file is one station and nothing turns back:
     metrics       7 NUMBERS    overall, head, mid, tail for CLS, DIST and their mean
     answers, probes, findings  8 PICTURES   every answer of a run; what the paper plots; intervals, figures, pages
     devices, workdir, loop     strategy and precision; a run's folder; from its last checkpoint to the last step
+    finished, onnx_graph       a finished network, and the same as an ONNX graph; local_server, vendor: a page for it
     official, class_order      weights and classes of the PyTorch code; torch_files reads its files
     assemble                   what the programs share: from flags to data, views, networks, numbers
-    inspect_data, train, train_teacher, evaluate, report, import_torch      programs
+    inspect_data, train, train_teacher, evaluate, report, demo, import_torch      programs
 
 `import deitlt_tf` imports neither TensorFlow nor Keras, so `--help` answers at once: submodules load when first used.
 It does make `keras.models.load_model` know our layers, whichever of `deitlt_tf` and `keras` is imported first.
@@ -39,8 +40,10 @@ MODULES = (
     "distill",
     "figures",
     "findings",
+    "finished",
     "glmc",
     "intervals",
+    "local_server",
     "loop",
     "losses",
     "mdcs",
@@ -48,14 +51,16 @@ MODULES = (
     "mixing",
     "models",
     "official",
+    "onnx_graph",
     "optimizers",
     "options",
-    "pages",
     "paco",
+    "pages",
     "probes",
     "sam",
     "teacher",
     "torch_files",
+    "vendor",
     "workdir",
 )
 
