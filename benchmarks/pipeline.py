@@ -15,7 +15,6 @@ Pillow's, level by level. Needs the extra [bench].
 import multiprocessing
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -76,6 +75,7 @@ class Side:
         arguments = (make, far, kind, folder, sorted(os.sched_getaffinity(0))[:cores], RESIZE.value)
         self.process = context.Process(target=serve, args=arguments)
         self.process.start()
+        far.close()  # so that a process that died ends the waiting here
         self.turn(1)  # starts workers, fills caches
 
     def turn(self, seconds: float) -> float:
@@ -91,21 +91,22 @@ class Side:
 def serve(make, pipe: Connection, kind: str, folder: str, cores: list[int], resize: str) -> None:
     os.sched_setaffinity(0, cores)
     os.environ |= {"OMP_NUM_THREADS": str(len(cores)), "TF_CPP_MIN_LOG_LEVEL": "2"}
-    if not (batches := make(kind, Path(folder), len(cores), resize)):
-        sys.exit("nothing to serve")
+    batches = make(kind, Path(folder), len(cores), resize)
     while seconds := pipe.recv():
-        made = 0
-        turn = batches()  # workers start within the turn's warm-up, and end with it: the other side's turn is its own
-        next(turn)
-        start = time.perf_counter()
-        while (taken := time.perf_counter() - start) < seconds:
-            next(turn)
-            made += BATCH
-        pipe.send(made / taken)
-        del turn
+        rate(batches, seconds / 3)  # what was made ahead while the other side had its turn
+        pipe.send(rate(batches, seconds))
 
 
-def ours(kind: str, folder: Path, cores: int, resize: str):
+def rate(batches: Iterator, seconds: float) -> float:
+    """Images/s over `seconds`."""
+    made, start = 0, time.perf_counter()
+    while (taken := time.perf_counter() - start) < seconds:
+        next(batches)
+        made += BATCH
+    return made / taken
+
+
+def ours(kind: str, folder: Path, cores: int, resize: str) -> Iterator:
     import functools
 
     import numpy as np
@@ -116,19 +117,15 @@ def ours(kind: str, folder: Path, cores: int, resize: str):
     tf.config.threading.set_intra_op_parallelism_threads(cores)
     tf.config.threading.set_inter_op_parallelism_threads(cores)
     images = arrays() if kind == "arrays" else np.array(sorted(map(str, folder.glob("*.jpg"))))
-    names = {"kind": "pixels" if kind == "arrays" else "paths", "class_names": ("a",)}
-    source = sources.Source(images=images, labels=np.zeros(len(images), np.int32), **names)
+    source = sources.Source(images=images, labels=np.zeros(len(images), np.int32), class_names=("a",))
     view = functools.partial(
         augment.train_view, size=SIZE, randaugment=augment.RandAugment(), erasing=0.25, resize=resize
     )
 
-    def batches() -> Iterator:
-        return iter(pipeline.train(source, view=view, batch=BATCH, steps=10**6, steps_per_epoch=10**4))
-
-    return batches
+    return iter(pipeline.train(source, view=view, batch=BATCH, steps=10**6, steps_per_epoch=10**4))
 
 
-def timms(kind: str, folder: Path, cores: int, resize: str):
+def timms(kind: str, folder: Path, cores: int, resize: str) -> Iterator:
     del resize
     import torch
     from PIL import Image
@@ -149,12 +146,7 @@ def timms(kind: str, folder: Path, cores: int, resize: str):
             image = Image.open(image).convert("RGB") if kind == "jpeg" else Image.fromarray(image)
             return view(image), 0
 
-    def batches() -> Iterator:
-        return iter(
-            torch.utils.data.DataLoader(Images(), batch_size=BATCH, shuffle=False, num_workers=cores, drop_last=True)
-        )
-
-    return batches
+    return iter(torch.utils.data.DataLoader(Images(), batch_size=BATCH, num_workers=cores))
 
 
 def arrays():
