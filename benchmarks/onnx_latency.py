@@ -5,8 +5,9 @@
 
 Every side gets the same bytes, uint8 [N, S, S, 3], normalises them itself and answers logits. The sides take turns; of
 each turn the second call counts, when the threads of the side before have gone to sleep. Printed: the median, the
-middle half of all calls, the median processor time of all threads (on a busy machine the steadier number), and how many
-times faster than PyTorch eager (than Keras, where torch and timm are missing).
+middle half of all calls, the median processor time of all threads, and how many times faster than PyTorch eager (than
+Keras, where torch and timm are missing). On a busy machine compare processor times of --threads=1: PyTorch's threads
+wait for each other by spinning, and one that has lost its core makes the others spin for long.
 
 float32, int8   as `onnx_files.runner` answers: several images by parts, one thread each
 whole           all threads work off the batch together: one `session.run`, as most callers do it
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 # The export programs are scripts: their modules lie in their own folder.
 sys.path.insert(0, str(Path(__file__).parent.parent / "export"))
@@ -42,11 +43,14 @@ Side = Callable[[np.ndarray], object]
 
 def main(argv: list[str]) -> None:
     del argv
+    logging.set_verbosity(logging.WARNING)  # tf2onnx tells what it does, step by step
     import check
     import tensorflow as tf
 
     from deitlt_tf import models
 
+    if (load := os.getloadavg()[0]) > 0.5:
+        print(f"note: the machine is busy (load {load:.1f}): compare processor times, with --threads=1")
     tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)
     model = models.build(
         MODEL.value, num_classes=CLASSES.value, image_size=IMAGE_SIZE.value, patch_size=PATCH_SIZE.value

@@ -54,7 +54,7 @@ def run(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["to_saved_model", *map(str, arguments)])
         code = 0
         try:
-            options.program(to_saved_model.main, to_saved_model.__doc__, from_workdir=True, takes=options.EXPORT)
+            options.program(to_saved_model.main, to_saved_model.__doc__, from_workdir=True, takes=to_saved_model.TAKES)
         except SystemExit as stop:
             code = stop.code
         printed = capsys.readouterr()
@@ -352,6 +352,7 @@ def test_two_exports_at_once_get_two_numbers(tmp_path):
         (["--out={tmp}/file"], "--out={tmp}/file could not be written ("),
         (["--out={tmp}/new", "--weights=ema"], "student_ema.keras: this run has no such finished model"),
         (["--out={tmp}/new", "--top_k=0"], "--top_k=0"),
+        (["--out={tmp}/new", "--quantize=int8"], "--quantize is a flag of another program"),
     ],
 )
 def test_a_mistake_is_one_sentence(run, tiny, tmp_path, arguments, message):
