@@ -128,7 +128,7 @@ def describe(agreements: dict[str, Agreement]) -> str:
 
 
 def accuracy_tables(agreements: dict[str, Agreement], class_counts: np.ndarray) -> str:
-    """Accuracy by group of every head and file beside Keras, and a note where a file loses more than half a point."""
+    """Accuracy by group of every head and file beside Keras, and what each file loses at most."""
     measured = {name: metrics.accuracies(a.hits, class_counts) for name, a in agreements.items()}
     parts = []
     for convention in ("shots", "paper"):
@@ -139,13 +139,23 @@ def accuracy_tables(agreements: dict[str, Agreement], class_counts: np.ndarray) 
         }
         title = "top-1 accuracy, %; " + metrics.describe_groups(class_counts, convention)
         parts.append(metrics.format_table(rows, title=title))
-        for head, keras_row in measured["Keras"][convention].items():
-            for name in agreements:
-                losses = {g: x - measured[name][convention][head][g] for g, x in keras_row.items() if x is not None}
-                group = max(losses, key=losses.get)
-                if losses[group] > LOSS_WORTH_A_NOTE:
-                    parts.append(f"note: {name} loses {losses[group]:.1f} points of {head} on {group} ({convention}).")
+    for name in agreements:
+        if name != "Keras":
+            points, where = largest_loss(measured["Keras"], measured[name])
+            note = "note: " if points > LOSS_WORTH_A_NOTE else ""
+            parts.append(f"{note}{name} loses at most {points:.2f} points: {where}")
     return "\n".join(parts)
+
+
+def largest_loss(expected: dict, found: dict) -> tuple[float, str]:
+    """Points of accuracy, and of which head, on which group: the worst of all in two results of `metrics.accuracies`"""
+    return max(
+        (accuracy - found[convention][head][group], f"{head} on {group} ({convention})")
+        for convention, heads in expected.items()
+        for head, groups in heads.items()
+        for group, accuracy in groups.items()
+        if accuracy is not None
+    )
 
 
 def alternate(

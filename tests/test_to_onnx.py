@@ -1,6 +1,7 @@
 """ONNX: the graph is the network's equal, of standard operators, and a file that is not its equal never gets a name."""
 
 import json
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -319,3 +320,13 @@ def test_tf2onnx_makes_the_same_function(tmp_path):
     expected = run_in_onnx(converted, images)
     for name, value in run_in_onnx(own, images).items():
         np.testing.assert_allclose(value, expected[name], atol=2e-5)
+
+
+@pytest.mark.slow
+def test_the_latency_benchmark_measures_every_side(tmp_path):
+    script = Path(__file__).parent.parent / "benchmarks" / "onnx_latency.py"
+    flags = ("--model=deit_nano", "--image_size=8", "--patch_size=4", "--classes=5", "--batches=1,5", "--seconds=0")
+    done = subprocess.run([sys.executable, script, *flags, "--threads=2"], capture_output=True, text=True, check=True)
+    assert done.stdout.count("deit_nano, 8 px, batch") == 2
+    for side in ("float32, whole", "int8 ", "Keras"):
+        assert done.stdout.count(f"\n{side}") == 2, done.stdout

@@ -1,8 +1,10 @@
 """A SavedModel as a client sees it: TensorFlow Serving's real messages over gRPC, against the student and its view."""
 
+import base64
 import contextlib
 import functools
 import io
+import json
 import re
 import subprocess
 import sys
@@ -168,6 +170,21 @@ def test_the_signatures_compute_what_evaluation_does_and_refuse_what_they_should
                 call("bytes", image_bytes=np.array([ours.files[0], file], object))
     finally:
         tf.config.run_functions_eagerly(False)
+
+
+def test_the_readmes_rest_request_is_what_the_signature_takes(tiny, tmp_path):
+    """`{"b64": ...}` is how TensorFlow Serving's REST front end is told of bytes; its `instances` are by input name."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    command = re.search(r"^ +(\(printf .*?)\| curl ", readme, re.MULTILINE | re.DOTALL)[1]
+    (tmp_path / "cat.jpg").write_bytes(bytes(range(256)))
+    made = subprocess.run(["bash", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, check=True)
+    request = json.loads(made.stdout)
+    served = serving_model.load(options.parse(["export", f"--workdir={tiny}"], from_workdir=True))
+    functions = saved_model.signatures(served, top_k=2, max_pixels=10_000)
+    (taken,) = functions[request["signature_name"]].input_signature
+    assert taken.dtype == tf.string
+    ((name, value),) = request["instances"][0].items()
+    assert name == taken.name and base64.b64decode(value["b64"]) == bytes(range(256))
 
 
 @pytest.mark.slow
