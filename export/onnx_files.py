@@ -64,8 +64,8 @@ def runner(path: Path, *, threads: int = 0, whole: bool = False) -> Callable[[np
 
     From two images a thread on, each thread works off parts of up to PART images by itself. `whole`: all threads work
     off the batch together, as they do with a single image. By parts, nobody waits for the others after every
-    operation, and what a part has computed is still in the cache for the next one: a fifth to a third faster for a Tiny student at 224
-(`benchmarks/onnx_latency.py`). A network for 32 pixels, which fits into the cache anyway, is a fifth faster as a whole.
+    operation, and what a part has computed is still in the cache for the next one: a Tiny student at 224 is a fifth
+    to a third faster (`benchmarks/onnx_latency.py`). A network for 32 pixels, small enough anyway, is a fifth slower.
     """
     threads = threads or os.cpu_count() or 1
     together, alone = session(path, threads=threads), None if whole else session(path, threads=1)
