@@ -1,21 +1,30 @@
 """How fast an exported student answers: onnxruntime float32 and int8, Keras, and timm's PyTorch model of the same size.
 
+    python -m pip install -e ".[cpu,export,bench]"
     python benchmarks/onnx_latency.py --model=deit_tiny --image_size=224 --seconds=60
 
 Every side gets the same bytes, uint8 [N, S, S, 3], normalises them itself and answers logits. The sides take turns; of
 each turn the second call counts, when the threads of the side before have gone to sleep. Printed: the median, the
-middle half of all calls, and how many times faster than PyTorch eager (than Keras, where torch and timm are missing).
+middle half of all calls, the median processor time of all threads, and how many times faster than PyTorch eager (than
+Keras, where torch and timm are missing). On a busy machine compare processor times of --threads=1: PyTorch's threads
+wait for each other by spinning, and one that has lost its core makes the others spin for long.
+
+float32, int8   as `onnx_files.runner` answers: several images by parts, one thread each
+whole           all threads work off the batch together: one `session.run`, as most callers do it
+tf2onnx         the converter's graph of the same network, float32, by parts; with nodes and seconds of both ways
+
 Weights are random: they change no time, and say nothing about accuracy, which `export/to_onnx.py` prints.
 """
 
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 # The export programs are scripts: their modules lie in their own folder.
 sys.path.insert(0, str(Path(__file__).parent.parent / "export"))
@@ -34,16 +43,20 @@ Side = Callable[[np.ndarray], object]
 
 def main(argv: list[str]) -> None:
     del argv
+    logging.set_verbosity(logging.WARNING)  # tf2onnx tells what it does, step by step
     import check
     import tensorflow as tf
 
     from deitlt_tf import models
 
+    if (load := os.getloadavg()[0]) > 0.5:
+        print(f"note: the machine is busy (load {load:.1f}): compare processor times, with --threads=1")
     tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)
     model = models.build(
         MODEL.value, num_classes=CLASSES.value, image_size=IMAGE_SIZE.value, patch_size=PATCH_SIZE.value
     )
-    sides = onnx_sides(model) | {"Keras": keras_side(model)} | torch_side(model)
+    with tempfile.TemporaryDirectory() as folder:
+        sides = onnx_sides(model, Path(folder)) | {"Keras": keras_side(model)} | torch_side(model)
     size = IMAGE_SIZE.value
     pixels = np.random.default_rng(0).integers(0, 256, (max(map(int, BATCHES.value)), size, size, 3), dtype=np.uint8)
     for batch in map(int, BATCHES.value):
@@ -52,17 +65,46 @@ def main(argv: list[str]) -> None:
         print(table(taken, title=f"{MODEL.value}, {size} px, batch {batch}, {THREADS.value} threads"))
 
 
-def onnx_sides(model) -> dict[str, Side]:
+def onnx_sides(model, folder: Path) -> dict[str, Side]:
     import onnx_files
 
     from deitlt_tf import onnx_graph
 
+    start = time.process_time()
     graph = onnx_graph.build(model, heads="all")
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {kind: Path(folder) / f"{kind}.onnx" for kind in ("float32", "int8")}
-        for kind, path in paths.items():
-            onnx_files.WRITERS[kind](graph, path)
-        return {f"onnxruntime {kind}": onnx_files.runner(path, threads=THREADS.value) for kind, path in paths.items()}
+    print(f"our graph: {len(graph.graph.node)} nodes, {time.process_time() - start:.1f} s of processor time")
+    sides = {}
+    for kind in ("float32", "int8"):
+        path = folder / f"{kind}.onnx"
+        onnx_files.WRITERS[kind](graph, path)
+        sides[kind] = onnx_files.runner(path, threads=THREADS.value)
+        sides[f"{kind}, whole"] = onnx_files.runner(path, threads=THREADS.value, whole=True)
+    if converted(model, folder / "tf2onnx.onnx"):
+        sides["tf2onnx"] = onnx_files.runner(folder / "tf2onnx.onnx", threads=THREADS.value)
+    return sides
+
+
+def converted(model, path: Path) -> bool:
+    """Writes the graph that tf2onnx makes of the same function; False where it is not installed."""
+    try:
+        import tf2onnx
+    except ModuleNotFoundError:
+        print("without tf2onnx: it is not installed")
+        return False
+    import onnx
+    import serving_model
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec((None, IMAGE_SIZE.value, IMAGE_SIZE.value, 3), tf.uint8, name="images")]
+    function = tf.function(
+        lambda images: serving_model.answers(model(tf.cast(images, tf.float32), training=False), heads="all"),
+        input_signature=signature,
+    )
+    start = time.process_time()
+    graph, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=17)
+    print(f"tf2onnx's: {len(graph.graph.node)} nodes, {time.process_time() - start:.1f} s of processor time")
+    onnx.save(graph, path)
+    return True
 
 
 def keras_side(model) -> Side:
@@ -106,14 +148,18 @@ def torch_side(model) -> dict[str, Side]:
     return {"PyTorch timm eager": answer}
 
 
-def table(taken: dict[str, list[float]], *, title: str) -> str:
+def table(taken: dict[str, list[tuple[float, float]]], *, title: str) -> str:
     reference = "PyTorch timm eager" if "PyTorch timm eager" in taken else "Keras"
+    milliseconds = {name: 1e3 * np.array(calls).T for name, calls in taken.items()}
     width = max(map(len, taken))
-    lines = [f"{title}, {len(taken[reference])} turns", f"{'':<{width}}       ms    middle half   x {reference}"]
-    for name, seconds in taken.items():
-        low, median, high = 1e3 * np.percentile(seconds, [25, 50, 75])
-        ratio = 1e3 * np.median(taken[reference]) / median
-        lines.append(f"{name:<{width}} {median:8.1f} {low:7.1f}-{high:<7.1f} {ratio:6.2f}")
+    lines = [
+        f"{title}, {len(taken[reference])} turns",
+        f"{'':<{width}}       ms    middle half   processor ms   x {reference}",
+    ]
+    for name, (wall, processor) in milliseconds.items():
+        low, median, high = np.percentile(wall, [25, 50, 75])
+        ratio = np.median(milliseconds[reference][0]) / median
+        lines.append(f"{name:<{width}} {median:8.1f} {low:7.1f}-{high:<7.1f} {np.median(processor):12.1f} {ratio:8.2f}")
     return "\n".join(lines)
 
 

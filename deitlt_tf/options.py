@@ -240,7 +240,6 @@ FREE = {
 OURS = [flag.name for flag in FLAGS.flags_by_module_dict()[__name__]]
 OWN = OURS[OURS.index("out") :]  # each taken by the programs that name it
 RECIPE = OURS[: OURS.index("out")]
-EXPORT = OWN[: OWN.index("decode")]
 FREE |= set(OWN)
 DEFAULTS = {name: FLAGS[name].default for name in RECIPE}
 DATA = OURS[OURS.index("data") : OURS.index("image_size")]

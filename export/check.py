@@ -45,6 +45,8 @@ def report(served: Served, images: Images, files: dict[str, tuple[Path, Answer]]
         lambda: compare(reference, sides, images.batches, num_classes=classes, title="comparing with Keras")
     )
     print(describe(agreements))
+    for name, (path, _) in files.items():
+        require_finite(agreements[name], name=path.name)
     require_equal(agreements["float32"], name=files["float32"][0].name)
     if images.class_counts is not None:
         print(accuracy_tables(agreements, images.class_counts))
@@ -85,6 +87,7 @@ def _plus(total: Agreement, logits: dict, keras_logits: dict, labels: np.ndarray
         expected = keras_logits[head]
         if not np.isfinite(z).all():
             difference = np.inf
+            z = np.nan_to_num(z)
         best = z.argmax(-1)
         changed = best != expected.argmax(-1)
         second, first = np.sort(expected, axis=-1)[:, -2:].T if num_classes > 1 else np.zeros((2, len(z)))
@@ -94,6 +97,12 @@ def _plus(total: Agreement, logits: dict, keras_logits: dict, labels: np.ndarray
         ties += int((changed & (first - second <= TOLERANCE)).sum())
         found[head] = np.bincount(labels[best == labels], minlength=num_classes)
     return Agreement(difference, largest, flips, ties, {name: hits.get(name, 0) + n for name, n in found.items()})
+
+
+def require_finite(agreement: Agreement, *, name: str) -> None:
+    """Raises ValueError where a file answers with infinities or NaN: half precision ends at 65504."""
+    if not np.isfinite(agreement.difference):
+        raise ValueError(f"{name}: logits are not finite; this network does not fit into that precision.")
 
 
 def require_equal(agreement: Agreement, *, name: str) -> None:
@@ -119,7 +128,7 @@ def describe(agreements: dict[str, Agreement]) -> str:
 
 
 def accuracy_tables(agreements: dict[str, Agreement], class_counts: np.ndarray) -> str:
-    """Accuracy by group of every head and file beside Keras, and a note where a file loses more than half a point."""
+    """Accuracy by group of every head and file beside Keras, and what each file loses at most."""
     measured = {name: metrics.accuracies(a.hits, class_counts) for name, a in agreements.items()}
     parts = []
     for convention in ("shots", "paper"):
@@ -130,31 +139,43 @@ def accuracy_tables(agreements: dict[str, Agreement], class_counts: np.ndarray) 
         }
         title = "top-1 accuracy, %; " + metrics.describe_groups(class_counts, convention)
         parts.append(metrics.format_table(rows, title=title))
-        for head, keras_row in measured["Keras"][convention].items():
-            for name in agreements:
-                losses = {g: x - measured[name][convention][head][g] for g, x in keras_row.items() if x is not None}
-                group = max(losses, key=losses.get)
-                if losses[group] > LOSS_WORTH_A_NOTE:
-                    parts.append(f"note: {name} loses {losses[group]:.1f} points of {head} on {group} ({convention}).")
+    for name in agreements:
+        if name != "Keras":
+            points, where = largest_loss(measured["Keras"], measured[name])
+            note = "note: " if points > LOSS_WORTH_A_NOTE else ""
+            parts.append(f"{note}{name} loses at most {points:.2f} points: {where}")
     return "\n".join(parts)
 
 
-def alternate(sides: dict[str, Callable[[], object]], *, rounds: int, seconds: float = 0.0) -> dict[str, list[float]]:
-    """Seconds of calls, the sides taking turns, so that whatever else the machine does meets all of them.
+def largest_loss(expected: dict, found: dict) -> tuple[float, str]:
+    """Points of accuracy, and of which head, on which group: the worst of all in two results of `metrics.accuracies`"""
+    return max(
+        (accuracy - found[convention][head][group], f"{head} on {group} ({convention})")
+        for convention, heads in expected.items()
+        for head, groups in heads.items()
+        for group, accuracy in groups.items()
+        if accuracy is not None
+    )
+
+
+def alternate(
+    sides: dict[str, Callable[[], object]], *, rounds: int, seconds: float = 0.0
+) -> dict[str, list[tuple[float, float]]]:
+    """(wall, processor) seconds of calls, the sides taking turns, so that all meet whatever else the machine does.
 
     At least `rounds` turns, and more until `seconds` are over. The second of a turn's two calls counts: during the
     first, threads of the side before may still be spinning. One turn before that is not counted at all.
     """
-    taken: dict[str, list[float]] = {name: [] for name in sides}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for call in sides.values():
         call()
     end = time.perf_counter() + seconds
     while min(map(len, taken.values())) < rounds or time.perf_counter() < end:
         for name, call in sides.items():
             call()
-            start = time.perf_counter()
+            wall, processor = time.perf_counter(), time.process_time()
             call()
-            taken[name].append(time.perf_counter() - start)
+            taken[name].append((time.perf_counter() - wall, time.process_time() - processor))
     return taken
 
 
@@ -164,7 +185,7 @@ def speed_table(answers: dict[str, Answer], *, megabytes: dict[str, float], imag
     lines = [f"{'':<{width}} {'MB':>8} {'ms at 1':>9} {'ms at 32':>9}"]
     pixels = np.random.default_rng(0).integers(0, 256, (32, image_size, image_size, 3), dtype=np.uint8)
     medians = [
-        {name: 1e3 * np.median(x) for name, x in alternate(_calls(answers, pixels[:batch]), rounds=5).items()}
+        {name: 1e3 * np.median(x, 0)[0] for name, x in alternate(_calls(answers, pixels[:batch]), rounds=5).items()}
         for batch in (1, 32)
     ]
     for name in answers:

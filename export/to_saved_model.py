@@ -19,6 +19,8 @@ from types import SimpleNamespace
 
 from deitlt_tf import options
 
+TAKES = ("out", "weights", "heads", "prior", "top_k", "request_megapixels")
+
 
 def main(flags: SimpleNamespace) -> None:
     import saved_model
@@ -45,4 +47,4 @@ def main(flags: SimpleNamespace) -> None:
 
 
 if __name__ == "__main__":
-    options.program(main, __doc__, from_workdir=True, takes=options.EXPORT)
+    options.program(main, __doc__, from_workdir=True, takes=TAKES)

@@ -1,6 +1,7 @@
 """ONNX: the graph is the network's equal, of standard operators, and a file that is not its equal never gets a name."""
 
 import json
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -99,6 +100,32 @@ def test_only_the_head_that_is_asked_for_is_in_the_file():
         assert ("head.weight" in weights, "head_dist.weight" in weights) == (heads != "dist", heads != "cls")
 
 
+def test_a_batch_answered_by_parts_is_the_batch(tmp_path):
+    model = shaken(NETWORKS["deit"]())
+    path = tmp_path / "student.onnx"
+    onnx_files.write_float32(onnx_graph.build(model, heads="all"), path)
+    by_parts, whole = (onnx_files.runner(path, threads=2, whole=whole) for whole in (False, True))
+    for count in (0, 1, 4, 5, 23):
+        expected, found = whole(pixels(model, count)), by_parts(pixels(model, count))
+        assert found.keys() == expected.keys()
+        for name, value in found.items():
+            np.testing.assert_allclose(value, expected[name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_network_too_large_for_half_precision_is_refused(run, tiny, tmp_path):
+    model, names = workdir.load_model(tiny / "student.keras")
+    model.get_layer("blocks.0").fc1.kernel.assign(1e4 * model.get_layer("blocks.0").fc1.kernel)
+    for name in ("flags.cfg", "results.json"):
+        (tmp_path / name).write_text((tiny / name).read_text())
+    workdir.save_model(model, tmp_path / "student.keras", class_names=names)
+    before = sorted(tmp_path.iterdir())
+    code, printed = run(f"--workdir={tmp_path}", "--check_images=0", "--fp16")
+    assert code == 1
+    assert "student.fp16.onnx: logits are not finite; this network does not fit into that precision" in printed
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_layer_without_a_counterpart_is_named():
     images = keras.Input((8, 8, 3))
     model = keras.Model(images, keras.layers.Softmax(name="odd")(keras.layers.Flatten(name="flat")(images)))
@@ -155,6 +182,17 @@ def evaluated(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return images, {name: z.numpy() for name, z in metrics.heads(model(images.astype(np.float32))).items()}
 
 
+def with_weights_in_half_precision(folder: Path, images: np.ndarray) -> dict[str, np.ndarray]:
+    """The student's logits, computed in float32, where each weight is the float16 next to it."""
+    model, _ = workdir.load_model(folder / "student.keras")
+    model.set_weights([weight.astype(np.float16).astype(np.float32) for weight in model.get_weights()])
+    return {name: z.numpy() for name, z in metrics.heads(model(images.astype(np.float32))).items()}
+
+
+def spread(errors: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
 def test_a_run_as_files_of_three_kinds(run, tiny, tmp_path):
     out = tmp_path / "new" / "student.onnx"
     code, printed = run(f"--workdir={tiny}", f"--out={out}", "--quantize=int8", "--fp16")
@@ -165,12 +203,19 @@ def test_a_run_as_files_of_three_kinds(run, tiny, tmp_path):
     for text in ("float32: logits within", "0 of 36 predictions differ", "mean, int8", "paper: head", "ms at 32"):
         assert text in printed
     images, expected = evaluated(tiny)
-    for suffix, tolerance in ((".onnx", 1e-5), (".fp16.onnx", 0.02), (".int8.onnx", 0.1)):
+    rounded = with_weights_in_half_precision(tiny, images)
+    for suffix in (".onnx", ".fp16.onnx", ".int8.onnx"):
         found = onnx_files.runner(out.with_suffix(suffix))(images)
         for head, z in expected.items():
-            difference = np.abs(found[f"logits_{head}"] - z).max()
-            assert difference < tolerance * max(1, np.abs(z).max()), (suffix, head)
-            assert suffix == ".onnx" or difference > 0
+            error = found[f"logits_{head}"] - z
+            if suffix == ".fp16.onnx":
+                # Each product has its weights rounded, its other factor, and its result: errors of one size, which add
+                # up to about twice that of the weights alone (1.5 to 2.5 measured, here and on a trained network).
+                assert 0 < spread(error) < 4 * spread(rounded[head] - z), head
+            else:
+                tolerance = {".onnx": 1e-5, ".int8.onnx": 0.1}[suffix]
+                assert np.abs(error).max() < tolerance * max(1, np.abs(z).max()), (suffix, head)
+                assert suffix == ".onnx" or np.any(error)
     metadata = {entry.key: json.loads(entry.value) for entry in onnx.load(out).metadata_props}
     assert metadata["class_names"] == list(tiny_run.CLASS_NAMES)
     assert metadata["class_counts"] == list(tiny_run.CLASS_COUNTS)
@@ -275,3 +320,13 @@ def test_tf2onnx_makes_the_same_function(tmp_path):
     expected = run_in_onnx(converted, images)
     for name, value in run_in_onnx(own, images).items():
         np.testing.assert_allclose(value, expected[name], atol=2e-5)
+
+
+@pytest.mark.slow
+def test_the_latency_benchmark_measures_every_side(tmp_path):
+    script = Path(__file__).parent.parent / "benchmarks" / "onnx_latency.py"
+    flags = ("--model=deit_nano", "--image_size=8", "--patch_size=4", "--classes=5", "--batches=1,5", "--seconds=0")
+    done = subprocess.run([sys.executable, script, *flags, "--threads=2"], capture_output=True, text=True, check=True)
+    assert done.stdout.count("deit_nano, 8 px, batch") == 2
+    for side in ("float32, whole", "int8 ", "Keras"):
+        assert done.stdout.count(f"\n{side}") == 2, done.stdout

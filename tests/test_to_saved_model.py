@@ -1,8 +1,10 @@
 """A SavedModel as a client sees it: TensorFlow Serving's real messages over gRPC, against the student and its view."""
 
+import base64
 import contextlib
 import functools
 import io
+import json
 import re
 import subprocess
 import sys
@@ -54,7 +56,7 @@ def run(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["to_saved_model", *map(str, arguments)])
         code = 0
         try:
-            options.program(to_saved_model.main, to_saved_model.__doc__, from_workdir=True, takes=options.EXPORT)
+            options.program(to_saved_model.main, to_saved_model.__doc__, from_workdir=True, takes=to_saved_model.TAKES)
         except SystemExit as stop:
             code = stop.code
         printed = capsys.readouterr()
@@ -168,6 +170,21 @@ def test_the_signatures_compute_what_evaluation_does_and_refuse_what_they_should
                 call("bytes", image_bytes=np.array([ours.files[0], file], object))
     finally:
         tf.config.run_functions_eagerly(False)
+
+
+def test_the_readmes_rest_request_is_what_the_signature_takes(tiny, tmp_path):
+    """`{"b64": ...}` is how TensorFlow Serving's REST front end is told of bytes; its `instances` are by input name."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    command = re.search(r"^ +(\(printf .*?)\| curl ", readme, re.MULTILINE | re.DOTALL)[1]
+    (tmp_path / "cat.jpg").write_bytes(bytes(range(256)))
+    made = subprocess.run(["bash", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, check=True)
+    request = json.loads(made.stdout)
+    served = serving_model.load(options.parse(["export", f"--workdir={tiny}"], from_workdir=True))
+    functions = saved_model.signatures(served, top_k=2, max_pixels=10_000)
+    (taken,) = functions[request["signature_name"]].input_signature
+    assert taken.dtype == tf.string
+    ((name, value),) = request["instances"][0].items()
+    assert name == taken.name and base64.b64decode(value["b64"]) == bytes(range(256))
 
 
 @pytest.mark.slow
@@ -352,6 +369,7 @@ def test_two_exports_at_once_get_two_numbers(tmp_path):
         (["--out={tmp}/file"], "--out={tmp}/file could not be written ("),
         (["--out={tmp}/new", "--weights=ema"], "student_ema.keras: this run has no such finished model"),
         (["--out={tmp}/new", "--top_k=0"], "--top_k=0"),
+        (["--out={tmp}/new", "--quantize=int8"], "--quantize is a flag of another program"),
     ],
 )
 def test_a_mistake_is_one_sentence(run, tiny, tmp_path, arguments, message):
