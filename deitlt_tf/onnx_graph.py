@@ -2,7 +2,7 @@
 
 Why not a converter: of a Tiny student tf2onnx makes 655 nodes in 8 s of processor time, each LayerNorm a chain of ten;
 these are 341 in 0.15 s, and onnxruntime needs 3/4 of the time for them, having one kernel each for LayerNorm and GELU
-(`benchmarks/onnx_latency.py`). A single product for q, k and v, products of three dimensions with a separate bias, and
+(`benchmarks/onnx_latency.py`). Products of three dimensions with a separate bias, another layout of the key, and
 leaving out the biases of k and v were tried: onnxruntime fuses other nodes then and is no faster.
 In the last block only CLS and DIST ask, and only they go through the MLP: nobody reads the patches after it.
 """
