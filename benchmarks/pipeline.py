@@ -4,23 +4,17 @@
 
 Both sides make the same view, the student's of the paper's recipes: RandomResizedCrop to 224 (bicubic), flip,
 RandAugment m9, erasing. They read the same images: JPEG files of 500 x 375 (windows of scikit-learn's two photographs)
-and 32 x 32 arrays in memory. Each side is a process of its own, confined to as many cores, with as many workers, that
-makes batches of 128 for --seconds when it is told to; they take turns. Printed: the median of the turns with their
-range, and the median of the ratios of neighbouring turns.
+and 32 x 32 arrays in memory. Each side is a process of its own with as many cores and workers, making batches of 128;
+they take turns. Printed: the median of the turns with their range, and the median of the ratios of neighbouring turns.
 
 timm's side also normalises to float32; here that is the network's first layer. --resize=exact makes ours antialiased as
 Pillow's, level by level. Needs the extra [bench].
 """
 
-import multiprocessing
-import os
-import statistics
 import tempfile
-import time
-from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 
+import turns
 from absl import app, flags
 
 BATCH, SIZE = 128, 224
@@ -40,18 +34,15 @@ def main(argv: list[str]) -> None:
         write_jpegs(Path(folder))
         for kind in KINDS.value:
             for cores in map(int, CORES.value):
-                sides = [Side(make, kind, folder, cores) for make in (ours, timms)]
-                rates = [[side.turn(SECONDS.value) for side in sides] for _ in range(TURNS.value)]
-                for side in sides:
+                sides = {
+                    "ours": turns.Side(ours, kind, Path(folder), RESIZE.value, cores=cores),
+                    "timm's": turns.Side(timms, kind, Path(folder), cores=cores),
+                }
+                rates = turns.alternate(sides, turns=TURNS.value, seconds=SECONDS.value)
+                for side in sides.values():
                     side.close()
-                columns = [list(column) for column in zip(*rates, strict=True)]
-                ratio = spread([our / peer for our, peer in rates], digits=2)
-                print(f"| {kind} | {cores} | {spread(columns[0])} | {spread(columns[1])} | {ratio} |", flush=True)
-
-
-def spread(values: list[float], *, digits: int = 0) -> str:
-    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
-    return f"{middle} ({low} to {high})"
+                columns = [*map(turns.spread, rates.values()), turns.ratio(*rates.values())]
+                print(f"| {kind} | {cores} | " + " | ".join(columns) + " |", flush=True)
 
 
 def write_jpegs(folder: Path) -> None:
@@ -66,47 +57,7 @@ def write_jpegs(folder: Path) -> None:
         Image.fromarray(photo[top : top + 375, left : left + 500]).save(folder / f"{number}.jpg", quality=90)
 
 
-class Side:
-    """A process that yields batches when asked."""
-
-    def __init__(self, make, kind: str, folder: str, cores: int):
-        context = multiprocessing.get_context("spawn")
-        self.pipe, far = context.Pipe()
-        arguments = (make, far, kind, folder, sorted(os.sched_getaffinity(0))[:cores], RESIZE.value)
-        self.process = context.Process(target=serve, args=arguments)
-        self.process.start()
-        far.close()  # so that a process that died ends the waiting here
-        self.turn(1)  # starts workers, fills caches
-
-    def turn(self, seconds: float) -> float:
-        """Images/s over `seconds`."""
-        self.pipe.send(seconds)
-        return self.pipe.recv()
-
-    def close(self) -> None:
-        self.pipe.send(None)
-        self.process.join()
-
-
-def serve(make, pipe: Connection, kind: str, folder: str, cores: list[int], resize: str) -> None:
-    os.sched_setaffinity(0, cores)
-    os.environ |= {"OMP_NUM_THREADS": str(len(cores)), "TF_CPP_MIN_LOG_LEVEL": "2"}
-    batches = make(kind, Path(folder), len(cores), resize)
-    while seconds := pipe.recv():
-        rate(batches, seconds / 3)  # what was made ahead while the other side had its turn
-        pipe.send(rate(batches, seconds))
-
-
-def rate(batches: Iterator, seconds: float) -> float:
-    """Images/s over `seconds`."""
-    made, start = 0, time.perf_counter()
-    while (taken := time.perf_counter() - start) < seconds:
-        next(batches)
-        made += BATCH
-    return made / taken
-
-
-def ours(kind: str, folder: Path, cores: int, resize: str) -> Iterator:
+def ours(kind: str, folder: Path, resize: str, *, cores: int) -> turns.Work:
     import functools
 
     import numpy as np
@@ -122,11 +73,11 @@ def ours(kind: str, folder: Path, cores: int, resize: str) -> Iterator:
         augment.train_view, size=SIZE, randaugment=augment.RandAugment(), erasing=0.25, resize=resize
     )
 
-    return iter(pipeline.train(source, view=view, batch=BATCH, steps=10**6, steps_per_epoch=10**4))
+    batches = iter(pipeline.train(source, view=view, batch=BATCH, steps=10**6, steps_per_epoch=10**4))
+    return lambda: len(next(batches)[0])
 
 
-def timms(kind: str, folder: Path, cores: int, resize: str) -> Iterator:
-    del resize
+def timms(kind: str, folder: Path, *, cores: int) -> turns.Work:
     import torch
     from PIL import Image
     from timm.data import create_transform
@@ -146,7 +97,8 @@ def timms(kind: str, folder: Path, cores: int, resize: str) -> Iterator:
             image = Image.open(image).convert("RGB") if kind == "jpeg" else Image.fromarray(image)
             return view(image), 0
 
-    return iter(torch.utils.data.DataLoader(Images(), batch_size=BATCH, num_workers=cores))
+    batches = iter(torch.utils.data.DataLoader(Images(), batch_size=BATCH, num_workers=cores))
+    return lambda: len(next(batches)[0])
 
 
 def arrays():
