@@ -23,7 +23,8 @@ ALLOWED = {
     "sam": set(),
     "optimizers": set(),
     "metrics": set(),
-    "devices": set(),
+    "cluster": set(),
+    "devices": {"cluster"},
     "distill": {"mixing", "losses", "metrics", "devices", "models.vit"},
     "teacher": {"losses", "sam", "devices"},
     "paco": {"losses", "devices"},
@@ -38,7 +39,7 @@ ALLOWED = {
     "figures": set(),
     "pages": {"answers", "figures", "findings", "metrics", "probes"},
     "workdir": set(),
-    "loop": {"workdir"},
+    "loop": {"devices", "workdir"},
     "options": set(),
 }
 PROGRAMS = {"train", "train_teacher", "evaluate", "inspect_data", "import_torch", "report"}
