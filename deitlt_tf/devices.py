@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from deitlt_tf import cluster
+from deitlt_tf.loss_scale import LossScale
 
 # What a collective operation raises when another worker has died, or does not answer in time.
 PEER_ERRORS = (
@@ -155,19 +156,68 @@ def assign(variables: list, values: list[tf.Tensor]) -> None:
     tf.distribute.get_replica_context().merge_call(update, args=tuple(values))
 
 
-def step_seed(seed: int, step: tf.Tensor) -> tf.Tensor:
-    """The seed int32 [2] from which everything random of one step on this replica derives."""
+def gathered(x: tf.Tensor) -> tf.Tensor:
+    """[B, ...] of all replicas, one after the other: [replicas * B, ...]; B has to be the same on all of them.
+
+    A sum over replicas of x in its own place and zeros elsewhere: one collective, and one for its gradient, where
+    TensorFlow's all_gather takes two for the gradient and goes through one device when there are several GPUs.
+    """
+    number, count = replica()
+    if count == 1:
+        return x
+    place = tf.reshape(tf.one_hot(number, count, dtype=x.dtype), [count] + [1] * x.shape.rank)
+    return tf.reshape(all_sum(place * x), [-1, *x.shape[1:]])
+
+
+def own_part(x: tf.Tensor) -> tf.Tensor:
+    """The reverse of `gathered`: this replica's [B, ...] of [replicas * B, ...]."""
+    number, count = replica()
+    return tf.reshape(x, [count, -1, *x.shape[1:]])[number]
+
+
+def step_seed(seed: int, step: tf.Tensor, *, part: int | tf.Tensor = 0, parts: int = 1) -> tf.Tensor:
+    """The seed int32 [2] from which everything random derives in one of the `parts` of this replica's batch.
+
+    It is the part's number in the whole batch that counts: two replicas draw what one with two parts does.
+    """
     both = tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)])
-    return tf.random.experimental.stateless_fold_in(both, tf.cast(replica()[0], tf.int32))
+    return tf.random.experimental.stateless_fold_in(both, tf.cast(replica()[0], tf.int32) * parts + part)
 
 
-def apply_summed(optimizer: keras.optimizers.Optimizer, gradients: list, variables: list, *, clip_norm: float) -> None:
+def apply_summed(
+    optimizer: keras.optimizers.Optimizer,
+    gradients: list,
+    variables: list,
+    *,
+    clip_norm: float,
+    scaling: LossScale | None = None,
+) -> None:
     """One optimiser step with the gradients summed over replicas, their global norm cut at `clip_norm` (0: not cut).
 
+    scaling: what the losses were multiplied with; its step moves nothing where a gradient of any replica overflowed.
     Keras sums over replicas when it applies; dividing by their number here leaves exactly the sum that was clipped.
     """
     gradients = all_sum(gradients)
+    finite = tf.constant(True)
+    if scaling:
+        gradients = [g / scaling.scale for g in gradients]
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
     if clip_norm:
         gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
-    count = replica()[1]
-    optimizer.apply_gradients([(g / count, v) for g, v in zip(gradients, variables, strict=True)])
+    gradients = [g / replica()[1] for g in gradients]
+
+    def apply(*gradients):
+        optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
+
+    if scaling is None:
+        apply(*gradients)
+        return
+
+    def apply_or_skip(strategy, finite, *gradients):
+        # Here, because a replica must not meet the others within a branch. All have the same sum, so any may say it.
+        finite = strategy.experimental_local_results(finite)[0]
+        skip = lambda: strategy.run(lambda: optimizer.iterations.assign_add(1))  # noqa: E731
+        tf.cond(finite, lambda: strategy.run(apply, args=gradients), skip)
+
+    tf.distribute.get_replica_context().merge_call(apply_or_skip, args=(finite, *gradients))
+    assign([scaling.scale, scaling.good_steps], scaling.after(finite))

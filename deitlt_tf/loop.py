@@ -14,6 +14,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from deitlt_tf import devices
+from deitlt_tf.teacher_labels import TeacherLabels
 from deitlt_tf.workdir import Checkpoints, Journal
 
 
@@ -136,20 +137,29 @@ def sigterm() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-@functools.lru_cache(maxsize=1)  # a run that goes on in the same process does not trace its step again
-def make_step(model: keras.Model, optimizer: keras.optimizers.Optimizer, strategy: tf.distribute.Strategy) -> Callable:
-    """(batch, wish) -> named parts of the global loss, and the sum of all workers' wishes: one step of all replicas.
+@functools.lru_cache(maxsize=2)  # a run that goes on in the same process does not trace its step again
+def make_step(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, strategy: tf.distribute.Strategy, *, recording: bool
+) -> Callable:
+    """(batch, classes, wish) -> one step of all replicas: named parts of the global loss, classes, workers' wishes.
 
+    classes: what the teacher chooses for the global batch, [replicas * B], or None: then it is asked; recording: and
+    its classes are returned. wish: one worker's, summed over all.
     Not `model.fit`: of several workers it averages scalars over an axis that they have not.
     """
     wishes_of_all = devices.all_sum if devices.workers() > 1 else tf.identity
 
     @tf.function
-    def step(batch, wish):
-        def one_replica(batch, wish):
-            return model.train_step(batch), wishes_of_all(wish)
+    def step(batch, classes, wish):
+        def one_replica(batch, classes, wish):
+            if classes is not None:
+                return model.train_step((*batch, devices.own_part(classes))), (), wishes_of_all(wish)
+            if not recording:
+                return model.train_step(batch), (), wishes_of_all(wish)
+            parts, chosen = model.step(batch)
+            return parts, devices.gathered(chosen), wishes_of_all(wish)
 
-        found = strategy.run(one_replica, args=(batch, wish))
+        found = strategy.run(one_replica, args=(batch, classes, wish))
         return tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], found)
 
     return step
@@ -167,12 +177,14 @@ def fit(
     steps_per_epoch: int,
     checkpoint_seconds: float = 60,
     evaluate: Callable[[int, dict], dict] | None = None,
+    teacher_labels: TeacherLabels | None = None,
 ) -> dict:
     """Train `model` from its last checkpoint in `folder` to `steps`; returns what `evaluate` remembered.
 
     batches: (first step, worker=, workers=, replicas=) -> a worker's stream of training batches to the end; see
     `pipeline.train`. variables: all that a checkpoint has to hold.
     evaluate: (step, memory) -> numbers for the journal, called after every epoch; may write to memory.
+    teacher_labels: of a Distiller: read as far as they are known, written from there on.
     Raises FloatingPointError at a NaN loss; SystemExit after a SIGTERM to any worker, with everything saved.
     """
     keeper = Keeper(
@@ -186,11 +198,16 @@ def fit(
     # Said to be endless, because workers would ask each other before every step whether there is a next batch.
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
     stream = iter(devices.distributed(lambda **share: batches(first, **share).apply(endless)))
-    take_step, stopped = make_step(model, model.optimizer, tf.distribute.get_strategy()), False
+    recording, stopped = teacher_labels is not None, False
+    take_step = make_step(model, model.optimizer, tf.distribute.get_strategy(), recording=recording)
+    known = devices.from_chief(teacher_labels.known(first=first, end=steps)) if recording else first
     with sigterm() as asked, keeper.open_bar() as bar:
         while keeper.step < steps and not stopped:
-            parts, wishes = take_step(next(stream), tf.constant(asked(), tf.float32))
+            classes = tf.constant(teacher_labels.read(keeper.step)) if keeper.step < known else None
+            parts, chosen, wishes = take_step(next(stream), classes, tf.constant(asked(), tf.float32))
             parts, stopped = {name: float(value) for name, value in parts.items()}, bool(wishes)
+            if recording and classes is None and keeper.writes:
+                teacher_labels.write(keeper.step, chosen.numpy())
             shown = {"epoch": keeper.step // steps_per_epoch} | {name: f"{value:.3f}" for name, value in parts.items()}
             bar.set_postfix(shown, refresh=False)
             bar.update(batch)

@@ -143,6 +143,10 @@ flags.DEFINE_bool("mixing_off", True, "No mixup, cutmix and smoothing from epoch
 
 # --- the teacher; defaults are the published LDAM + DRW + SAM ResNet-32's (Saddle-LongTail)
 flags.DEFINE_string("teacher", "", "A teacher.keras or the workdir of one; empty: train it first.")
+flags.DEFINE_string(
+    "teacher_labels", "",
+    "File of the teacher's classes of all views: made by the first student, read instead of asking by the next ones.",
+)  # fmt: skip
 flags.DEFINE_string("teacher_workdir", "", "Folder of the teacher's own run; default WORKDIR/teacher.")
 flags.DEFINE_string(
     "teacher_model", "resnet32",
@@ -234,8 +238,8 @@ flags.DEFINE_integer(
 
 # What may change between two runs of the same recipe without changing its weights.
 FREE = {
-    "workdir", "teacher_workdir", "checkpoint_seconds", "worker_timeout", "traceback", "download", "data_dir",
-    "image_root", "baseline",
+    "workdir", "teacher_workdir", "teacher_labels", "checkpoint_seconds", "worker_timeout", "traceback",
+    "download", "data_dir", "image_root", "baseline",
 }  # fmt: skip
 OURS = [flag.name for flag in FLAGS.flags_by_module_dict()[__name__]]
 OWN = OURS[OURS.index("out") :]  # each taken by the programs that name it

@@ -43,7 +43,7 @@ def train(flags: SimpleNamespace) -> None:
     results = train_student(flags, splits, folder=folder, teacher=teacher)
     if flags.baseline and flags.method != "vit":
         plain = copy.copy(flags)
-        plain.method, plain.workdir, plain.baseline = "vit", str(folder / "vit"), False
+        plain.method, plain.workdir, plain.baseline, plain.teacher_labels = "vit", str(folder / "vit"), False, ""
         claim(plain, folder / "vit", splits)
         results["vit"] = train_student(plain, splits, folder=folder / "vit", teacher=None)["raw"]
         if devices.is_chief():
@@ -134,6 +134,12 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
     distiller.compile(optimizer)
     contenders = {"raw": student} | ({"ema": distiller.ema} if distiller.ema else {})
 
+    labels = None
+    if flags.teacher_labels:
+        labels = labels_of_teacher(
+            flags, splits.train, folder / "teacher.keras", unmixed_from=distiller.mixing_off_step
+        )
+
     def batches(first_step, **share):
         return pipeline.train(
             splits.train,
@@ -173,7 +179,9 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
         memory = loop.fit(
             distiller,
             batches=batches,
-            variables=loop.total_variables(*(model.weights for model in contenders.values()), optimizer.variables),
+            variables=loop.total_variables(
+                *(model.weights for model in contenders.values()), optimizer.variables, distiller.state
+            ),
             folder=folder,
             title=title,
             batch=flags.batch_size,
@@ -181,6 +189,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
             steps_per_epoch=per_epoch,
             checkpoint_seconds=flags.checkpoint_seconds,
             evaluate=evaluate,
+            teacher_labels=labels,
         )
         return memory, {name: measure(model, splits.test, "test") for name, model in contenders.items()}
 
@@ -210,6 +219,37 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
         if distiller.ema:
             workdir.save_model(distiller.ema, folder / "student_ema.keras", class_names=class_names)
     return results
+
+
+# What decides a view and what the teacher says of it, beside the data, the teacher and how a batch is cut in parts.
+VIEWS = [
+    "seed", "epochs", "batch_size", "sampling", "repeats", "image_size", "crop", "crop_min_scale", "padding", "flip",
+    "randaugment", "erasing", "resize", "mixup", "cutmix", "mix_prob", "switch_prob",
+]  # fmt: skip
+
+
+def labels_of_teacher(flags: SimpleNamespace, source, teacher: Path, *, unmixed_from: int):
+    """The `TeacherLabels` of --teacher_labels. Raises ValueError for a recipe that does not ask for classes."""
+    import tensorflow as tf
+
+    from deitlt_tf import devices, teacher_labels
+
+    if flags.method == "vit" or flags.distillation != "hard":
+        raise ValueError("--teacher_labels holds a teacher's classes: it needs one, and --distillation=hard.")
+    devices.wait_for_all()  # the chief has written the teacher's file
+    key = {f"--{name}": str(getattr(flags, name)) for name in VIEWS}
+    key["step without mixing (--mixing_off, --reweight_epoch)"] = str(unmixed_from)
+    key["devices times --accumulation"] = str(tf.distribute.get_strategy().num_replicas_in_sync * flags.accumulation)
+    key["training data, SHA-256"] = teacher_labels.fingerprint(source)
+    key["teacher's file, SHA-256"] = teacher_labels.digest(teacher)
+    key["TensorFlow"] = tf.__version__
+    given = {"batch": flags.batch_size, "num_classes": len(source.class_names)}
+    if devices.is_chief():
+        labels = teacher_labels.TeacherLabels(Path(flags.teacher_labels), key, **given)
+    devices.wait_for_all()
+    if not devices.is_chief():
+        labels = teacher_labels.TeacherLabels(Path(flags.teacher_labels), key, **given, writes=False)
+    return labels
 
 
 def peak_lr(flags: SimpleNamespace) -> float:

@@ -79,7 +79,7 @@ def train(flags: SimpleNamespace, splits) -> Path:
         loop.fit(
             teacher,
             batches=batches,
-            variables=loop.total_variables(network.weights, aim.trainable, aim.state, optimizer.variables),
+            variables=loop.total_variables(network.weights, aim.trainable, teacher.state, optimizer.variables),
             folder=folder,
             title="teacher",
             batch=batch,

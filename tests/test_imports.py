@@ -24,9 +24,11 @@ ALLOWED = {
     "optimizers": set(),
     "metrics": set(),
     "cluster": set(),
-    "devices": {"cluster"},
-    "distill": {"mixing", "losses", "metrics", "devices", "models.vit"},
-    "teacher": {"losses", "sam", "devices"},
+    "loss_scale": set(),
+    "devices": {"cluster", "loss_scale"},
+    "teacher_labels": {"data.sources", "workdir"},
+    "distill": {"mixing", "losses", "metrics", "devices", "loss_scale", "models.vit"},
+    "teacher": {"losses", "sam", "devices", "loss_scale"},
     "paco": {"losses", "devices"},
     "mdcs": {"losses", "devices"},
     "glmc": {"mixing"},
@@ -39,7 +41,7 @@ ALLOWED = {
     "figures": set(),
     "pages": {"answers", "figures", "findings", "metrics", "probes"},
     "workdir": set(),
-    "loop": {"devices", "workdir"},
+    "loop": {"devices", "teacher_labels", "workdir"},
     "options": set(),
 }
 PROGRAMS = {"train", "train_teacher", "evaluate", "inspect_data", "import_torch", "report"}
