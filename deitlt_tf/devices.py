@@ -206,18 +206,22 @@ def apply_summed(
         gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
     gradients = [g / replica()[1] for g in gradients]
 
-    def apply(*gradients):
-        optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
-
     if scaling is None:
-        apply(*gradients)
+        optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
         return
 
+    def apply(*gradients):
+        optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
+        return tf.constant(0)  # branches have to return the same
+
+    def skip():
+        optimizer.iterations.assign_add(1)
+        return tf.constant(0)
+
     def apply_or_skip(strategy, finite, *gradients):
-        # Here, because a replica must not meet the others within a branch. All have the same sum, so any may say it.
+        # Not in the replicas, which must not meet each other within a branch. All of them say the same of one sum.
         finite = strategy.experimental_local_results(finite)[0]
-        skip = lambda: strategy.run(lambda: optimizer.iterations.assign_add(1))  # noqa: E731
-        tf.cond(finite, lambda: strategy.run(apply, args=gradients), skip)
+        tf.cond(finite, lambda: strategy.run(apply, args=gradients), lambda: strategy.run(skip))
 
     tf.distribute.get_replica_context().merge_call(apply_or_skip, args=(finite, *gradients))
     assign([scaling.scale, scaling.good_steps], scaling.after(finite))

@@ -10,6 +10,7 @@ import json
 import os
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -32,25 +33,27 @@ class TeacherLabels:
         if writes and not path.exists():
             write_text(path, json.dumps(key) + "\n")
         try:
-            self.file = path.open("r+b" if writes else "rb", buffering=0)
+            with path.open("rb") as file:
+                first = file.readline(2**16)
+            there = dict(json.loads(first))
         except OSError as error:
             raise OSError(f"--teacher_labels={path} could not be opened ({error.strerror}).") from error
-        first = self.file.read(2**16).partition(b"\n")[0]
-        try:
-            there = dict(json.loads(first))
         except (ValueError, TypeError):
             raise ValueError(f"--teacher_labels={path} is not a file of a teacher's labels.") from None
         differ = [name for name in key | there if key.get(name) != there.get(name)]
         if differ:
             shown = ", ".join(f"{name} is {there.get(name)!r} there and {key.get(name)!r} here" for name in differ[:3])
             raise ValueError(f"--teacher_labels={path} holds the labels of other views: {shown}. Name another file.")
-        self.start = len(first) + 1
+        self.start, self.row_size = len(first), 4 + 2 * batch
 
     def read(self, step: int) -> np.ndarray | None:
         """The classes of a step's views, int64 [B]; None where they were never written, or not wholly."""
-        size = 4 + 2 * self.batch
-        row = os.pread(self.file.fileno(), size, self.start + step * size)
-        if len(row) < size or int.from_bytes(row[:4], "little") != checksum(step, row[4:]):
+        with self.path.open("rb", buffering=0) as file:
+            return self.row(file, step)
+
+    def row(self, file: BinaryIO, step: int) -> np.ndarray | None:
+        row = os.pread(file.fileno(), self.row_size, self.start + step * self.row_size)
+        if len(row) < self.row_size or int.from_bytes(row[:4], "little") != checksum(step, row[4:]):
             return None
         return np.frombuffer(row[4:], "<u2").astype(np.int64)
 
@@ -59,15 +62,16 @@ class TeacherLabels:
         row = labels.astype("<u2").tobytes()
         row = checksum(step, row).to_bytes(4, "little") + row
         try:
-            written = os.pwrite(self.file.fileno(), row, self.start + step * len(row))
+            with self.path.open("r+b") as file:
+                file.seek(self.start + step * self.row_size)
+                file.write(row)
         except OSError as error:
             raise OSError(f"--teacher_labels={self.path} could not be written ({error.strerror}).") from error
-        if written != len(row):
-            raise OSError(f"--teacher_labels={self.path} could not be written: is the disk full?")
 
     def known(self, *, first: int, end: int) -> int:
         """The first step from `first` on whose labels are missing; `end` if none is."""
-        return next((step for step in range(first, end) if self.read(step) is None), end)
+        with self.path.open("rb", buffering=0) as file:
+            return next((step for step in range(first, end) if self.row(file, step) is None), end)
 
 
 def checksum(step: int, row: bytes) -> int:

@@ -68,10 +68,11 @@ class Run:
         memory["epochs"] = [*memory.get("epochs", []), step]
         return {"score": float(np.abs(np.array(self.variables[0])).sum())}
 
-    def fit(self, folder: Path, *, seconds: float = 0, batches=None) -> dict:
+    def fit(self, folder: Path, *, seconds: float = 0, batches=None, teacher_labels=None) -> dict:
         return loop.fit(
             self.model, batches=batches or self.batches, variables=self.variables, folder=folder, title="student",
             batch=BATCH, steps=STEPS, steps_per_epoch=PER_EPOCH, checkpoint_seconds=seconds, evaluate=self.evaluate,
+            teacher_labels=teacher_labels,
         )  # fmt: skip
 
 
