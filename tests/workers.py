@@ -1,6 +1,6 @@
 """Two real worker processes on this machine, and steps to take on them; what they end with is an .npz of each.
 
-    python workers.py student OUT.npz        with TF_CONFIG
+    python workers.py OUT.npz        with TF_CONFIG
 
 is one of them; tests start both, and take the same steps on one device and on two in their own process.
 """
@@ -105,27 +105,26 @@ MODELS = {
 }
 
 
-def after_steps(kind: str, *, steps: int = 2) -> dict[str, np.ndarray]:
-    """Every variable and every loss after `steps` steps on the current strategy, from this worker's point of view."""
+def after_steps(kind: str, *, steps: int) -> dict[str, np.ndarray]:
+    """Every variable and loss after each of `steps` steps on the current strategy, from this worker's point of view."""
     model, variables = MODELS[kind]()
-    two = kind == "paco"
 
     def view(image, seed):
-        return (image, tf.reverse(image, [1])) if two else image
+        return (image, tf.reverse(image, [1])) if kind == "paco" else image
 
     def batches(**share):
         return pipeline.train(data(), view=view, batch=BATCH, steps=steps, steps_per_epoch=2, seed=5, **share)
 
     step = loop.make_step(model, model.optimizer, tf.distribute.get_strategy(), recording=False)
     found = {}
-    for number, batch in enumerate(devices.distributed(batches)):
+    for number, batch in enumerate(devices.distributed(batches), start=1):
         parts, _, _ = step(batch, None, tf.constant(0.0))
-        found |= {f"step {number} {name}": np.array(value) for name, value in parts.items()}
-    return found | {f"{i:03d} {v.name}": np.array(v) for i, v in enumerate(variables)}
+        found |= {f"{kind} {number} {name}": np.array(value) for name, value in parts.items()}
+        found |= {f"{kind} {number} {i:03d} {v.name}": np.array(v) for i, v in enumerate(variables)}
+    return found
 
 
 if __name__ == "__main__":
-    kinds, out = sys.argv[1].split(","), Path(sys.argv[2])
     with devices.running("multi_worker", timeout_seconds=60):
         devices.prepare(seed=0, precision="float32", deterministic=True)
-        np.savez(out, **{f"{kind}/{name}": x for kind in kinds for name, x in after_steps(kind).items()})
+        np.savez(Path(sys.argv[1]), **{name: x for kind in MODELS for name, x in after_steps(kind, steps=2).items()})
