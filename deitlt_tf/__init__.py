@@ -13,7 +13,9 @@ The reading order; each file is one station and nothing turns back:
     distill       6 STEP       Distiller: the student's train_step
     teacher                    Teacher: the flat CNN that it learns from
     metrics       7 NUMBERS    overall, head, mid, tail for CLS, DIST and their mean
-    devices, workdir, loop     strategy and precision; a run's folder; from its last checkpoint to the last step
+    teacher_labels             the teacher's classes of all views, kept for the next student
+    cluster, devices, loss_scale, workdir, loop
+                               replicas and precision; a run's folder; from its last checkpoint to the last step
     assemble                   what the programs share: from flags to data, views, networks, numbers
     train, train_teacher, evaluate                  programs
 
@@ -30,10 +32,12 @@ from types import ModuleType
 
 MODULES = (
     "assemble",
+    "cluster",
     "data",
     "devices",
     "distill",
     "loop",
+    "loss_scale",
     "losses",
     "metrics",
     "mixing",
@@ -42,6 +46,7 @@ MODULES = (
     "options",
     "sam",
     "teacher",
+    "teacher_labels",
     "workdir",
 )
 

@@ -45,3 +45,9 @@ def check(text: str) -> None:
         raise ValueError(f"{wanted}, and here it is {text!r}.") from error
     if index < 0 or not cluster.keys() <= {"chief", "worker"} or not re.fullmatch(r"\S+:\d+", str(address)):
         raise ValueError(f"{wanted}, and here it is {text!r}.")
+
+
+def task() -> str:
+    """This process as TF_CONFIG has it, e.g. `worker 1`."""
+    found = json.loads(os.environ["TF_CONFIG"])["task"]
+    return f"{found['type']} {found['index']}"

@@ -17,7 +17,6 @@ PEER_ERRORS = (
     tf.errors.AbortedError,
     tf.errors.DeadlineExceededError,
     tf.errors.CancelledError,
-    tf.errors.InternalError,
 )
 
 
@@ -28,20 +27,20 @@ def running(name: str, *, logical_cpus: int = 0, timeout_seconds: float = 600) -
     Raises ConnectionError where another worker is gone or silent. It cannot be waited for: its collective operations
     are lost. Whatever started the workers starts all of them again, and they go on from the last checkpoint.
     """
-    strategy = make_strategy(name, logical_cpus=logical_cpus, timeout_seconds=timeout_seconds)
-    with strategy.scope(), contextlib.ExitStack() as stack:
-        if not is_chief():
-            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
-        try:
+    try:
+        strategy = make_strategy(name, logical_cpus=logical_cpus, timeout_seconds=timeout_seconds)
+        with strategy.scope(), contextlib.ExitStack() as stack:
+            if not is_chief():
+                stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
             yield strategy
-        except PEER_ERRORS as error:
-            if workers() == 1:
-                raise
-            reason = str(error).strip().splitlines()[0]
-            raise ConnectionError(
-                f"{task()} has lost another worker ({type(error).__name__}: {reason[:200]}). "
-                "Start all workers again: the same command goes on from the last checkpoint."
-            ) from error
+    except PEER_ERRORS as error:
+        if name != "multi_worker":
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise ConnectionError(
+            f"{cluster.task()} has lost another worker ({type(error).__name__}: {reason[:200]}). "
+            "Start all workers again: the same command goes on from the last checkpoint."
+        ) from error
 
 
 def make_strategy(name: str, *, logical_cpus: int = 0, timeout_seconds: float = 600) -> tf.distribute.Strategy:
@@ -77,11 +76,6 @@ def workers() -> int:
     """Processes of the current strategy."""
     resolver = tf.distribute.get_strategy().cluster_resolver
     return max(1, sum(map(len, resolver.cluster_spec().as_dict().values()))) if resolver else 1
-
-
-def task() -> str:
-    resolver = tf.distribute.get_strategy().cluster_resolver
-    return f"{resolver.task_type} {resolver.task_id}" if resolver else "this process"
 
 
 def from_chief(number: int) -> int:

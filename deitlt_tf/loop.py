@@ -62,8 +62,8 @@ class Keeper:
                 variable.assign(arrays[name])
         if devices.from_chief(self.step) != self.step:
             raise ValueError(
-                f"{self.title}: {devices.task()} finds step {self.step} in {self.checkpoints.folder} and the chief "
-                "another one: all workers have to see the same files."
+                f"{self.title}: this worker finds step {self.step} in {self.checkpoints.folder} and the chief another "
+                "one: all workers have to see the same files."
             )
         if found and self.step < self.steps:
             tqdm.write(f"{self.title}: going on from step {self.step} of {self.steps}")

@@ -119,13 +119,13 @@ def test_one_device_two_mirrored_and_two_workers_end_the_same(tmp_path):
     second step then starts 1e-7 apart, where one ReLU changes sides (as it does on one device with weights 1e-7 apart).
     """
     files = [tmp_path / f"{i}.npz" for i in range(2)]
-    processes = workers.start([[str(workers.HERE / "workers.py"), str(file)] for file in files])
     one, two = {}, {}
-    for kind in workers.MODELS:
-        one |= on(1, kind, steps=2 if kind == "student" else 1)
-        two |= on(2, kind, steps=2)
-    for code, printed in workers.finish(processes, timeout=900):
-        assert code == 0, printed
+    with workers.started([[str(workers.HERE / "workers.py"), str(file)] for file in files]) as processes:
+        for kind in workers.MODELS:
+            one |= on(1, kind, steps=2 if kind == "student" else 1)
+            two |= on(2, kind, steps=2)
+        for code, printed in workers.finish(processes, timeout=900):
+            assert code == 0, printed
     for file in files:
         with np.load(file, allow_pickle=False) as archive:
             assert set(archive.files) == two.keys()
@@ -147,9 +147,25 @@ DIGITS = shlex.split("""
 """)
 
 
-def train(folder: Path, *arguments: str) -> list:
+def training(folder: Path, *arguments: str):
     command = ["-m", "deitlt_tf.train", "--strategy=multi_worker", *DIGITS, f"--workdir={folder}", *arguments]
-    return workers.start([command, command])
+    return workers.started([command, command])
+
+
+def whole(folder: Path) -> list[str]:
+    """A run that nobody disturbs: what each worker printed."""
+    with training(folder) as processes:
+        results = workers.finish(processes, timeout=900)
+    for code, printed in results:
+        assert code == 0, printed
+    return [printed for _, printed in results]
+
+
+def wait_for_checkpoint(folder: Path, processes: list) -> None:
+    deadline = time.monotonic() + 600
+    while not Checkpoints(folder).files():
+        assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
+        time.sleep(0.01)
 
 
 def weights(folder: Path) -> dict[str, list[np.ndarray]]:
@@ -162,25 +178,19 @@ def weights(folder: Path) -> dict[str, list[np.ndarray]]:
 @pytest.mark.slow
 def test_a_killed_worker_ends_all_and_all_go_on(tmp_path):
     """kill -9 of either worker in mid-training; both are started again; the end is that of a run nobody killed."""
-    for code, printed in workers.finish(train(tmp_path / "whole"), timeout=600):
-        assert code == 0, printed
-
+    whole(tmp_path / "whole")
     folder = tmp_path / "killed"
     for victim, part in ((1, "teacher"), (0, "")):
-        processes = train(folder, "--checkpoint_seconds=0")
-        deadline = time.monotonic() + 300
-        while not Checkpoints(folder / part).files():
-            assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
-            time.sleep(0.01)
-        processes[victim].send_signal(signal.SIGKILL)
-        results = workers.finish(processes, timeout=120)
+        with training(folder, "--checkpoint_seconds=0") as processes:
+            wait_for_checkpoint(folder / part, processes)
+            processes[victim].send_signal(signal.SIGKILL)
+            results = workers.finish(processes, timeout=120)
         assert results[victim][0] == -signal.SIGKILL
         code, printed = results[1 - victim]
         assert code == 1 and f"error: worker {1 - victim} has lost another worker" in printed, printed
         assert not (folder / "student.keras").exists()
-    (code, printed), (other_code, other) = workers.finish(train(folder), timeout=600)
-    assert code == other_code == 0, printed + other
-    assert "student: going on from step" in printed and "student" not in other and "top-1" not in other
+    chief, other = whole(folder)
+    assert "student: going on from step" in chief and "student" not in other and "top-1" not in other
 
     expected, found = weights(tmp_path / "whole"), weights(folder)
     for name, arrays in expected.items():
@@ -194,11 +204,8 @@ def test_a_killed_worker_ends_all_and_all_go_on(tmp_path):
 
 @pytest.mark.slow
 def test_sigterm_to_one_worker_saves_and_stops_all(tmp_path):
-    processes = train(tmp_path, "--checkpoint_seconds=0", "--method=vit", "--epochs=200")
-    deadline = time.monotonic() + 300
-    while not Checkpoints(tmp_path).files():
-        assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
-        time.sleep(0.01)
-    processes[1].send_signal(signal.SIGTERM)
-    for code, printed in workers.finish(processes, timeout=120):
-        assert code == 1 and "ViT: stopped by SIGTERM at step" in printed, printed
+    with training(tmp_path, "--checkpoint_seconds=0", "--method=vit", "--epochs=200") as processes:
+        wait_for_checkpoint(tmp_path, processes)
+        processes[1].send_signal(signal.SIGTERM)
+        for code, printed in workers.finish(processes, timeout=120):
+            assert code == 1 and "ViT: stopped by SIGTERM at step" in printed, printed

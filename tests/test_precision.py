@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import workers
 from conftest import strategy_of
 
 from deitlt_tf import devices, loss_scale, options, train
@@ -56,6 +57,24 @@ def test_only_float16_is_scaled():
 
     assert loss_scale.of(network("float32")) is None and loss_scale.of(network("mixed_bfloat16")) is None
     assert loss_scale.of(network("mixed_float16")).scale.numpy() == 2**15
+
+
+def after_a_step(kind: str, *, scaled: bool) -> dict[str, np.ndarray]:
+    """Variables and losses after an eager step; scaled by 2^10 as in float16, which float32 hardly notices."""
+    model, variables = workers.student(parts=2) if kind == "student" else workers.MODELS[kind]()
+    if scaled:
+        model.scaling = LossScale(initial=1024.0)
+    images, labels = (tf.constant(x[:8]) for x in (workers.data().images, workers.data().labels))
+    parts = model.train_step(((images, images[:, :, ::-1]) if kind == "paco" else images, labels))
+    return {name: np.array(x) for name, x in parts.items()} | {str(i): np.array(v) for i, v in enumerate(variables)}
+
+
+@pytest.mark.parametrize("kind", ["student", "teacher", pytest.param("paco", marks=pytest.mark.slow)])
+def test_a_scale_changes_no_step(kind):
+    """Through accumulation, SAM's two passes and clipping: the gradients are unscaled before anything sees them."""
+    plain, scaled = (after_a_step(kind, scaled=scaled) for scaled in (False, True))
+    for name, array in plain.items():
+        np.testing.assert_allclose(scaled[name], array, rtol=1e-5, atol=1e-6 * np.abs(array).max(), err_msg=name)
 
 
 DEMO = shlex.split("""

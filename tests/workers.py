@@ -5,12 +5,13 @@
 is one of them; tests start both, and take the same steps on one device and on two in their own process.
 """
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -38,29 +39,28 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def start(commands: Sequence[Sequence[str]], *, environment: dict | None = None) -> list[subprocess.Popen]:
-    """One process for each command, workers 0, 1, ... of one cluster."""
+@contextlib.contextmanager
+def started(commands: Sequence[Sequence[str]]) -> Iterator[list[subprocess.Popen]]:
+    """One process for each command, workers 0, 1, ... of one cluster; none of them outlives the block."""
     cluster = {"worker": [f"localhost:{port}" for port in free_ports(len(commands))]}
-    found = []
-    for index, command in enumerate(commands):
-        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-        path = os.pathsep.join(map(str, (HERE, HERE.parent)))
-        given = os.environ | {"PYTHONPATH": path, "TF_CONFIG": json.dumps(task)} | (environment or {})
-        found.append(
-            subprocess.Popen(
-                [sys.executable, *command], env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-        )
-    return found
+    path = os.pathsep.join(map(str, (HERE, HERE.parent)))
+    with contextlib.ExitStack() as stack:
+        found = []
+        for index, command in enumerate(commands):
+            task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+            process = subprocess.Popen(
+                [sys.executable, *command], env=os.environ | {"PYTHONPATH": path, "TF_CONFIG": json.dumps(task)},
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )  # fmt: skip
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            found.append(process)
+        yield found
 
 
 def finish(processes: Sequence[subprocess.Popen], *, timeout: float) -> list[tuple[int, str]]:
-    """Exit code and output of each; none of them outlives the call."""
-    try:
-        printed = [process.communicate(timeout=timeout)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    """Exit code and output of each."""
+    printed = [process.communicate(timeout=timeout)[0] for process in processes]
     return [(process.returncode, text) for process, text in zip(processes, printed, strict=True)]
 
 
