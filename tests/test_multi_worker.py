@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import workers
 from conftest import strategy_of
 
@@ -104,6 +105,24 @@ def test_every_test_image_is_counted_once(size):
 
 
 # ---- one result ------------------------------------------------------------------------------------------------------
+
+
+def test_parts_of_replicas_are_gathered_in_the_order_of_the_batch():
+    strategy = strategy_of(2)
+
+    @tf.function
+    def there_and_back():
+        def one_replica():
+            mine = tf.constant([[7, 3], [-1, 2**40]], tf.int64)[devices.replica()[0]]
+            everything = devices.gathered(mine)
+            return mine, everything, devices.own_part(everything)
+
+        return strategy.run(one_replica)
+
+    mine, everything, own = (strategy.experimental_local_results(x) for x in there_and_back())
+    for replica in range(2):
+        assert everything[replica].numpy().tolist() == [7, 3, -1, 2**40]
+        np.testing.assert_array_equal(own[replica], mine[replica])
 
 
 def on(replicas: int, kind: str, *, steps: int) -> dict[str, np.ndarray]:
