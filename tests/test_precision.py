@@ -78,13 +78,14 @@ def test_a_scale_changes_no_step(kind):
         np.testing.assert_allclose(scaled[name], array, rtol=1e-5, atol=1e-6 * np.abs(array).max(), err_msg=name)
 
 
+# All the digits, not a long tail of them: a training that arrives somewhere, where rounding decides about few images.
 DEMO = shlex.split("""
-    --data=digits_lt --imbalance=10 --image_size=16 --crop=padded --padding=1 --flip=false --randaugment= --erasing=0
+    --data=digits_lt --image_size=16 --crop=padded --padding=1 --flip=false --randaugment= --erasing=0
     --eval_resize=0 --repeats=1 --model=deit_nano --patch_size=4 --embed_dim=32 --depth=2 --num_heads=2 --drop_path=0
-    --epochs=40 --reweight_epoch=30 --batch_size=64 --accumulation=2 --clip_norm=1 --lr=2e-3 --lr_rule=constant
+    --epochs=30 --reweight_epoch=20 --batch_size=64 --accumulation=2 --clip_norm=1 --lr=3e-3 --lr_rule=constant
     --ema_decay=0 --mixup=0 --cutmix=0 --teacher_model=resnet8 --teacher_image_size=16 --teacher_padding=1
-    --teacher_flip=false --teacher_epochs=12 --teacher_batch_size=64 --teacher_lr=.1 --teacher_rho=.1
-    --teacher_drops=9:0.1 --teacher_warmup_epochs=1 --teacher_reweight_epoch=9
+    --teacher_flip=false --teacher_epochs=8 --teacher_batch_size=64 --teacher_lr=.1 --teacher_rho=.1
+    --teacher_drops=6:0.1 --teacher_warmup_epochs=1 --teacher_reweight_epoch=6
 """)
 
 
@@ -116,10 +117,10 @@ def accuracy(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_digits_are_learnt_as_in_float32(accuracy, precision):
-    """600 test images: one point is 6 of them. Two trainings that differ by rounding alone differ by a few images, so
-    the difference may be a point and two standard errors of a difference on the images where they disagree."""
+    """A point of 600 test images is 6 of them. Two trainings that differ by rounding disagree on some 20 images, half
+    of them in favour of either: two standard deviations are 9 images more. So: less than 2.5 points below float32.
+    """
     expected, found = accuracy("float32"), accuracy(precision)
-    print(precision, found, "float32", expected)
     for name, overall in expected.items():
-        assert overall > 60, f"the {name} has learnt too little for a comparison"
-        assert found[name] > overall - 3, (name, found[name], overall)
+        assert overall > 80, f"the {name} has learnt too little for a comparison: {expected}"
+        assert found[name] > overall - 2.5, (name, found, expected)
