@@ -33,6 +33,7 @@ def running(name: str, *, logical_cpus: int = 0, timeout_seconds: float = 600) -
             if not is_chief():
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
             yield strategy
+            wait_for_all()  # one that leaves early looks dead to those that still write
     except PEER_ERRORS as error:
         if name != "multi_worker":
             raise
