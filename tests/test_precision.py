@@ -122,5 +122,5 @@ def test_digits_are_learnt_as_in_float32(accuracy, precision):
     """
     expected, found = accuracy("float32"), accuracy(precision)
     for name, overall in expected.items():
-        assert overall > 80, f"the {name} has learnt too little for a comparison: {expected}"
+        assert overall > 70, f"the {name} has learnt too little for a comparison: {expected}"
         assert found[name] > overall - 2.5, (name, found, expected)
