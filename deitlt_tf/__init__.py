@@ -13,8 +13,10 @@ The reading order; each file is one station and nothing turns back:
     distill       6 STEP       Distiller: the student's train_step
     teacher                    Teacher: the flat CNN that it learns from; paco, mdcs, glmc: what else it may learn by
     metrics       7 NUMBERS    overall, head, mid, tail for CLS, DIST and their mean
+    teacher_labels             the teacher's classes of all views, kept for the next student
     answers, probes, findings  8 PICTURES   every answer of a run; what the paper plots; intervals, figures, pages
-    devices, workdir, loop     strategy and precision; a run's folder; from its last checkpoint to the last step
+    cluster, devices, loss_scale, workdir, loop
+                               replicas and precision; a run's folder; from its last checkpoint to the last step
     finished, onnx_graph       a finished network, and the same as an ONNX graph; local_server, vendor: a page for it
     official, class_order      weights and classes of the PyTorch code; torch_files reads its files
     assemble                   what the programs share: from flags to data, views, networks, numbers
@@ -35,6 +37,7 @@ MODULES = (
     "answers",
     "assemble",
     "class_order",
+    "cluster",
     "data",
     "devices",
     "distill",
@@ -45,6 +48,7 @@ MODULES = (
     "intervals",
     "local_server",
     "loop",
+    "loss_scale",
     "losses",
     "mdcs",
     "metrics",
@@ -59,6 +63,7 @@ MODULES = (
     "probes",
     "sam",
     "teacher",
+    "teacher_labels",
     "torch_files",
     "vendor",
     "workdir",

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from deitlt_tf import metrics, models, official, torch_files, workdir
+from deitlt_tf import devices, metrics, models, official, torch_files, workdir
 from deitlt_tf.data import augment, decode, pipeline, sources
 
 
@@ -62,7 +62,8 @@ def without_bad_images(found: sources.Splits, *, max_pixels: int, report: Path) 
         bad = bad_images(source, max_pixels=max_pixels) if source else []
         lines += [f"{name}\t{sources.names(source)[index]}\t{reason}" for index, reason in bad]
         kept[name] = sources.take(source, np.setdiff1d(np.arange(len(source)), [i for i, _ in bad])) if bad else source
-    workdir.write_text(report, "".join(line + "\n" for line in lines))
+    if devices.is_chief():
+        workdir.write_text(report, "".join(line + "\n" for line in lines))
     counts = sources.class_counts(kept["train"].labels, len(found.train.class_names))
     if counts.min() == 0:
         raise ValueError(
@@ -141,11 +142,12 @@ def train_view(flags: SimpleNamespace, *, teacher: bool = False, views: int = 1)
 
 
 def evaluation_batches(
-    source: sources.Source, flags: SimpleNamespace, *, teacher: bool = False, batch: int = 100
+    source: sources.Source, flags: SimpleNamespace, *, teacher: bool = False, batch: int = 100, **share: int
 ) -> tf.data.Dataset:
+    """share: of several workers, as `devices.distributed` gives it."""
     f = of_network(flags, teacher=teacher)
     view = functools.partial(augment.evaluation_view, size=f.image_size, resize=f.eval_resize)
-    return pipeline.evaluation(source, view=view, batch=batch, max_pixels=max_pixels(flags))
+    return pipeline.evaluation(source, view=view, batch=batch, max_pixels=max_pixels(flags), **share)
 
 
 def measure(
@@ -161,18 +163,22 @@ def measure(
     size = of_network(flags, teacher=teacher).image_size
     batch = 500 if size <= 64 else 100
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    batch = batch // replicas * replicas
-    batches = evaluation_batches(source, flags, teacher=teacher, batch=batch)
-    counted = metrics.count_hits(model, batches, num_classes=len(class_counts), title=title)
+    batch = max(1, batch // replicas) * replicas
+    batches = devices.distributed(
+        lambda **share: evaluation_batches(source, flags, teacher=teacher, batch=batch, **share)
+    )
+    counted = metrics.count_hits(
+        model, batches, num_classes=len(class_counts), title=title if devices.is_chief() else None
+    )
     return metrics.accuracies(counted, class_counts)
 
 
 def check_batch(size: int, *, parts: int = 1, flag: str) -> None:
     """Raises ValueError unless a batch splits evenly over the current strategy's devices and `parts` on each."""
-    devices = tf.distribute.get_strategy().num_replicas_in_sync
-    if size % (devices * parts):
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if size % (replicas * parts):
         raise ValueError(
-            f"--{flag}={size} does not split evenly over {devices} devices with {parts} parts (--accumulation) each."
+            f"--{flag}={size} does not split evenly over {replicas} devices with {parts} parts (--accumulation) each."
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from deitlt_tf import devices, losses, metrics, mixing
+from deitlt_tf import devices, loss_scale, losses, metrics, mixing
 from deitlt_tf.losses import NEVER
 from deitlt_tf.models import vit
 
@@ -14,7 +14,8 @@ class Distiller(keras.Model):
     """L = (1 - alpha) CE(f_c(x), y) + alpha w(y_t) CE(f_d(x), y_t), with y_t = argmax teacher(x).
 
     `compile(optimizer)` and `fit(batches)` train `student` in place; batches are (images [B, H, W, 3], labels [B]),
-    pixels 0..255. Without a teacher the student has one head and L = CE(f(x), y): the plain ViT baseline.
+    pixels 0..255; a third element, classes [B], is what the teacher would choose for the images as this step mixes
+    them, and then it is not asked. Without a teacher the student has one head and L = CE(f(x), y): the plain ViT.
     Every step is a function of (weights, batch, seed, step number): no random state is kept anywhere.
 
     Args:
@@ -30,6 +31,7 @@ class Distiller(keras.Model):
       mixing: dict. Keywords of `mixing.mix`. Defaults to {}, its defaults.
       mixing_off_step: int. From this step on there is no mixing and no smoothing. Defaults to never.
       accumulation: int. The batch is worked off in so many equal parts, to save memory; mixing stays within a part.
+        Which parts there are decides what is drawn: two replicas draw what one with two parts does.
       clip_norm: float. Cut of the global gradient norm, 0 = none. Defaults to 0.
       ema_decay: float. `ema`, a second student, follows: e <- d e + (1 - d) w; 0 = none. Defaults to 0.99996.
       teacher_size: int. Side of the teacher's input; a Keras teacher tells its own. Defaults to the images' size.
@@ -78,6 +80,8 @@ class Distiller(keras.Model):
         self.mixing = {"num_classes": self.num_classes} | (mixing or {})
         self.accumulation, self.clip_norm, self.ema_decay, self.seed = accumulation, clip_norm, ema_decay, seed
         self.teacher_size = teacher_size
+        self.scaling = loss_scale.of(student)
+        self.state = self.scaling.variables if self.scaling else []  # for a checkpoint, beside weights and optimiser
         # Inside a function the teacher is neither tracked, trained nor saved as a part of this model.
         self.ask_teacher = (lambda x: teacher(x, training=False)) if isinstance(teacher, keras.Model) else teacher
         self.with_tokens = vit.with_tokens(student)
@@ -94,30 +98,42 @@ class Distiller(keras.Model):
         return self.student(images, training=training)
 
     def train_step(self, batch):
-        images, labels = batch[:2]
+        return self.step(batch)[0]
+
+    def step(self, batch) -> tuple[dict[str, tf.Tensor], tf.Tensor | None]:
+        """One step: its named losses, and the classes int64 [B] that the teacher chose for this replica's images."""
         step = tf.cast(self.optimizer.iterations, tf.int64)
-        seed = devices.step_seed(self.seed, step)
         variables = self.student.trainable_variables
 
+        def seed(k):
+            return devices.step_seed(self.seed, step, part=k, parts=self.accumulation)
+
+        def view(k, part):
+            return self.view(*part[:2], step, fold(seed(k), 0), *part[2:])
+
         # What student and teacher are asked, for the whole batch: only then the global sum of weights is known.
-        views = in_parts(self.accumulation, lambda k, part: self.view(*part, step, fold(seed, 2 * k)), (images, labels))
+        views = in_parts(self.accumulation, view, tuple(batch[:3]))
         share = tf.ones_like(views["weight"]) / global_sum(tf.ones_like(views["weight"]))
         dist_share = views["weight"] / global_sum(views["weight"])
 
         def gradients(k, part):
-            with vit.drawing_from(fold(seed, 2 * k + 1)), tf.GradientTape() as tape:
+            with vit.drawing_from(fold(seed(k), 1)), tf.GradientTape() as tape:
                 parts = self.losses_of(**part)
-            return tape.gradient(parts["loss"], variables), parts
+                loss = parts["loss"] * self.scaling.scale if self.scaling else parts["loss"]
+            return tape.gradient(loss, variables), parts
 
         slopes, parts = in_parts(
             self.accumulation, gradients, views | {"share": share, "dist_share": dist_share}, add_up=True
         )
-        devices.apply_summed(self.optimizer, slopes, variables, clip_norm=self.clip_norm)
+        devices.apply_summed(self.optimizer, slopes, variables, clip_norm=self.clip_norm, scaling=self.scaling)
         self.follow()
-        return devices.all_sum(parts)
+        return devices.all_sum(parts), losses.choice(views["teacher"]) if "teacher" in views else None
 
-    def view(self, images, labels, step, seed):
-        """A part of a batch as both networks see it: mixed images, targets, the teacher's answer, weights for DIST."""
+    def view(self, images, labels, step, seed, chosen=None):
+        """A part of a batch as both networks see it: mixed images, targets, the teacher's answer, weights for DIST.
+
+        chosen: the teacher's classes, if known. Soft distillation asks all the same.
+        """
         images = tf.cast(images, tf.float32)
         images, targets = tf.cond(
             step < self.mixing_off_step,
@@ -127,11 +143,13 @@ class Distiller(keras.Model):
         view = {"images": images, "labels": labels, "targets": targets, "weight": tf.ones(tf.shape(labels))}
         if self.ask_teacher is None:
             return view
-        answer = self.ask_teacher(resize(images, self.teacher_size or images.shape[1]))
-        answer = tf.stop_gradient(tf.cast(answer, tf.float32))
-        by_class = tf.gather(self.class_weights, tf.argmax(answer, -1))
+        if chosen is None or self.distillation == "soft":
+            answer = self.ask_teacher(resize(images, self.teacher_size or images.shape[1]))
+            answer = tf.stop_gradient(tf.cast(answer, tf.float32))
+            chosen = tf.argmax(answer, -1)
+        by_class = tf.gather(self.class_weights, chosen)
         weight = tf.where(step >= self.reweight_step, by_class, tf.ones_like(by_class))
-        return view | {"teacher": answer, "weight": weight}
+        return view | {"teacher": chosen if self.distillation == "hard" else answer, "weight": weight}
 
     def losses_of(self, images, labels, targets, share, dist_share, weight, teacher=None):
         """Named sums over a part of a batch; added up over parts and replicas they are means over the global batch."""
@@ -145,7 +163,7 @@ class Distiller(keras.Model):
         else:
             each = losses.soft_distillation(outputs["dist"], teacher, temperature=self.temperature)
         dist_loss = tf.reduce_sum(dist_share * each)
-        agree = tf.argmax(teacher, -1) == tf.cast(labels, tf.int64)
+        agree = losses.choice(teacher) == tf.cast(labels, tf.int64)
         tokens = tf.math.l2_normalize(tf.cast(tokens, tf.float32), axis=-1)  # [B, 2, D]
         cosine = tf.reduce_sum(tokens[:, 0] * tokens[:, 1], axis=-1)
         return {

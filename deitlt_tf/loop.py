@@ -1,9 +1,11 @@
-"""From the last checkpoint to the last step: `model.fit` with a keeper that saves, logs, evaluates and stops."""
+"""From the last checkpoint to the last step: a keeper saves, logs, evaluates and stops."""
 
+import contextlib
+import functools
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -11,14 +13,17 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from deitlt_tf import devices
+from deitlt_tf.teacher_labels import TeacherLabels
 from deitlt_tf.workdir import Checkpoints, Journal
 
 
-class Keeper(keras.callbacks.Callback):
-    """Keeps a run: progress bar, checkpoints, metrics.jsonl, TensorBoard; stops on a NaN loss and on SIGTERM.
+class Keeper:
+    """Keeps a run: progress bar, checkpoints, metrics.jsonl, TensorBoard; stops on a NaN loss.
 
     What it remembers between steps (sums of the loss parts since the epoch began, the best validation score)
     goes into every checkpoint, so that an interrupted run writes the same numbers as one that was not.
+    Of several workers the chief alone writes; all of them count, evaluate and stop alike.
     """
 
     def __init__(
@@ -31,20 +36,19 @@ class Keeper(keras.callbacks.Callback):
         steps: int,
         steps_per_epoch: int,
         checkpoint_seconds: float,
+        learning_rate: Callable[[], float],
         evaluate: Callable[[int, dict], dict] | None,
     ):
-        super().__init__()
+        self.writes = devices.is_chief()
         self.checkpoints, self.journal = Checkpoints(folder, say=tqdm.write), Journal(folder)
         # By place: Keras numbers the names of optimisers and layers through a process, so paths may differ next time.
         self.variables = {f"{i:05d} {v.name}": v for i, v in enumerate(variables)}
         self.title, self.batch = title, batch
         self.steps, self.per_epoch, self.seconds = steps, steps_per_epoch, checkpoint_seconds
-        self.evaluate = evaluate
-        self.writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
+        self.learning_rate, self.evaluate = learning_rate, evaluate
+        self.writer = tf.summary.create_file_writer(str(folder / "tensorboard")) if self.writes else None
         self.step, self.sums, self.memory = 0, {}, {}
         self.saved_at, self.saved_step = time.monotonic(), None
-        self.terminated = False
-        self.bar = tqdm(disable=True)  # until training begins
 
     def restore(self) -> int:
         """The step to go on from, with all variables set; 0 for a new run."""
@@ -56,12 +60,20 @@ class Keeper(keras.callbacks.Callback):
             self.sums, self.memory = note["sums"], note["memory"]
             for name, variable in self.variables.items():
                 variable.assign(arrays[name])
-            if self.step < self.steps:
-                tqdm.write(f"{self.title}: going on from step {self.step} of {self.steps}")
-        self.journal.rewind(self.step)
+        if devices.from_chief(self.step) != self.step:
+            raise ValueError(
+                f"{self.title}: this worker finds step {self.step} in {self.checkpoints.folder} and the chief another "
+                "one: all workers have to see the same files."
+            )
+        if found and self.step < self.steps:
+            tqdm.write(f"{self.title}: going on from step {self.step} of {self.steps}")
+        if self.writes:
+            self.journal.rewind(self.step)
         return self.step
 
     def save(self) -> None:
+        if not self.writes:
+            return
         arrays = {name: v.numpy() for name, v in self.variables.items()}
         # A finite loss can come with an infinite gradient: such weights must not replace good ones.
         bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
@@ -79,55 +91,84 @@ class Keeper(keras.callbacks.Callback):
             "A lower learning rate or --clip_norm may help."
         )
 
-    def on_train_begin(self, logs=None):
+    def open_bar(self) -> tqdm:
         interactive = tqdm(disable=None, total=0).disable is False
-        self.bar = tqdm(
-            total=self.steps * self.batch, initial=self.step * self.batch, desc=self.title,
+        return tqdm(
+            total=self.steps * self.batch, initial=self.step * self.batch, desc=self.title, disable=not self.writes,
             unit="img", unit_scale=True, mininterval=0.5 if interactive else 30, dynamic_ncols=True,
         )  # fmt: skip
 
-    def on_train_batch_end(self, batch, logs=None):
-        parts = {name: float(value) for name, value in logs.items()}
+    def after_step(self, parts: dict[str, float], *, last: bool) -> None:
+        """Count a step and what it lost. last: training ends here, so save now. Raises FloatingPointError at a NaN."""
         self.step += 1
         bad = [name for name, value in parts.items() if not math.isfinite(value)]
         if bad:
             raise self.diverged(f"{bad[0]} is {parts[bad[0]]}")
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
-        self.bar.update(self.batch)
-        shown = {"epoch": (self.step - 1) // self.per_epoch, "loss": f"{parts['loss']:.3f}"}
-        self.bar.set_postfix(shown | {name: f"{value:.3f}" for name, value in parts.items()}, refresh=False)
-        # At the end of an epoch the journal comes first: see on_epoch_end.
-        if self.step % self.per_epoch and (self.terminated or time.monotonic() - self.saved_at >= self.seconds):
+        if self.step % self.per_epoch == 0:
+            self.after_epoch()  # before saving: a checkpoint of an epoch's end holds what its evaluation remembers
+        if last or self.step == self.steps or time.monotonic() - self.saved_at >= self.seconds:
             self.save()
-        self.model.stop_training = self.terminated
 
-    def on_epoch_end(self, epoch, logs=None):
-        if self.step % self.per_epoch:
-            return  # stopped on the way
-        optimizer = self.model.optimizer
-        line = {"step": self.step, "epoch": epoch, "lr": float(optimizer.learning_rate)}
+    def after_epoch(self) -> None:
+        line = {"step": self.step, "epoch": self.step // self.per_epoch - 1, "lr": self.learning_rate()}
         line |= {name: value / self.per_epoch for name, value in self.sums.items()}
         self.sums = {}
         if self.evaluate is not None:
             line |= self.evaluate(self.step, self.memory)
+        if not self.writes:
+            return
         self.journal.add(line)
         with self.writer.as_default(step=self.step):
             for name, value in line.items():
                 if isinstance(value, float):
                     tf.summary.scalar(name, value)
-        if self.terminated or self.step == self.steps or time.monotonic() - self.saved_at >= self.seconds:
-            self.save()
 
-    def on_train_end(self, logs=None):
-        self.bar.close()  # before another fit opens its own
-        self.writer.flush()
+
+@contextlib.contextmanager
+def sigterm() -> Iterator[Callable[[], bool]]:
+    """A function that says whether SIGTERM has come since; it ends nothing meanwhile."""
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append(True))
+    try:
+        yield lambda: bool(seen)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@functools.lru_cache(maxsize=2)  # a run that goes on in the same process does not trace its step again
+def make_step(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, strategy: tf.distribute.Strategy, *, recording: bool
+) -> Callable:
+    """(batch, classes, wish) -> one step of all replicas: named parts of the global loss, classes, workers' wishes.
+
+    classes: what the teacher chooses for the global batch, [replicas * B], or None: then it is asked; recording: and
+    its classes are returned. wish: one worker's, summed over all.
+    Not `model.fit`: of several workers it averages scalars over an axis that they have not.
+    """
+    wishes_of_all = devices.all_sum if devices.workers() > 1 else tf.identity
+
+    @tf.function
+    def step(batch, classes, wish):
+        def one_replica(batch, classes, wish):
+            if classes is not None:
+                return model.train_step((*batch, devices.own_part(classes))), (), wishes_of_all(wish)
+            if not recording:
+                return model.train_step(batch), (), wishes_of_all(wish)
+            parts, chosen = model.step(batch)
+            return parts, devices.gathered(chosen), wishes_of_all(wish)
+
+        found = strategy.run(one_replica, args=(batch, classes, wish))
+        return tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], found)
+
+    return step
 
 
 def fit(
     model: keras.Model,
     *,
-    batches: Callable[[int], tf.data.Dataset],
+    batches: Callable[..., tf.data.Dataset],
     variables: list[keras.Variable],
     folder: Path,
     title: str,
@@ -136,37 +177,44 @@ def fit(
     steps_per_epoch: int,
     checkpoint_seconds: float = 60,
     evaluate: Callable[[int, dict], dict] | None = None,
+    teacher_labels: TeacherLabels | None = None,
 ) -> dict:
     """Train `model` from its last checkpoint in `folder` to `steps`; returns what `evaluate` remembered.
 
-    batches: first step -> stream of training batches to the end. variables: all that a checkpoint has to hold.
+    batches: (first step, worker=, workers=, replicas=) -> a worker's stream of training batches to the end; see
+    `pipeline.train`. variables: all that a checkpoint has to hold.
     evaluate: (step, memory) -> numbers for the journal, called after every epoch; may write to memory.
-    Raises FloatingPointError at a NaN loss; SystemExit after a SIGTERM, with everything saved.
+    teacher_labels: of a Distiller: read as far as they are known, written from there on.
+    Raises FloatingPointError at a NaN loss; SystemExit after a SIGTERM to any worker, with everything saved.
     """
     keeper = Keeper(
         folder, variables, title=title, batch=batch, steps=steps, steps_per_epoch=steps_per_epoch,
-        checkpoint_seconds=checkpoint_seconds, evaluate=evaluate,
+        checkpoint_seconds=checkpoint_seconds, learning_rate=lambda: float(model.optimizer.learning_rate),
+        evaluate=evaluate,
     )  # fmt: skip
-    step = keeper.restore()
-
-    def terminate(*_):
-        keeper.terminated = True
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        # Keras counts whole epochs: an interrupted one is finished first, by itself.
-        while step < steps and not keeper.terminated:
-            epoch, done = divmod(step, steps_per_epoch)
-            until = epoch + 1 if done else steps // steps_per_epoch
-            model.fit(
-                batches(step), epochs=until, initial_epoch=epoch, steps_per_epoch=steps_per_epoch - done,
-                verbose=0, shuffle=False, callbacks=[keeper],
-            )  # fmt: skip
-            step = keeper.step
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        keeper.bar.close()
-    if keeper.terminated:
+    first = keeper.restore()
+    if first == steps:
+        return keeper.memory
+    # Said to be endless, because workers would ask each other before every step whether there is a next batch.
+    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    stream = iter(devices.distributed(lambda **share: batches(first, **share).apply(endless)))
+    recording, stopped = teacher_labels is not None, False
+    take_step = make_step(model, model.optimizer, tf.distribute.get_strategy(), recording=recording)
+    known = devices.from_chief(teacher_labels.known(first=first, end=steps)) if recording else first
+    with sigterm() as asked, keeper.open_bar() as bar:
+        while keeper.step < steps and not stopped:
+            classes = tf.constant(teacher_labels.read(keeper.step)) if keeper.step < known else None
+            parts, chosen, wishes = take_step(next(stream), classes, tf.constant(asked(), tf.float32))
+            parts, stopped = {name: float(value) for name, value in parts.items()}, bool(wishes)
+            if recording and classes is None and keeper.writes:
+                teacher_labels.write(keeper.step, chosen.numpy())
+            shown = {"epoch": keeper.step // steps_per_epoch} | {name: f"{value:.3f}" for name, value in parts.items()}
+            bar.set_postfix(shown, refresh=False)
+            bar.update(batch)
+            keeper.after_step(parts, last=stopped)
+    if keeper.writer:
+        keeper.writer.flush()
+    if stopped or asked():
         raise SystemExit(
             f"{title}: stopped by SIGTERM at step {keeper.step} of {steps}, saved; the same command goes on."
         )

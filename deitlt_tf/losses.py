@@ -31,9 +31,17 @@ def class_balanced_weights(class_counts, beta: float = 0.9999) -> np.ndarray:
     return (inverse / inverse.sum() * len(counts)).astype(np.float32)
 
 
-def hard_distillation(dist_logits: tf.Tensor, teacher_logits: tf.Tensor) -> tf.Tensor:
-    """CE(f_d(x), argmax g(x)): one class even for a mixed image, no smoothing. Source: DeiT-LT equation 1."""
-    return cross_entropy(tf.argmax(teacher_logits, axis=-1), dist_logits)
+def hard_distillation(dist_logits: tf.Tensor, teacher: tf.Tensor) -> tf.Tensor:
+    """CE(f_d(x), argmax g(x)): one class even for a mixed image, no smoothing. Source: DeiT-LT equation 1.
+
+    teacher: its logits [B, C], or their argmax [B].
+    """
+    return cross_entropy(choice(teacher), dist_logits)
+
+
+def choice(answer: tf.Tensor) -> tf.Tensor:
+    """The class that an answer means: the largest of its logits [B, C], or itself, [B]."""
+    return answer if answer.shape.rank == 1 else tf.argmax(answer, axis=-1)
 
 
 def soft_distillation(dist_logits: tf.Tensor, teacher_logits: tf.Tensor, *, temperature: float) -> tf.Tensor:

@@ -89,18 +89,20 @@ def counting_step(model: keras.Model, num_classes: int, strategy: tf.distribute.
     return step
 
 
-def count_hits(
-    model: keras.Model, batches: tf.data.Dataset, *, num_classes: int, title: str | None = None
-) -> dict[str, np.ndarray]:
+def count_hits(model: keras.Model, batches, *, num_classes: int, title: str | None = None) -> dict[str, np.ndarray]:
     """`hits` over a whole evaluation set: batches of (images, labels, mask). Every image counts exactly once.
 
-    Runs on the current strategy's replicas. title: of a progress bar; None: no bar.
+    Runs on the current strategy's replicas. batches: a tf.data.Dataset, or what `devices.distributed` makes of one,
+    which it has to be where there are several workers. title: of a progress bar; None: no bar.
     """
     strategy = tf.distribute.get_strategy()
     step = counting_step(model, num_classes, strategy)
     totals: dict[str, np.ndarray] = {}
-    shown = {"desc": title, "total": int(batches.cardinality()), "disable": None if title else True, "leave": False}
-    for batch in tqdm(strategy.experimental_distribute_dataset(batches), **shown):
+    if isinstance(batches, tf.data.Dataset):
+        total, batches = int(batches.cardinality()), strategy.experimental_distribute_dataset(batches)
+    else:
+        total = int(batches.cardinality) // len(strategy.extended.worker_devices)
+    for batch in tqdm(batches, desc=title, total=total, disable=None if title else True, leave=False):
         for name, value in step(batch).items():
             totals[name] = totals.get(name, 0) + value.numpy()
     if not totals:

@@ -21,11 +21,19 @@ FLAGS = flags.FLAGS
 # --- the run
 flags.DEFINE_string("workdir", "", "Folder of the run: everything is written here, and the same command resumes it.")
 flags.DEFINE_integer("seed", 0, "Seed of initial weights, order of images, views, mixing and drop path.")
-flags.DEFINE_enum("strategy", "none", ["none", "mirrored"], "Devices: one, or all GPUs of this machine.")
+flags.DEFINE_enum(
+    "strategy", "none", ["none", "mirrored", "multi_worker"],
+    "Devices: one, all GPUs of this machine, or all GPUs of several processes that TF_CONFIG or SLURM names.",
+)  # fmt: skip
+flags.DEFINE_float(
+    "worker_timeout", 600, "multi_worker: seconds that one operation waits for the other workers.", lower_bound=1
+)
 flags.DEFINE_integer(
     "logical_cpus", 0, "With --strategy=mirrored: so many pretended devices on the CPU, for tests.", lower_bound=0
 )
-flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Of the networks; losses stay float32.")
+flags.DEFINE_enum(
+    "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "Of the networks; losses stay float32."
+)
 flags.DEFINE_bool("deterministic", True, "Operations that repeat bit by bit; off may be faster on a GPU.")
 flags.DEFINE_float(
     "checkpoint_seconds", 60, "A checkpoint is written at the first step after so many seconds.", lower_bound=0
@@ -137,6 +145,10 @@ flags.DEFINE_bool("mixing_off", True, "No mixup, cutmix and smoothing from epoch
 
 # --- the teacher; defaults are the published LDAM + DRW + SAM ResNet-32's (Saddle-LongTail)
 flags.DEFINE_string("teacher", "", "A teacher.keras or the workdir of one; empty: train it first.")
+flags.DEFINE_string(
+    "teacher_labels", "",
+    "File of the teacher's classes of all views: made by the first student, read instead of asking by the next ones.",
+)  # fmt: skip
 flags.DEFINE_string("teacher_workdir", "", "Folder of the teacher's own run; default WORKDIR/teacher.")
 flags.DEFINE_string(
     "teacher_model", "resnet32",
@@ -235,7 +247,8 @@ flags.DEFINE_bool("open", False, "demo: also open the page in the default browse
 
 # What may change between two runs of the same recipe without changing its weights.
 FREE = {
-    "workdir", "teacher_workdir", "checkpoint_seconds", "traceback", "download", "data_dir", "image_root", "baseline"
+    "workdir", "teacher_workdir", "teacher_labels", "checkpoint_seconds", "worker_timeout", "traceback",
+    "download", "data_dir", "image_root", "baseline",
 }  # fmt: skip
 OURS = [flag.name for flag in FLAGS.flags_by_module_dict()[__name__]]
 OWN = OURS[OURS.index("out") :]  # each taken by the programs that name it

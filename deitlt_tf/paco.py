@@ -136,7 +136,7 @@ class Paco:
         self.follow()
         labels = tf.cast(labels, tf.int64)
         # In training mode, so never `trainable = False`, which would make its BatchNorm use moving averages.
-        keys, key_labels = gathered(self.key_encoder(key, training=True)), gathered(labels)
+        keys, key_labels = devices.gathered(self.key_encoder(key, training=True)), devices.gathered(labels)
         return {
             "images": query,
             "labels": labels,
@@ -155,7 +155,7 @@ class Paco:
         """Per example, [B]."""
         labels, output = asked["labels"], self.outputs(asked["images"], training=True)
         # Meant inside the tape: a query is a contrast of the other replicas' queries, too, and gets gradients there.
-        contrast = tf.concat([gathered(output["query"]), asked["contrast"]], axis=0)
+        contrast = tf.concat([devices.gathered(output["query"]), asked["contrast"]], axis=0)
         first = devices.replica()[0] * tf.size(labels)
         given = labels, output["logits"], output["query"], contrast, asked["contrast_labels"], self.class_counts
         return paco_loss(*given, first=first, **self.constants)
@@ -166,16 +166,3 @@ class Paco:
         keys = tf.concat([self.queue, asked["keys"]], axis=0)
         labels = tf.concat([self.queue_labels, asked["key_labels"]], axis=0)
         devices.assign([self.queue, self.queue_labels], [keys[-size:], labels[-size:]])
-
-
-def gathered(x: tf.Tensor) -> tf.Tensor:
-    """[B, ...] of all replicas, one after the other: [replicas * B, ...]; B has to be the same on all of them.
-
-    A sum over replicas of x in its own place and zeros elsewhere: one collective, and one for its gradient, where
-    TensorFlow's all_gather takes two for the gradient and goes through one device when there are several GPUs.
-    """
-    replica, count = devices.replica()
-    if count == 1:
-        return x
-    place = tf.reshape(tf.one_hot(replica, count, dtype=x.dtype), [count] + [1] * x.shape.rank)
-    return tf.reshape(devices.all_sum(place * x), [-1, *x.shape[1:]])

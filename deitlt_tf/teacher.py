@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deitlt_tf import devices, losses
+from deitlt_tf import devices, loss_scale, losses
 from deitlt_tf.losses import NEVER
 from deitlt_tf.sam import gradient, imbsam_gradient, sam_gradient
 
@@ -112,6 +112,9 @@ class Teacher(keras.Model):
         self.is_tail = tf.constant((np.asarray(class_counts) < flat_below).astype(np.float32)) if flat_below else None
         self.rho, self.rho_steps = rho, dict(sorted((rho_steps or {}).items()))
         self.reweight_step, self.clip_norm, self.seed = reweight_step, clip_norm, seed
+        self.scaling = loss_scale.of(network)
+        # For a checkpoint, beside weights and optimiser.
+        self.state = [*self.objective.state, *(self.scaling.variables if self.scaling else ())]
         self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         self.built = True
 
@@ -134,14 +137,20 @@ class Teacher(keras.Model):
         by_class = tf.gather(self.class_weights, labels)
         weight = tf.where(step >= self.reweight_step, by_class, tf.ones_like(by_class))
         share = weight / devices.all_sum(tf.reduce_sum(weight))
+        scale = tf.convert_to_tensor(self.scaling.scale) if self.scaling else 1.0
 
-        value, slopes = self.gradient(asked, labels, share, step)
-        devices.apply_summed(self.optimizer, slopes, self.objective.trainable, clip_norm=self.clip_norm)
+        value, slopes = self.gradient(asked, labels, share * scale, step)
+        devices.apply_summed(
+            self.optimizer, slopes, self.objective.trainable, clip_norm=self.clip_norm, scaling=self.scaling
+        )
         self.objective.finish(asked)
-        return {"loss": devices.all_sum(value)}
+        return {"loss": devices.all_sum(value) / scale}
 
     def gradient(self, asked: dict, labels: tf.Tensor, share: tf.Tensor, step: tf.Tensor):
-        """Loss and gradient of this replica's part of the batch, taken where SAM says."""
+        """Loss and gradient of this replica's part of the batch, taken where SAM says; both times a scale in `share`.
+
+        SAM's direction is g / |g|, which a scale leaves alone; an overflow in g makes the second gradient NaN.
+        """
         objective, variables = self.objective, self.objective.trainable
 
         def loss():

@@ -17,30 +17,36 @@ from deitlt_tf import options
 def main(flags: SimpleNamespace) -> None:
     if not flags.workdir:
         raise ValueError("--workdir is missing: name the folder where the run is kept, e.g. --workdir=runs/first.")
+    from deitlt_tf import devices
+
+    with devices.running(flags.strategy, logical_cpus=flags.logical_cpus, timeout_seconds=flags.worker_timeout):
+        devices.prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
+        train(flags)
+
+
+def train(flags: SimpleNamespace) -> None:
+    """Teacher, student and, if asked, the plain ViT beside; tables and files."""
     from deitlt_tf import assemble, devices, train_teacher, workdir
     from deitlt_tf.data import sources
 
     folder = Path(flags.workdir)
-    strategy = devices.make_strategy(flags.strategy, logical_cpus=flags.logical_cpus)
-    devices.prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
     workdir.refuse_other(
         folder, vars(flags), free=options.FREE, defaults=options.DEFAULTS
     )  # before anything takes time or writes
     splits = assemble.splits(flags, folder=folder)
     claim(flags, folder, splits)
     counts = sources.class_counts(splits.train.labels, len(splits.train.class_names))
-
-    with strategy.scope():
-        teacher = None
-        if flags.method != "vit":
-            given = find_teacher(flags.teacher) if flags.teacher else train_teacher.train(flags, splits)
-            teacher = keep_teacher(given, folder / "teacher.keras", class_names=splits.train.class_names)
-        results = train_student(flags, splits, folder=folder, teacher=teacher)
-        if flags.baseline and flags.method != "vit":
-            plain = copy.copy(flags)
-            plain.method, plain.workdir, plain.baseline = "vit", str(folder / "vit"), False
-            claim(plain, folder / "vit", splits)
-            results["vit"] = train_student(plain, splits, folder=folder / "vit", teacher=None)["raw"]
+    teacher = None
+    if flags.method != "vit":
+        given = find_teacher(flags.teacher) if flags.teacher else train_teacher.train(flags, splits)
+        teacher = keep_teacher(given, folder / "teacher.keras", class_names=splits.train.class_names)
+    results = train_student(flags, splits, folder=folder, teacher=teacher)
+    if flags.baseline and flags.method != "vit":
+        plain = copy.copy(flags)
+        plain.method, plain.workdir, plain.baseline, plain.teacher_labels = "vit", str(folder / "vit"), False, ""
+        claim(plain, folder / "vit", splits)
+        results["vit"] = train_student(plain, splits, folder=folder / "vit", teacher=None)["raw"]
+        if devices.is_chief():
             workdir.write_json(folder / "results.json", results)
     labels = {"vit": "ViT", "teacher": "teacher", "raw": "student", "ema": "EMA", "best": "best"}
     rows = {}
@@ -51,10 +57,11 @@ def main(flags: SimpleNamespace) -> None:
 
 
 def claim(flags: SimpleNamespace, folder: Path, splits) -> None:
-    from deitlt_tf import workdir
+    from deitlt_tf import devices, workdir
 
     text, names = options.as_flagfile(vars(flags)), splits.train.class_names
-    workdir.claim(folder, vars(flags), text=text, class_names=names, free=options.FREE, defaults=options.DEFAULTS)
+    if devices.is_chief():
+        workdir.claim(folder, vars(flags), text=text, class_names=names, free=options.FREE, defaults=options.DEFAULTS)
 
 
 def find_teacher(path: str) -> Path:
@@ -67,11 +74,11 @@ def find_teacher(path: str) -> Path:
 
 def keep_teacher(path: Path, kept: Path, *, class_names: tuple[str, ...]):
     """The teacher model from `path`, checked against the data's classes, and a copy of its file in the workdir."""
-    from deitlt_tf import workdir
+    from deitlt_tf import devices, workdir
 
     teacher, names = workdir.load_model(path)
     workdir.same_classes(names, class_names, path=path, num_outputs=teacher.output_shape[-1])
-    if not kept.is_file() or not kept.samefile(path):
+    if devices.is_chief() and not (kept.is_file() and kept.samefile(path)):
         with workdir.replacing(kept) as temporary:
             temporary.write_bytes(path.read_bytes())
     return teacher
@@ -79,7 +86,7 @@ def keep_teacher(path: Path, kept: Path, *, class_names: tuple[str, ...]):
 
 def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> dict:
     """Train (or go on training) the student, evaluate, save; returns what results.json holds."""
-    from deitlt_tf import assemble, distill, loop, metrics, optimizers, workdir
+    from deitlt_tf import assemble, devices, distill, loop, metrics, optimizers, workdir
     from deitlt_tf.data import pipeline, sources
     from deitlt_tf.losses import NEVER
 
@@ -127,7 +134,13 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
     distiller.compile(optimizer)
     contenders = {"raw": student} | ({"ema": distiller.ema} if distiller.ema else {})
 
-    def batches(first_step):
+    labels = None
+    if flags.teacher_labels:
+        labels = labels_of_teacher(
+            flags, splits.train, folder / "teacher.keras", unmixed_from=distiller.mixing_off_step
+        )
+
+    def batches(first_step, **share):
         return pipeline.train(
             splits.train,
             view=assemble.train_view(flags),
@@ -139,6 +152,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
             seed=flags.seed,
             sampling=flags.sampling,
             max_pixels=assemble.max_pixels(flags),
+            **share,
         )
 
     def measure(model, split, what):
@@ -157,14 +171,17 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
             score = list(measured["paper"].values())[-1]["overall"]  # of the mean, or of the only head
             if splits.val and score > memory.get("best", {"score": -1.0})["score"]:
                 memory["best"] = {"score": score, "step": step, "weights": name}
-                workdir.save_weights(model, folder / "best.npz")
+                if devices.is_chief():
+                    workdir.save_weights(model, folder / "best.npz")
         return line
 
     def run():
         memory = loop.fit(
             distiller,
             batches=batches,
-            variables=loop.total_variables(*(model.weights for model in contenders.values()), optimizer.variables),
+            variables=loop.total_variables(
+                *(model.weights for model in contenders.values()), optimizer.variables, distiller.state
+            ),
             folder=folder,
             title=title,
             batch=flags.batch_size,
@@ -172,6 +189,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
             steps_per_epoch=per_epoch,
             checkpoint_seconds=flags.checkpoint_seconds,
             evaluate=evaluate,
+            teacher_labels=labels,
         )
         return memory, {name: measure(model, splits.test, "test") for name, model in contenders.items()}
 
@@ -179,6 +197,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
     chosen = "the last weights"
     if "best" in memory:
         best = memory["best"]
+        devices.wait_for_all()
         workdir.load_weights(student, folder / "best.npz")
         results["best"] = measure(student, splits.test, "test")
         chosen = (
@@ -194,11 +213,43 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
         "student.keras": chosen,
         "steps": steps,
     }
-    workdir.write_json(folder / "results.json", results)
-    workdir.save_model(student, folder / "student.keras", class_names=class_names)
-    if distiller.ema:
-        workdir.save_model(distiller.ema, folder / "student_ema.keras", class_names=class_names)
+    if devices.is_chief():
+        workdir.write_json(folder / "results.json", results)
+        workdir.save_model(student, folder / "student.keras", class_names=class_names)
+        if distiller.ema:
+            workdir.save_model(distiller.ema, folder / "student_ema.keras", class_names=class_names)
     return results
+
+
+# What decides a view and what the teacher says of it, beside the data, the teacher and how a batch is cut in parts.
+VIEWS = [
+    "seed", "epochs", "batch_size", "sampling", "repeats", "image_size", "crop", "crop_min_scale", "padding", "flip",
+    "randaugment", "erasing", "resize", "mixup", "cutmix", "mix_prob", "switch_prob",
+]  # fmt: skip
+
+
+def labels_of_teacher(flags: SimpleNamespace, source, teacher: Path, *, unmixed_from: int):
+    """The `TeacherLabels` of --teacher_labels. Raises ValueError for a recipe that does not ask for classes."""
+    import tensorflow as tf
+
+    from deitlt_tf import devices, teacher_labels
+
+    if flags.method == "vit" or flags.distillation != "hard":
+        raise ValueError("--teacher_labels holds a teacher's classes: it needs one, and --distillation=hard.")
+    devices.wait_for_all()  # the chief has written the teacher's file
+    key = {f"--{name}": str(getattr(flags, name)) for name in VIEWS}
+    key["step without mixing (--mixing_off, --reweight_epoch)"] = str(unmixed_from)
+    key["devices times --accumulation"] = str(tf.distribute.get_strategy().num_replicas_in_sync * flags.accumulation)
+    key["training data, SHA-256"] = teacher_labels.fingerprint(source)
+    key["teacher's file, SHA-256"] = teacher_labels.digest(teacher)
+    key["TensorFlow"] = tf.__version__
+    given = {"batch": flags.batch_size, "num_classes": len(source.class_names)}
+    if devices.is_chief():
+        labels = teacher_labels.TeacherLabels(Path(flags.teacher_labels), key, **given)
+    devices.wait_for_all()
+    if not devices.is_chief():
+        labels = teacher_labels.TeacherLabels(Path(flags.teacher_labels), key, **given, writes=False)
+    return labels
 
 
 def peak_lr(flags: SimpleNamespace) -> float:

@@ -16,11 +16,9 @@ def main(flags: SimpleNamespace) -> None:
     folder = folder_of(flags)
     from deitlt_tf import assemble, devices
 
-    strategy = devices.make_strategy(flags.strategy, logical_cpus=flags.logical_cpus)
-    devices.prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
-    splits = assemble.splits(flags, folder=folder)
-    with strategy.scope():
-        train(flags, splits)
+    with devices.running(flags.strategy, logical_cpus=flags.logical_cpus, timeout_seconds=flags.worker_timeout):
+        devices.prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
+        train(flags, assemble.splits(flags, folder=folder))
 
 
 def folder_of(flags: SimpleNamespace) -> Path:
@@ -34,15 +32,16 @@ def folder_of(flags: SimpleNamespace) -> Path:
 
 def train(flags: SimpleNamespace, splits) -> Path:
     """Train (or go on training, or reuse) the teacher of this recipe on `splits`; returns its .keras file."""
-    from deitlt_tf import assemble, loop, metrics, workdir
+    from deitlt_tf import assemble, devices, loop, metrics, workdir
     from deitlt_tf.data import pipeline, sources
 
     assemble.check_batch(flags.teacher_batch_size, flag="teacher_batch_size")
     folder, finished = folder_of(flags), folder_of(flags) / "teacher.keras"
     recipe = {name: getattr(flags, name) for name in options.TEACHER}
     class_names, text = splits.train.class_names, options.as_flagfile(recipe)
-    workdir.claim(folder, recipe, text=text, class_names=class_names, free=options.FREE, defaults=options.DEFAULTS)
-    if finished.is_file():
+    if devices.is_chief():
+        workdir.claim(folder, recipe, text=text, class_names=class_names, free=options.FREE, defaults=options.DEFAULTS)
+    if devices.from_chief(finished.is_file()):
         print(f"teacher: {finished} is there, from the same recipe")
         return finished
 
@@ -53,7 +52,7 @@ def train(flags: SimpleNamespace, splits) -> Path:
     teacher = make(flags, counts, steps_per_epoch=per_epoch)
     network, aim, optimizer = teacher.network, teacher.objective, teacher.optimizer
 
-    def batches(first_step):
+    def batches(first_step, **share):
         return pipeline.train(
             splits.train,
             view=assemble.train_view(flags, teacher=True, views=aim.views),
@@ -64,6 +63,7 @@ def train(flags: SimpleNamespace, splits) -> Path:
             seed=flags.seed,
             sampling=flags.teacher_sampling,
             max_pixels=assemble.max_pixels(flags),
+            **share,
         )
 
     def measure(split, title):
@@ -79,7 +79,7 @@ def train(flags: SimpleNamespace, splits) -> Path:
         loop.fit(
             teacher,
             batches=batches,
-            variables=loop.total_variables(network.weights, aim.trainable, aim.state, optimizer.variables),
+            variables=loop.total_variables(network.weights, aim.trainable, teacher.state, optimizer.variables),
             folder=folder,
             title="teacher",
             batch=batch,
@@ -91,8 +91,10 @@ def train(flags: SimpleNamespace, splits) -> Path:
         return measure(splits.test, "teacher, test")
 
     measured = assemble.naming_bad_images(run, splits, max_pixels=assemble.max_pixels(flags))
-    workdir.write_json(folder / "results.json", {"teacher": measured})
-    workdir.save_model(network, finished, class_names=class_names)
+    if devices.is_chief():
+        workdir.write_json(folder / "results.json", {"teacher": measured})
+        workdir.save_model(network, finished, class_names=class_names)
+    devices.wait_for_all()  # the others are about to read it
     assemble.print_tables(assemble.rows_of("teacher", measured), counts)
     return finished
 

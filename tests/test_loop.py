@@ -58,20 +58,21 @@ class Run:
         for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
 
-    def batches(self, first_step: int) -> tf.data.Dataset:
+    def batches(self, first_step: int, **share: int) -> tf.data.Dataset:
         return pipeline.train(
             self.source, view=noisy, batch=BATCH, steps=STEPS, steps_per_epoch=PER_EPOCH, first_step=first_step,
-            repeats=3, seed=1,
+            repeats=3, seed=1, **share,
         )  # fmt: skip
 
     def evaluate(self, step: int, memory: dict) -> dict:
         memory["epochs"] = [*memory.get("epochs", []), step]
         return {"score": float(np.abs(np.array(self.variables[0])).sum())}
 
-    def fit(self, folder: Path, *, seconds: float = 0, batches=None) -> dict:
+    def fit(self, folder: Path, *, seconds: float = 0, batches=None, teacher_labels=None) -> dict:
         return loop.fit(
             self.model, batches=batches or self.batches, variables=self.variables, folder=folder, title="student",
             batch=BATCH, steps=STEPS, steps_per_epoch=PER_EPOCH, checkpoint_seconds=seconds, evaluate=self.evaluate,
+            teacher_labels=teacher_labels,
         )  # fmt: skip
 
 
@@ -183,7 +184,7 @@ def test_a_finished_run_is_not_trained_again(whole):
     another = Run()
     before = {path: path.stat().st_mtime_ns for path in (folder / "checkpoints").iterdir()}
 
-    def no_batches(step):
+    def no_batches(step, **share):
         raise AssertionError("nothing is left to train")
 
     assert another.fit(folder, batches=no_batches) == memory
@@ -196,10 +197,10 @@ def test_sigterm_saves_and_stops(run, whole, tmp_path, monkeypatch, at):
     """A real signal, in the middle and at the end of an epoch."""
 
     class Signalled(loop.Keeper):
-        def on_train_batch_end(self, batch, logs=None):
-            if self.step + 1 == at:
+        def after_step(self, parts, *, last):
+            if self.step + 2 == at:  # seen when the next step begins
                 os.kill(os.getpid(), signal.SIGTERM)
-            super().on_train_batch_end(batch, logs)
+            super().after_step(parts, last=last)
 
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match=f"SIGTERM at step {at} of 15, saved") as stop:
@@ -224,10 +225,10 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(run, tmp_path, mon
     """Step 6 leaves NaN in the weights: just before or just after its checkpoint."""
 
     class Poisoned(loop.Keeper):
-        def on_train_batch_end(self, batch, logs=None):
+        def after_step(self, parts, *, last):
             if poisoned == "before" and self.step + 1 == 6:
                 self.poison()
-            super().on_train_batch_end(batch, logs)
+            super().after_step(parts, last=last)
             if poisoned == "after" and self.step == 6:
                 self.poison()
 

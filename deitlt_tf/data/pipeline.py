@@ -94,10 +94,14 @@ def train(
     seed: int = 0,
     sampling: str = "instance",
     max_pixels: int = 100_000_000,
+    worker: int = 0,
+    workers: int = 1,
+    replicas: int = 1,
 ) -> tf.data.Dataset:
     """Batches (images uint8 [B, S, S, 3], labels int32 [B]) of steps first_step .. steps - 1.
 
     view: image, seed [2] -> the training view, or a tuple of views. What a step shows does not depend on first_step.
+    worker, workers, replicas: of every batch only this worker's neighbouring share, in batches of B / replicas.
     sampling: how often a class is seen: "instance" as often as it has images, "class_balanced" as often as any other,
     "sqrt" between (proportional to the square root of its number of images).
     """
@@ -113,12 +117,24 @@ def train(
         index = at(position)
         return view(read(index), tf.stack([tf.cast(seed, tf.int64), position])), labels[index]
 
-    positions = tf.data.Dataset.range(first_step * batch, steps * batch)
-    return finish(positions.map(example, num_parallel_calls=tf.data.AUTOTUNE), batch=batch)
+    positions = shared(first_step, steps, batch=batch, worker=worker, workers=workers)
+    return finish(positions.map(example, num_parallel_calls=tf.data.AUTOTUNE), batch=batch // replicas)
 
 
-def evaluation(source: Source, *, view: View, batch: int, max_pixels: int = 100_000_000) -> tf.data.Dataset:
-    """Batches (images, labels, mask float32 [B]) over the whole source; the last one is filled up, with mask 0."""
+def evaluation(
+    source: Source,
+    *,
+    view: View,
+    batch: int,
+    max_pixels: int = 100_000_000,
+    worker: int = 0,
+    workers: int = 1,
+    replicas: int = 1,
+) -> tf.data.Dataset:
+    """Batches (images, labels, mask float32 [B]) over the whole source; the last one is filled up, with mask 0.
+
+    worker, workers, replicas: as in `train`.
+    """
     read = reader(source, max_pixels=max_pixels)
     labels = tf.constant(source.labels, tf.int32)
     count = len(source)
@@ -127,8 +143,16 @@ def evaluation(source: Source, *, view: View, batch: int, max_pixels: int = 100_
         index = tf.minimum(position, count - 1)
         return view(read(index)), labels[index], tf.cast(position < count, tf.float32)
 
-    positions = tf.data.Dataset.range(int(np.ceil(count / batch)) * batch)
-    return finish(positions.map(example, num_parallel_calls=tf.data.AUTOTUNE), batch=batch)
+    positions = shared(0, -(-count // batch), batch=batch, worker=worker, workers=workers)
+    return finish(positions.map(example, num_parallel_calls=tf.data.AUTOTUNE), batch=batch // replicas)
+
+
+def shared(first: int, end: int, *, batch: int, worker: int, workers: int) -> tf.data.Dataset:
+    """Positions of batches first .. end - 1, of each the worker-th of `workers` equal runs of neighbours: int64."""
+    share = batch // workers
+    return tf.data.Dataset.range(first * share, end * share).map(
+        lambda i: i // share * batch + worker * share + i % share
+    )
 
 
 def finish(examples: tf.data.Dataset, *, batch: int) -> tf.data.Dataset:
