@@ -119,8 +119,11 @@ class Teacher(keras.Model):
         self.built = True
 
     def compile(self, optimizer, *, jit_compile=False, **options):
-        """As Keras', but not through XLA unless asked: GLMC draws from Gamma, for which XLA has no kernel."""
-        super().compile(optimizer, jit_compile=jit_compile, **options)
+        """As Keras', but not through XLA unless asked: GLMC draws from Gamma, for which XLA has no kernel.
+
+        float16's losses are scaled here; Keras would wrap the optimiser, and divide the gradients a second time.
+        """
+        super().compile(optimizer, jit_compile=jit_compile, auto_scale_loss=False, **options)
 
     def call(self, images, training=False):
         return self.network(images, training=training)

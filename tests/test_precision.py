@@ -69,6 +69,18 @@ def after_a_step(kind: str, *, scaled: bool) -> dict[str, np.ndarray]:
     return {name: np.array(x) for name, x in parts.items()} | {str(i): np.array(v) for i, v in enumerate(variables)}
 
 
+@pytest.mark.parametrize("kind", ["student", "teacher"])
+def test_keras_does_not_scale_a_second_time(kind):
+    """Compiled under mixed_float16 a Keras model wraps its optimiser, unless told not to."""
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_float16")
+        model, _ = workers.student(parts=1) if kind == "student" else workers.MODELS[kind]()
+        assert model.scaling and not isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["student", "teacher", "paco"])
 def test_a_scale_changes_no_step(kind):
