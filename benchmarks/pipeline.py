@@ -95,9 +95,13 @@ def timms(kind: str, folder: Path, *, cores: int) -> turns.Work:
         def __getitem__(self, index: int):
             image = images[index % len(images)]
             image = Image.open(image).convert("RGB") if kind == "jpeg" else Image.fromarray(image)
-            return view(image), 0
+            while True:
+                try:
+                    return view(image), 0
+                except ValueError:  # Pillow 12 refuses to posterize to 0 bits, which timm asks for at magnitude 10
+                    continue
 
-    batches = iter(torch.utils.data.DataLoader(Images(), batch_size=BATCH, num_workers=cores))
+    batches = iter(torch.utils.data.DataLoader(Images(), BATCH, num_workers=cores, multiprocessing_context="fork"))
     return lambda: len(next(batches)[0])
 
 

@@ -130,9 +130,13 @@ def test_every_recipe_has_a_row_here():
     assert PAPER.keys() | TEACHERS.keys() <= RECIPES.keys()
 
 
-# The second teacher's recipes have the students of the first's: their networks are left to the slow suite.
+# These recipes have the students of others, or of the paper's: their networks are left to the slow suite.
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name.endswith("_paco") else name for name in RECIPES]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name.endswith(("_paco", "_pretrained")) else name
+        for name in RECIPES
+    ],
 )
 @pytest.mark.usefixtures("shapes_only")
 def test_networks_build_for_the_classes_of_the_data(name):
