@@ -141,6 +141,17 @@ def train_view(flags: SimpleNamespace, *, teacher: bool = False, views: int = 1)
     )
 
 
+def mixing(flags: SimpleNamespace) -> dict[str, float]:
+    """Keywords of `mixing.mix`."""
+    return {
+        "mixup_alpha": flags.mixup,
+        "cutmix_alpha": flags.cutmix,
+        "probability": flags.mix_prob,
+        "switch_probability": flags.switch_prob,
+        "smoothing": flags.smoothing,
+    }
+
+
 def evaluation_batches(
     source: sources.Source, flags: SimpleNamespace, *, teacher: bool = False, batch: int = 100, **share: int
 ) -> tf.data.Dataset:

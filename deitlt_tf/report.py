@@ -193,17 +193,11 @@ def mixed_views(run: Run, teacher):
         seed=flags.seed,
         max_pixels=assemble.max_pixels(flags),
     )
-    options = {
-        "mixup_alpha": flags.mixup,
-        "cutmix_alpha": flags.cutmix,
-        "probability": flags.mix_prob,
-        "switch_probability": flags.switch_prob,
-    }
     return answers.ask_mixed(
         teacher,
         stream,
         num_classes=len(run.counts),
-        mixing_options=options,
+        mixing_options=assemble.mixing(flags),
         seed=flags.seed,
         pictures=PICTURES["mixed"],
         title="teacher, mixed views",
