@@ -64,8 +64,8 @@ def ours(student: str, teacher: str, teacher_size: int, precision: str, compiled
         keras.config.set_dtype_policy("mixed_bfloat16")
     network = models.build(student, num_classes=CLASSES, image_size=SIZE, drop_path=0.1)
     flat = models.build(teacher, num_classes=CLASSES, image_size=teacher_size)
-    # XLA has no kernel for the Gamma that Beta(0.8, 0.8) is drawn from: what is compiled mixes by cutmix alone.
-    mixing = {"mixup_alpha": 0.0} if compiled else {}
+    # XLA has no kernel for the Gamma that Beta(0.8, 0.8) is drawn from: what is compiled does not mix.
+    mixing = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0} if compiled else {}
     distiller = distill.Distiller(network, flat, np.arange(CLASSES, 0, -1), mixing=mixing)
     distiller.compile(optimizers.adamw(network, learning_rate=1e-4), jit_compile=compiled)
     step = tf.function(distiller.train_step, jit_compile=compiled)
@@ -96,7 +96,7 @@ def torchs(student: str, teacher: str, teacher_size: int, precision: str, compil
     if teacher == "resnet32":  # the CIFAR one: three stages, no pooling after its stem
         flat = ResNet(BasicBlock, (5, 5, 5), num_classes=CLASSES, channels=(16, 32, 64), stem_width=16)
         flat.conv1, flat.maxpool = torch.nn.Conv2d(3, 16, 3, padding=1, bias=False), torch.nn.Identity()
-        flat.bn1 = torch.nn.BatchNorm2d(16)
+        flat.bn1, flat.layer4 = torch.nn.BatchNorm2d(16), torch.nn.Identity()
         flat.layer1 = torch.nn.Sequential(*(BasicBlock(16, 16) for _ in range(5)))
     else:
         flat = timm.create_model(teacher, num_classes=CLASSES)

@@ -82,13 +82,26 @@ class AdamW(keras.optimizers.AdamW):
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         m, v = self._momentums[index], self._velocities[index]
-        t = keras.ops.cast(self.iterations + 1, variable.dtype)
-        gradient = keras.ops.cast(gradient, variable.dtype)
-        self.assign_add(m, (gradient - m) * (1 - self.beta_1))
-        self.assign_add(v, (keras.ops.square(gradient) - v) * (1 - self.beta_2))
-        m_hat, v_hat = m / (1 - self.beta_1**t), v / (1 - self.beta_2**t)
-        rate = keras.ops.cast(learning_rate, variable.dtype)
-        self.assign_sub(variable, rate * m_hat / (keras.ops.sqrt(v_hat) + self.epsilon))
+        t = tf.cast(self.iterations + 1, tf.float32)
+        # One pass over memory. TensorFlow's kernel, too, adds epsilon to the uncorrected sqrt(v): it is corrected here.
+        beta_1_power, beta_2_power = self.beta_1**t, self.beta_2**t
+        tf.raw_ops.ResourceApplyAdam(
+            var=_handle(variable),
+            m=_handle(m),
+            v=_handle(v),
+            beta1_power=beta_1_power,
+            beta2_power=beta_2_power,
+            lr=tf.cast(learning_rate, tf.float32),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon * tf.sqrt(1 - beta_2_power),
+            grad=tf.cast(gradient, tf.float32),
+        )
+
+
+def _handle(variable) -> tf.Tensor:
+    """Of a Keras variable or of TensorFlow's, on the current replica."""
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
 def adamw(

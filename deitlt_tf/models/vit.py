@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deitlt_tf.models import kernels
+
 # name: (embed_dim, depth, num_heads). nano is ours, for small images on CPUs; the others: Touvron et al. 2021, table 1.
 SIZES = {
     "nano": (128, 6, 4),
@@ -84,13 +86,18 @@ def _dense(units: int, *, name: str, dtype: object = None) -> keras.layers.Dense
     return keras.layers.Dense(units, kernel_initializer=_normal(), name=name, dtype=dtype)
 
 
-def _layer_norm(name: str, dtype: object = None) -> keras.layers.LayerNormalization:
-    return keras.layers.LayerNormalization(epsilon=1e-6, name=name, dtype=dtype)
+@keras.saving.register_keras_serializable(package="deitlt_tf")
+class LayerNorm(keras.layers.LayerNormalization):
+    """keras.layers.LayerNormalization over the last axis, computed by `kernels.layer_norm`."""
+
+    def call(self, inputs):
+        x = tf.cast(inputs, tf.float32)
+        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        return tf.cast(kernels.layer_norm(x, gamma, beta, epsilon=self.epsilon), self.compute_dtype)
 
 
-def gelu(x: tf.Tensor) -> tf.Tensor:
-    """x * (1 + erf(x / sqrt 2)) / 2, exactly. Keras' own becomes an Erfc op, which ONNX does not have."""
-    return x * 0.5 * (1 + tf.math.erf(x * math.sqrt(0.5)))
+def _layer_norm(name: str, dtype: object = None) -> LayerNorm:
+    return LayerNorm(epsilon=1e-6, name=name, dtype=dtype)
 
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
@@ -132,7 +139,7 @@ class Tokens(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
 class Attention(keras.layers.Layer):
-    """softmax(q k^T / sqrt(D / heads)) v, projected: [B, T, D] -> [B, T, D].
+    """softmax(q k^T / sqrt(D / heads)) v, projected: [B, T, D] -> [B, T, D], or [B, asking, D].
 
     num_heads: int. Must divide D.
     """
@@ -168,11 +175,12 @@ class Attention(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def call(self, x):
+    def call(self, x, asking=None):
         q, k, v = self._heads(x)
-        x = tf.matmul(tf.cast(self._probabilities(q, k), v.dtype), v)  # (B, heads, T, D / heads)
+        q = q[:, :, :asking]
+        x = tf.matmul(tf.cast(self._probabilities(q, k), v.dtype), v)  # (B, heads, asking, D / heads)
         x = tf.reshape(tf.transpose(x, (0, 2, 1, 3)), (-1, self.dim))
-        return tf.reshape(self.proj(x), (-1, self.length, self.dim))
+        return tf.reshape(self.proj(x), (-1, asking or self.length, self.dim))
 
     def get_config(self):
         return super().get_config() | {"num_heads": self.num_heads}
@@ -180,16 +188,18 @@ class Attention(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
 class Block(keras.layers.Layer):
-    """x + attn(norm1(x)), then x + mlp(norm2(x)); the MLP is four times as wide. [B, T, D] -> [B, T, D].
+    """x + attn(norm1(x)), then x + mlp(norm2(x)); the MLP is four times as wide. [B, T, D] -> [B, asking or T, D].
 
     num_heads: int. Heads of the attention.
     drop_path: float. Rate of both residual branches. Defaults to 0.
     index: int. Number of the block in its model. Defaults to 0.
+    asking: int or None. So many first tokens are worked out, the same numbers as without; None = all. After the last
+      block nobody reads the patches: one block of twelve is nearly free. Defaults to None.
     """
 
-    def __init__(self, num_heads: int, drop_path: float = 0.0, index: int = 0, **kwargs):
+    def __init__(self, num_heads: int, drop_path: float = 0.0, index: int = 0, asking: int | None = None, **kwargs):
         super().__init__(**kwargs)
-        self.num_heads, self.drop_path, self.index = num_heads, drop_path, index
+        self.num_heads, self.drop_path, self.index, self.asking = num_heads, drop_path, index, asking
 
     def build(self, input_shape):
         _, self.length, self.dim = input_shape
@@ -204,18 +214,21 @@ class Block(keras.layers.Layer):
         self.fc2.build((None, 4 * self.dim))
 
     def compute_output_shape(self, input_shape):  # spares Keras a trace of the block for each new model
-        return input_shape
+        batch, length, dim = input_shape
+        return (batch, self.asking or length, dim)
 
-    def mlp(self, x: tf.Tensor) -> tf.Tensor:
-        x = self.fc2(gelu(self.fc1(tf.reshape(x, (-1, self.dim)))))
-        return tf.reshape(x, (-1, self.length, self.dim))
+    def mlp(self, x: tf.Tensor, *, training: bool | None) -> tf.Tensor:
+        x = self.fc2(kernels.gelu(self.fc1(tf.reshape(x, (-1, self.dim))), training=training))
+        return tf.reshape(x, (-1, self.asking or self.length, self.dim))
 
     def call(self, x, training=None):
-        x += self.drop1(self.attn(self.norm1(x)), training=training)
-        return x + self.drop2(self.mlp(self.norm2(x)), training=training)
+        attended = self.attn(self.norm1(x), asking=self.asking)
+        x = x[:, : self.asking] + self.drop1(attended, training=training)
+        return x + self.drop2(self.mlp(self.norm2(x), training=training), training=training)
 
     def get_config(self):
-        return super().get_config() | {"num_heads": self.num_heads, "drop_path": self.drop_path, "index": self.index}
+        own = {"num_heads": self.num_heads, "drop_path": self.drop_path, "index": self.index, "asking": self.asking}
+        return super().get_config() | own
 
 
 def vit(
@@ -253,19 +266,16 @@ def vit(
     )(x)  # (B, S / patch, S / patch, D)
     x = Tokens(distilled, name="tokens")(x)  # (B, N + patches, D)
     for i, rate in enumerate(np.linspace(0, drop_path, blocks)):
-        x = Block(heads, float(rate), i, name=f"blocks.{i}")(x)
-    x = _layer_norm("norm")(x)
+        asking = (2 if distilled else 1) if i == blocks - 1 else None
+        x = Block(heads, float(rate), i, asking, name=f"blocks.{i}")(x)
+    x = _layer_norm("norm")(x)  # (B, N, D)
     cls = _dense(num_classes, name="head", dtype="float32")(x[:, 0])
     return {"cls": cls, "dist": _dense(num_classes, name="head_dist", dtype="float32")(x[:, 1])} if distilled else cls
 
 
 def with_tokens(model: keras.Model) -> keras.Model:
     """The same layers, images -> (logits, tokens): also the CLS (and DIST) tokens [B, N, D] after the final norm."""
-    tokens = model.get_layer("norm").output
-    patches = tokens.shape[1] - model.get_layer("tokens").prefix
-    # A layer with a name of its own: a slice would be called as one of the loaded model's is, numbered by process.
-    cropped = keras.layers.Cropping1D((0, patches), name="tokens_alone")(tokens)
-    return keras.Model(model.input, (model.output, cropped), name=model.name)
+    return keras.Model(model.input, (model.output, model.get_layer("norm").output), name=model.name)
 
 
 def bicubic_matrix(size_from: int, size_to: int) -> np.ndarray:
