@@ -290,7 +290,7 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch, capsys):
     workdir.write_text(folder / "flags.cfg", f"--workdir={folder}\n")
     for arguments, words in (
         ([f"--workdir={folder}"], "holds no finished student"),
-        ([f"--workdir={tmp_path}"], "flags.cfg: there is no such file"),
+        ([f"--workdir={tmp_path}"], f"--workdir={tmp_path} is not the folder of a run"),
         ([], "--workdir is missing"),
     ):
         monkeypatch.setattr("sys.argv", ["report", *arguments])
