@@ -306,19 +306,6 @@ def test_compare_alone_takes_its_first_run_as_the_workdir():
     assert report.with_workdir(["report", "--seed=1"]) == ["report", "--seed=1"]
 
 
-@pytest.fixture
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not chromium:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        opened = driver.chromium.launch(executable_path=chromium, args=arguments)
-        yield opened
-        opened.close()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 1280])
 def test_a_browser_shows_it_without_errors_or_network(run, browser, width, tmp_path):
