@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -12,6 +13,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from deitlt_tf import options
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -57,6 +60,26 @@ def golden():
 @pytest.fixture
 def golden_json():
     return lambda name: json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+@pytest.fixture
+def program(monkeypatch, capsys):
+    """program(module, *arguments, **rules) -> (exit code, all that was printed), without a new process.
+
+    rules: those of `options.program`, as the module's last line gives them.
+    """
+
+    def call(module, *arguments, **rules):
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+        code = 0
+        try:
+            options.program(module.main, module.__doc__, **rules)
+        except SystemExit as stop:
+            code = stop.code
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return call
 
 
 @pytest.fixture(scope="module")
