@@ -110,7 +110,7 @@ def clouds(counts: np.ndarray, named: dict[str, np.ndarray]) -> str:
                 axes.plot(*zip(*middle, strict=True), dash, color=colour, linewidth=2)
         if len(named) == 2 and not many:
             first, second = named.values()
-            axes.vlines(counts, first, second, color="#bbbbbb", linewidth=0.8, zorder=1)
+            axes.vlines(counts, first, second, color="#bbbbbb", linewidth=0.8, zorder=0.9)  # behind the marks
         axes.set_xscale("log")
         axes.set_ylim(-3, 103)
 
