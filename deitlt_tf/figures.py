@@ -43,8 +43,9 @@ def plot(draw: Callable[[Axes], None], *, x: str, y: str) -> str:
         axes.set_xlabel(x, parse_math=False)
         axes.set_ylabel(y, parse_math=False)
         labels = axes.get_legend_handles_labels()[1]
-        if len(labels) > 1:
-            axes.legend(frameon=False, fontsize=8, ncols=2 if len(labels) > 4 else 1)
+        if len(labels) > 1:  # above the axes: among the data its marks would pass for data
+            ncols = len(labels) if sum(map(len, labels)) <= 40 else 2
+            figure.legend(loc="outside upper left", frameon=False, fontsize=8, ncols=ncols)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return uri("image/svg+xml", file.getvalue())
@@ -109,7 +110,7 @@ def clouds(counts: np.ndarray, named: dict[str, np.ndarray]) -> str:
                 axes.plot(*zip(*middle, strict=True), dash, color=colour, linewidth=2)
         if len(named) == 2 and not many:
             first, second = named.values()
-            axes.vlines(counts, first, second, color="#bbbbbb", linewidth=0.8, zorder=1)
+            axes.vlines(counts, first, second, color="#bbbbbb", linewidth=0.8, zorder=0.9)  # behind the marks
         axes.set_xscale("log")
         axes.set_ylim(-3, 103)
 

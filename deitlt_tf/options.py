@@ -307,7 +307,10 @@ def parse(argv: list[str], *, from_workdir: bool = False) -> SimpleNamespace:
         given = [a.partition("=")[2] for a in arguments if a.lstrip("-").startswith("workdir=")]
         if not given:
             raise ValueError("--workdir is missing: name the folder of a run.")
-        arguments = [*read_flagfile(Path(given[-1]) / "flags.cfg"), *arguments]
+        recipe = Path(given[-1]) / "flags.cfg"
+        if not recipe.is_file():
+            raise FileNotFoundError(f"--workdir={given[-1]} is not the folder of a run: there is no {recipe}.")
+        arguments = [*read_flagfile(recipe), *arguments]
     for name in OURS:  # a second call starts from the defaults again
         FLAGS[name].unparse()
     try:

@@ -116,8 +116,13 @@ def differences(numbers: dict) -> list[dict]:
     return found
 
 
+def percent(share: float) -> str:
+    """A share as it is written below pictures, where a line must not end between the number and its sign."""
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+
+
 def said(given: Answers, head: str, index: int, class_names: Sequence[str]) -> str:
-    return f"{head.upper()}: {class_names[given.predicted[head][index]]} {100 * given.confidence[head][index]:.0f} %"
+    return f"{head.upper()}: {class_names[given.predicted[head][index]]} {percent(given.confidence[head][index])}"
 
 
 def rollouts(
@@ -167,13 +172,13 @@ def mixed(found: Mixed, names: Sequence[str]) -> list[dict]:
     pictures = []
     for image, i in zip(found.images, found.kept, strict=True):
         parts = [c for c in np.argsort(-found.targets[i], kind="stable")[:2] if found.targets[i, c] > 0]
-        of = [f"{names[c]} {100 * found.targets[i, c]:.0f} %" for c in parts]
+        of = [f"{names[c]} {percent(found.targets[i, c])}" for c in parts]
         pictures.append(
             figure(
                 figures.picture(image),
                 alt="mixed training view of " + " and ".join(names[c] for c in parts),
                 caption=" + ".join(of),
-                lines=[f"teacher: {names[found.predicted[i]]} {100 * found.confidence[i]:.0f} %"],
+                lines=[f"teacher: {names[found.predicted[i]]} {percent(found.confidence[i])}"],
             )
         )
     return pictures

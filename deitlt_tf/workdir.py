@@ -68,9 +68,9 @@ def load_model(path: Path) -> tuple[keras.Model, tuple[str, ...] | None]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such model file.")
     try:
-        model = keras.models.load_model(path, compile=False)
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive:  # first: of a damaged file Keras would say that it is not there
             names = tuple(json.loads(archive.read(CLASS_NAMES))) if CLASS_NAMES in archive.namelist() else None
+        model = keras.models.load_model(path, compile=False)
     except (zipfile.BadZipFile, KeyError, OSError, ValueError, TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{path} is not a readable Keras model ({reason}).") from error

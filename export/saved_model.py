@@ -4,13 +4,13 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import keras
 import numpy as np
 import serving_model
 import tensorflow as tf
 
-from deitlt_tf import metrics
+from deitlt_tf import metrics, probes
 from deitlt_tf.data import augment, decode
+from deitlt_tf.models import vit
 
 Signatures = Mapping[str, Callable[..., dict[str, tf.Tensor]]]
 Request = tuple[str, dict[str, tf.Tensor]]  # a signature's name and its inputs
@@ -66,13 +66,12 @@ def signatures(served: serving_model.Served, *, top_k: int, max_pixels: int) -> 
         "serving_default": tf.function(answer, input_signature=[pixels]),
         "bytes": tf.function(answer_bytes, input_signature=[encoded]),
     }
-    if any(layer.name == "tokens" for layer in served.model.layers):
-        tokens = keras.Model(served.model.input, served.model.get_layer("norm").output)
-        names = ("features_cls", "features_dist")[: served.model.get_layer("tokens").prefix]
+    if probes.has_attention(served.model):
+        with_tokens = vit.with_tokens(served.model)
 
         def features(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            found = tokens(tf.cast(tf.ensure_shape(images, pixels.shape), tf.float32), training=False)
-            return {name: found[:, i] for i, name in enumerate(names)}
+            _, tokens = with_tokens(tf.cast(tf.ensure_shape(images, pixels.shape), tf.float32), training=False)
+            return dict(zip(("features_cls", "features_dist"), tf.unstack(tokens, axis=1), strict=False))
 
         functions["features"] = tf.function(features, input_signature=[pixels])
     return functions

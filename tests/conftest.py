@@ -3,6 +3,8 @@
 import functools
 import json
 import os
+import shutil
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -11,6 +13,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from deitlt_tf import options
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -56,3 +60,37 @@ def golden():
 @pytest.fixture
 def golden_json():
     return lambda name: json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+@pytest.fixture
+def program(monkeypatch, capsys):
+    """program(module, *arguments, **rules) -> (exit code, all that was printed), without a new process.
+
+    rules: those of `options.program`, as the module's last line gives them.
+    """
+
+    def call(module, *arguments, **rules):
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+        code = 0
+        try:
+            options.program(module.main, module.__doc__, **rules)
+        except SystemExit as stop:
+            code = stop.code
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """An installed Chromium, driven by playwright; the test is skipped where either is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        opened = driver.chromium.launch(executable_path=chromium, args=arguments)
+        yield opened
+        opened.close()

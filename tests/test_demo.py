@@ -5,7 +5,6 @@ import gzip
 import http.client
 import io
 import json
-import shutil
 import socket
 import threading
 from pathlib import Path
@@ -184,19 +183,6 @@ def test_a_plain_vit_a_teacher_and_an_import_show_what_there_is(tmp_path):
     facts = json.loads(demo.contents(flags_for(folder, "--weights=teacher"))["/facts.json"].body)
     assert facts["class_counts"] is facts["groups"] is None
     assert any("no attention" in note for note in facts["notes"])
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not chromium:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        opened = driver.chromium.launch(executable_path=chromium, args=arguments)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -49,20 +49,9 @@ def lists(tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """run(program, *arguments) -> (exit code, all that was printed), without a new process."""
-
-    def call(program, *arguments):
-        monkeypatch.setattr(sys, "argv", [program.__name__, *map(str, arguments)])
-        code = 0
-        try:
-            options.program(program.main, program.__doc__, from_workdir=program is evaluate, takes=options.OWN)
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return call
+def run(program):
+    """run(module, *arguments) -> (exit code, all that was printed)."""
+    return lambda module, *arguments: program(module, *arguments, from_workdir=module is evaluate, takes=options.OWN)
 
 
 @pytest.fixture

@@ -204,22 +204,17 @@ def test_copies_are_images_with_the_same_bytes_in_files_and_in_memory(tmp_path, 
 
 
 @pytest.fixture
-def inspect(monkeypatch, capsys, tmp_path):
+def inspect(program, monkeypatch, tmp_path):
     """inspect(*arguments) -> (exit code, all that was printed, the JSON report or None)."""
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["inspect_data", f"--workdir={tmp_path / 'run'}", *map(str, arguments)])
-        shutil.rmtree(tmp_path / "run", ignore_errors=True)
-        code = 0
+        folder = tmp_path / "run"
+        shutil.rmtree(folder, ignore_errors=True)
         # the picture has its own test: it would take half of the time of each
         monkeypatch.setattr(inspect_data, "plot", lambda counts, path: path.write_text("plotted"))
-        try:
-            options.program(inspect_data.main, inspect_data.__doc__, takes=("decode",))
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        path = tmp_path / "run" / "inspect.json"
-        return code, printed.out + printed.err, json.loads(path.read_text()) if path.is_file() else None
+        code, printed = program(inspect_data, f"--workdir={folder}", *arguments, takes=("decode",))
+        path = folder / "inspect.json"
+        return code, printed, json.loads(path.read_text()) if path.is_file() else None
 
     return call
 

@@ -3,7 +3,6 @@
 import json
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import keras
@@ -46,20 +45,9 @@ def images(tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """run(program, *arguments) -> (exit code, all that was printed), without a new process."""
-
-    def call(program, *arguments):
-        monkeypatch.setattr(sys, "argv", [program.__name__, *map(str, arguments)])
-        code = 0
-        try:
-            options.program(program.main, program.__doc__, from_workdir=program is evaluate)
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return call
+def run(program):
+    """run(module, *arguments) -> (exit code, all that was printed)."""
+    return lambda module, *arguments: program(module, *arguments, from_workdir=module is evaluate)
 
 
 def snapshot(workdir: Path) -> dict:

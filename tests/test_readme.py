@@ -37,3 +37,5 @@ def test_files_that_are_named_are_there():
         assert (ROOT / "configs" / Path(name).name).is_file() or name == "flags.cfg", name
     for name in re.findall(r"^    ([a-z_/]+\.py)", README, re.MULTILINE):
         assert (ROOT / "deitlt_tf" / name).is_file(), name
+    for name in re.findall(r"\]\((docs/[^)]+)\)", README):
+        assert (ROOT / name).is_file(), name

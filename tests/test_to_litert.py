@@ -1,7 +1,7 @@
 """LiteRT: the file answers as Keras does, for any batch, and carries its class names."""
 
-import sys
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,20 +21,9 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(program):
     """run(*arguments) -> (exit code, all that was printed)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["to_litert", *map(str, arguments)])
-        code = 0
-        try:
-            options.program(to_litert.main, to_litert.__doc__, from_workdir=True, takes=to_litert.TAKES)
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return call
+    return partial(program, to_litert, from_workdir=True, takes=to_litert.TAKES)
 
 
 @pytest.mark.slow

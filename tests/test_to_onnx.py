@@ -157,20 +157,9 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(program):
     """run(*arguments) -> (exit code, all that was printed)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["to_onnx", *map(str, arguments)])
-        code = 0
-        try:
-            options.program(to_onnx.main, to_onnx.__doc__, from_workdir=True, takes=to_onnx.TAKES)
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return call
+    return partial(program, to_onnx, from_workdir=True, takes=to_onnx.TAKES)
 
 
 def evaluated(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -49,20 +49,9 @@ def export(folder: Path, out: Path, *arguments: str) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(program):
     """run(*arguments) -> (exit code, all that was printed)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["to_saved_model", *map(str, arguments)])
-        code = 0
-        try:
-            options.program(to_saved_model.main, to_saved_model.__doc__, from_workdir=True, takes=to_saved_model.TAKES)
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return call
+    return functools.partial(program, to_saved_model, from_workdir=True, takes=to_saved_model.TAKES)
 
 
 @pytest.fixture(scope="module")
