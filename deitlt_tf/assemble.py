@@ -141,6 +141,14 @@ def train_view(flags: SimpleNamespace, *, teacher: bool = False, views: int = 1)
     )
 
 
+def with_clean_view(flags: SimpleNamespace) -> Callable:
+    """image, seed -> the training view, and the same crop and mirror image of it without RandAugment and erasing."""
+    clean = copy.copy(flags)
+    clean.randaugment, clean.erasing = "", 0.0
+    one, other = train_view(flags), train_view(clean)
+    return lambda image, seed: (one(image, seed), other(image, seed))
+
+
 def mixing(flags: SimpleNamespace) -> dict[str, float]:
     """Keywords of `mixing.mix`."""
     return {
@@ -201,9 +209,9 @@ def floats(values: list[str], *, flag: str) -> tuple[float, ...]:
 
 
 def student(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:
-    """A new student, or the plain ViT of the same size for --method=vit. Its weights depend on --seed alone."""
+    """A new student, or for --method=vit and vit_drw the plain ViT of its size. Its weights depend on --seed alone."""
     keras.utils.set_random_seed(flags.seed)
-    name = flags.model.replace("deit_", "vit_") if flags.method == "vit" else flags.model
+    name = flags.model.replace("deit_", "vit_") if flags.method.startswith("vit") else flags.model
     network = models.build(
         name,
         num_classes=num_classes,

@@ -15,7 +15,7 @@ class Distiller(keras.Model):
 
     `compile(optimizer)` and `fit(batches)` train `student` in place; batches are (images [B, H, W, 3], labels [B]),
     pixels 0..255; a third element, classes [B], is what the teacher would choose for the images as this step mixes
-    them, and then it is not asked. Without a teacher the student has one head and L = CE(f(x), y): the plain ViT.
+    them, and then it is not asked. Without a teacher the student has one head and L = w(y) CE(f(x), y): the plain ViT.
     Every step is a function of (weights, batch, seed, step number): no random state is kept anywhere.
 
     Args:
@@ -24,9 +24,13 @@ class Distiller(keras.Model):
       class_counts: training images of each class, [C].
       alpha: float. Share of the distillation loss. Defaults to 0.5.
       distillation: "hard" (the teacher's argmax) or "soft" (its distribution at `temperature`). Defaults to "hard".
+      teacher_sees: "mixed", the student's own view, or "clean", the images before they are mixed, or the second ones
+        where batches have a pair of images, (the student's, the teacher's); then DIST's targets, and their class
+        weights, are the chosen classes mixed as the labels are. Hard distillation only. Defaults to "mixed".
       temperature: float. tau of soft distillation. Defaults to 3.
       logit_adjustment: float. tau: CLS's loss sees z_c + tau log(n_c / n); 1 = balanced softmax. Defaults to 0.
-      reweight_step: int. From this step on DIST losses are weighted by class (DRW). Defaults to never.
+      reweight_step: int. From this step on DIST losses, or the plain ViT's, are weighted by class (DRW). Defaults to
+        never.
       beta: float. Of the class-balanced weights. Defaults to 0.9999.
       mixing: dict. Keywords of `mixing.mix`. Defaults to {}, its defaults.
       mixing_off_step: int. From this step on there is no mixing and no smoothing. Defaults to never.
@@ -48,6 +52,7 @@ class Distiller(keras.Model):
         *,
         alpha: float = 0.5,
         distillation: str = "hard",
+        teacher_sees: str = "mixed",
         temperature: float = 3.0,
         logit_adjustment: float = 0.0,
         reweight_step: int = NEVER,
@@ -63,6 +68,10 @@ class Distiller(keras.Model):
         super().__init__()
         if distillation not in ("hard", "soft"):
             raise ValueError(f"distillation {distillation!r} is unknown: choose hard or soft.")
+        if teacher_sees not in ("mixed", "clean"):
+            raise ValueError(f"teacher_sees {teacher_sees!r} is unknown: choose mixed or clean.")
+        if teacher_sees == "clean" and distillation == "soft":
+            raise ValueError("a teacher that sees clean images is distilled by its classes: distillation must be hard.")
         if isinstance(teacher, keras.Model):
             teacher_size = teacher.input_shape[1]
         if isinstance(student.output, dict) == (teacher is None):
@@ -75,6 +84,7 @@ class Distiller(keras.Model):
         self.num_classes = len(class_counts)
         self.class_weights = tf.constant(losses.class_balanced_weights(class_counts, beta))
         self.alpha, self.distillation, self.temperature = alpha, distillation, temperature
+        self.teacher_sees = teacher_sees
         self.prior = tf.constant(losses.log_prior(class_counts, tau=logit_adjustment))
         self.reweight_step, self.mixing_off_step = reweight_step, mixing_off_step
         self.mixing = {"num_classes": self.num_classes} | (mixing or {})
@@ -116,7 +126,7 @@ class Distiller(keras.Model):
         # What student and teacher are asked, for the whole batch: only then the global sum of weights is known.
         views = in_parts(self.accumulation, view, tuple(batch[:3]))
         share = tf.ones_like(views["weight"]) / global_sum(tf.ones_like(views["weight"]))
-        dist_share = views["weight"] / global_sum(views["weight"])
+        weighted_share = views["weight"] / global_sum(views["weight"])
 
         def gradients(k, part):
             with vit.drawing_from(fold(seed(k), 1)), tf.GradientTape() as tape:
@@ -125,47 +135,65 @@ class Distiller(keras.Model):
             return tape.gradient(loss, variables), parts
 
         slopes, parts = in_parts(
-            self.accumulation, gradients, views | {"share": share, "dist_share": dist_share}, add_up=True
+            self.accumulation, gradients, views | {"share": share, "weighted_share": weighted_share}, add_up=True
         )
         devices.apply_summed(self.optimizer, slopes, variables, clip_norm=self.clip_norm, scaling=self.scaling)
         self.follow()
-        return devices.all_sum(parts), losses.choice(views["teacher"]) if "teacher" in views else None
+        return devices.all_sum(parts), views.get("chosen")
 
     def view(self, images, labels, step, seed, chosen=None):
-        """A part of a batch as both networks see it: mixed images, targets, the teacher's answer, weights for DIST.
+        """A part of a batch as both networks see it: mixed images, targets, what the teacher says, weights by class.
 
-        chosen: the teacher's classes, if known. Soft distillation asks all the same.
+        images: [B, H, W, 3], or a pair of them. chosen: the teacher's classes, if known; soft distillation asks all the
+        same. "teacher", what DIST learns: classes [B]; of clean images targets [B, C]; of soft distillation logits.
         """
-        images = tf.cast(images, tf.float32)
-        images, targets = tf.cond(
-            step < self.mixing_off_step,
-            lambda: mixing.mix(images, labels, seed, **self.mixing),
-            lambda: (images, tf.one_hot(labels, self.num_classes)),
-        )
-        view = {"images": images, "labels": labels, "targets": targets, "weight": tf.ones(tf.shape(labels))}
+        images, clean = images if isinstance(images, tuple) else (images, images)
+        plain = tf.cast(images, tf.float32)
+
+        def mixed(classes, **options):
+            return tf.cond(
+                step < self.mixing_off_step,
+                lambda: mixing.mix(plain, classes, seed, **self.mixing | options),
+                lambda: (plain, tf.one_hot(classes, self.num_classes)),
+            )
+
+        def shares(classes):
+            return mixed(classes, smoothing=0.0)[1]
+
+        def weights(by_class):
+            return tf.where(step >= self.reweight_step, by_class, tf.ones_like(by_class))
+
+        images, targets = mixed(labels)
+        view = {"images": images, "labels": labels, "targets": targets}
         if self.ask_teacher is None:
-            return view
+            return view | {"weight": weights(tf.linalg.matvec(shares(labels), self.class_weights))}
         if chosen is None or self.distillation == "soft":
-            answer = self.ask_teacher(resize(images, self.teacher_size or images.shape[1]))
+            seen = tf.cast(clean, tf.float32) if self.teacher_sees == "clean" else images
+            answer = self.ask_teacher(resize(seen, self.teacher_size or seen.shape[1]))
             answer = tf.stop_gradient(tf.cast(answer, tf.float32))
             chosen = tf.argmax(answer, -1)
-        by_class = tf.gather(self.class_weights, chosen)
-        weight = tf.where(step >= self.reweight_step, by_class, tf.ones_like(by_class))
-        return view | {"teacher": chosen if self.distillation == "hard" else answer, "weight": weight}
+        view |= {"chosen": chosen}
+        if self.teacher_sees == "clean":
+            learnt = shares(chosen)
+            return view | {"teacher": learnt, "weight": weights(tf.linalg.matvec(learnt, self.class_weights))}
+        learnt = chosen if self.distillation == "hard" else answer
+        return view | {"teacher": learnt, "weight": weights(tf.gather(self.class_weights, chosen))}
 
-    def losses_of(self, images, labels, targets, share, dist_share, weight, teacher=None):
+    def losses_of(self, images, labels, targets, share, weighted_share, weight, teacher=None, chosen=None):
         """Named sums over a part of a batch; added up over parts and replicas they are means over the global batch."""
         outputs, tokens = self.with_tokens(images, training=True)
         if teacher is None:
-            loss = tf.reduce_sum(share * losses.cross_entropy(targets, outputs + self.prior))
+            loss = tf.reduce_sum(weighted_share * losses.cross_entropy(targets, outputs + self.prior))
             return {"loss": loss}
         cls_loss = tf.reduce_sum(share * losses.cross_entropy(targets, outputs["cls"] + self.prior))
-        if self.distillation == "hard":
-            each = losses.hard_distillation(outputs["dist"], teacher)
-        else:
+        if self.distillation == "soft":
             each = losses.soft_distillation(outputs["dist"], teacher, temperature=self.temperature)
-        dist_loss = tf.reduce_sum(dist_share * each)
-        agree = losses.choice(teacher) == tf.cast(labels, tf.int64)
+        elif self.teacher_sees == "clean":
+            each = losses.cross_entropy(teacher, outputs["dist"])
+        else:
+            each = losses.hard_distillation(outputs["dist"], teacher)
+        dist_loss = tf.reduce_sum(weighted_share * each)
+        agree = chosen == tf.cast(labels, tf.int64)
         tokens = tf.math.l2_normalize(tf.cast(tokens, tf.float32), axis=-1)  # [B, 2, D]
         cosine = tf.reduce_sum(tokens[:, 0] * tokens[:, 1], axis=-1)
         return {

@@ -185,7 +185,7 @@ def class_weights(flags: SimpleNamespace, counts: np.ndarray) -> dict[str, dict[
 
     if counts.min() == 0:
         return {}
-    student_from = flags.reweight_epoch if flags.method == "deit_lt" else -1
+    student_from = flags.reweight_epoch if flags.method in ("deit_lt", "vit_drw") else -1
     found = {}
     for network, beta, epoch in (
         ("student", flags.beta, student_from),

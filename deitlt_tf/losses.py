@@ -27,7 +27,8 @@ def class_balanced_weights(class_counts, beta: float = 0.9999) -> np.ndarray:
         raise ValueError(
             f"class {int(counts.argmin())} has no training image: class-balanced weights need one in every class."
         )
-    inverse = (1 - beta) / -np.expm1(counts * np.log(beta))  # expm1: 1 - beta^n without cancellation
+    with np.errstate(divide="ignore"):  # beta = 0, which weighs all classes alike
+        inverse = (1 - beta) / -np.expm1(counts * np.log(beta))  # expm1: 1 - beta^n without cancellation
     return (inverse / inverse.sum() * len(counts)).astype(np.float32)
 
 

@@ -91,8 +91,9 @@ flags.DEFINE_integer("repeats", 3, "Repeated augmentation: views of one image in
 
 # --- the student
 flags.DEFINE_enum(
-    "method", "deit_lt", ["deit_lt", "deit", "vit"], "deit: without re-weighting; vit: plain, no teacher."
-)
+    "method", "deit_lt", ["deit_lt", "deit", "vit", "vit_drw"],
+    "deit: without re-weighting; vit: plain, no teacher; vit_drw: plain, its loss weighted by class from epoch K on.",
+)  # fmt: skip
 flags.DEFINE_bool("baseline", False, "Also train a plain ViT with the same recipe, and put its row beside.")
 flags.DEFINE_string("model", "deit_base", "deit_nano, deit_tiny, deit_small or deit_base.")
 flags.DEFINE_string(
@@ -135,12 +136,17 @@ flags.DEFINE_float("switch_prob", 0.5, "Probability of cutmix where both are on.
 flags.DEFINE_float("smoothing", 0.1, "Label smoothing of the targets of CLS.", lower_bound=0, upper_bound=1)
 flags.DEFINE_float("alpha", 0.5, "Share of the distillation loss.", lower_bound=0, upper_bound=1)
 flags.DEFINE_enum("distillation", "hard", ["hard", "soft"], "The teacher's class, or its distribution.")
+flags.DEFINE_enum(
+    "teacher_sees", "mixed", ["mixed", "clean"],
+    "mixed: the student's view of a step; clean: before mixing, RandAugment and erasing, but after the same crop and "
+    "mirror image; then DIST learns the two classes of a mixed view in its shares. clean needs --distillation=hard.",
+)  # fmt: skip
 flags.DEFINE_float("temperature", 3.0, "tau of soft distillation.", lower_bound=1e-3)
 flags.DEFINE_float(
     "logit_adjustment", 0.0, "tau: the loss of CLS sees logits + tau log(class share); 1: balanced softmax."
 )
 flags.DEFINE_integer("reweight_epoch", 1100, "K: from this epoch on DIST is weighted by class (DRW); -1: never.")
-flags.DEFINE_float("beta", 0.9999, "Of the class-balanced weights.")
+flags.DEFINE_float("beta", 0.9999, "Of the class-balanced weights; 0: all alike.", lower_bound=0, upper_bound=1)
 flags.DEFINE_bool("mixing_off", True, "No mixup, cutmix and smoothing from epoch K on.")
 
 # --- the teacher; defaults are the published LDAM + DRW + SAM ResNet-32's (Saddle-LongTail)
@@ -257,7 +263,7 @@ FREE |= set(OWN)
 DEFAULTS = {name: FLAGS[name].default for name in RECIPE}
 DATA = OURS[OURS.index("data") : OURS.index("image_size")]
 # What decides the weights of a teacher that is trained here: `train` and `train_teacher` share it.
-TEACHER = [*DATA, *(name for name in RECIPE if name.startswith("teacher_"))]
+TEACHER = [*DATA, *(name for name in RECIPE if name.startswith("teacher_") and name != "teacher_sees")]
 TEACHER += ["resize", "seed", "precision", "deterministic"]
 
 

@@ -110,8 +110,8 @@ def report(run: Run) -> tuple[dict, dict]:
         if row in models and probes.has_attention(model)
     }
     duel = findings.duel(given, counts, most=PICTURES["duel"]) if "dist" in given.predicted else None
-    mixed = mixed_views(run, models["teacher"]) if "teacher" in models else None
-    late = flags.method == "deit_lt" and 0 <= flags.reweight_epoch < flags.epochs
+    mixed = mixed_views(run, models["teacher"]) if "teacher" in models and flags.teacher_sees == "mixed" else None
+    late = flags.method in ("deit_lt", "vit_drw") and 0 <= flags.reweight_epoch < flags.epochs
 
     numbers = {
         "run": {

@@ -29,6 +29,8 @@ def train(flags: SimpleNamespace) -> None:
     from deitlt_tf import assemble, devices, train_teacher, workdir
     from deitlt_tf.data import sources
 
+    if flags.teacher_sees == "clean" and flags.distillation == "soft":
+        raise ValueError("--teacher_sees=clean mixes the classes that the teacher chose: it needs --distillation=hard.")
     folder = Path(flags.workdir)
     workdir.refuse_other(
         folder, vars(flags), free=options.FREE, defaults=options.DEFAULTS
@@ -37,11 +39,11 @@ def train(flags: SimpleNamespace) -> None:
     claim(flags, folder, splits)
     counts = sources.class_counts(splits.train.labels, len(splits.train.class_names))
     teacher = None
-    if flags.method != "vit":
+    if not flags.method.startswith("vit"):
         given = find_teacher(flags.teacher) if flags.teacher else train_teacher.train(flags, splits)
         teacher = keep_teacher(given, folder / "teacher.keras", class_names=splits.train.class_names)
     results = train_student(flags, splits, folder=folder, teacher=teacher)
-    if flags.baseline and flags.method != "vit":
+    if flags.baseline and teacher is not None:
         plain = copy.copy(flags)
         plain.method, plain.workdir, plain.baseline, plain.teacher_labels = "vit", str(folder / "vit"), False, ""
         claim(plain, folder / "vit", splits)
@@ -95,8 +97,10 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
     counts = sources.class_counts(splits.train.labels, len(class_names))
     per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=flags.batch_size, repeats=flags.repeats)
     steps = flags.epochs * per_epoch
-    late = flags.reweight_epoch * per_epoch if flags.reweight_epoch >= 0 and flags.method == "deit_lt" else NEVER
-    title = "ViT" if flags.method == "vit" else "student"
+    reweights = flags.reweight_epoch >= 0 and flags.method in ("deit_lt", "vit_drw")
+    late = flags.reweight_epoch * per_epoch if reweights else NEVER
+    title = "ViT" if teacher is None else "student"
+    clean = teacher is not None and flags.teacher_sees == "clean"
 
     student = assemble.student(flags, num_classes=len(class_names))
     distiller = distill.Distiller(
@@ -105,6 +109,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
         counts,
         alpha=flags.alpha,
         distillation=flags.distillation,
+        teacher_sees=flags.teacher_sees,
         temperature=flags.temperature,
         logit_adjustment=flags.logit_adjustment,
         reweight_step=late,
@@ -137,7 +142,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
     def batches(first_step, **share):
         return pipeline.train(
             splits.train,
-            view=assemble.train_view(flags),
+            view=assemble.with_clean_view(flags) if clean else assemble.train_view(flags),
             batch=flags.batch_size,
             steps=steps,
             steps_per_epoch=per_epoch,
@@ -218,7 +223,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
 # What decides a view and what the teacher says of it, beside the data, the teacher and how a batch is cut in parts.
 VIEWS = [
     "seed", "epochs", "batch_size", "sampling", "repeats", "image_size", "crop", "crop_min_scale", "padding", "flip",
-    "randaugment", "erasing", "resize", "mixup", "cutmix", "mix_prob", "switch_prob",
+    "randaugment", "erasing", "resize", "mixup", "cutmix", "mix_prob", "switch_prob", "teacher_sees",
 ]  # fmt: skip
 
 
@@ -228,7 +233,7 @@ def labels_of_teacher(flags: SimpleNamespace, source, teacher: Path, *, unmixed_
 
     from deitlt_tf import devices, teacher_labels
 
-    if flags.method == "vit" or flags.distillation != "hard":
+    if flags.method.startswith("vit") or flags.distillation != "hard":
         raise ValueError("--teacher_labels holds a teacher's classes: it needs one, and --distillation=hard.")
     devices.wait_for_all()  # the chief has written the teacher's file
     key = {f"--{name}": str(getattr(flags, name)) for name in VIEWS}

@@ -28,7 +28,7 @@ def log_assumed(
     """log a of each head of a student trained by `flags`, up to a constant: {"cls", "dist", "mean"}, float64 [C].
 
     cls: labels came with shares n^s (s = 1 by instance, 1/2, 0: --sampling), and --logit_adjustment has taken
-      tau log n out already: log a = (s - tau) log n.
+      tau log n out already: log a = (s - tau) log n. Weights by class (--method=vit_drw) add their log w.
     dist: labels were the teacher's, with the shares q of `teacher_labels`, and from epoch K on each counted w_y times
       (--beta), which acts as sampling by q w: log a = log q + log w. Without `teacher_counts`, q = n^s.
     mean: (z_cls + z_dist) / 2, hence the mean of both.
@@ -42,8 +42,10 @@ def log_assumed(
     seen = pipeline.SAMPLING[flags.sampling] * log_shares(class_counts)
     cls = seen - flags.logit_adjustment * log_shares(class_counts)
     dist = seen if teacher_counts is None else log_shares(teacher_counts)
-    if flags.method == "deit_lt" and 0 <= flags.reweight_epoch < flags.epochs:
-        dist = dist + np.log(losses.class_balanced_weights(class_counts, flags.beta))
+    if 0 <= flags.reweight_epoch < flags.epochs:
+        weights = np.log(losses.class_balanced_weights(class_counts, flags.beta))
+        cls = cls + weights if flags.method == "vit_drw" else cls
+        dist = dist + weights if flags.method == "deit_lt" else dist
     return {"cls": cls, "dist": dist, "mean": (cls + dist) / 2}
 
 

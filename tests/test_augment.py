@@ -323,6 +323,13 @@ def test_erasing_happens_as_often_as_asked_and_moves_no_other_choice():
     assert (changed < 0.36).all()
 
 
+def test_randaugment_moves_neither_crop_nor_flip():
+    images = np.stack([photo()] * 50)
+    options = {"size": SIZE, "crop": "padded", "erasing": 0.0}
+    idle = views(images, seeds(50), randaugment=augment.RandAugment(probability=0.0), **options)
+    np.testing.assert_array_equal(idle, views(images, seeds(50), **options))
+
+
 def test_unknown_settings_are_named():
     with pytest.raises(ValueError, match="crop is 'center'"):
         augment.train_view(tf.constant(photo()), tf.constant([0, 0]), size=SIZE, crop="center")

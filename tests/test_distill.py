@@ -5,7 +5,7 @@ import tensorflow as tf
 from conftest import strategy_of
 
 from deitlt_tf import devices, losses, mixing, models, optimizers
-from deitlt_tf.distill import Distiller, resize
+from deitlt_tf.distill import Distiller, fold, resize
 
 COUNTS = np.array([40, 20, 10, 5])
 NO_STATISTICS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # the golden images are already normalised
@@ -172,6 +172,12 @@ def test_two_replicas_equal_one():
 
 
 @pytest.mark.slow
+def test_two_replicas_equal_two_parts_with_a_clean_teacher_and_mixing():
+    options = {"teacher_sees": "clean", "steps": 2, "reweight_step": 1}
+    same_runs(after_steps(**options, accumulation=2), after_steps(replicas=2, graph=True, **options))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"distillation": "soft"}, {"reweight_step": 0}, {"clip_norm": 0.1}])
 def test_two_replicas_equal_one_in_every_part(options):
     same_runs(after_steps(**NO_MIXING, **options), after_steps(replicas=2, graph=True, **NO_MIXING, **options))
@@ -257,6 +263,53 @@ def test_teacher_sees_the_mixed_view_at_its_own_size():
     distiller = compiled(Distiller(small(), spy, COUNTS, teacher_size=16))
     fit(distiller, [batch()])
     assert shapes[0] == [8, 16, 16, 3]
+
+
+def test_a_clean_teacher_is_asked_before_mixing_and_its_classes_are_mixed_as_the_labels_are():
+    asked = []
+    distiller = Distiller(
+        small(), lambda x: asked.append(x) or tf.eye(8)[:, :4], COUNTS, teacher_sees="clean", reweight_step=0
+    )
+    (images, labels), other = batch(), batch(seed=1)[0]
+    for seed in ([0, 1], [0, 2], [5, 3]):  # mixup and cutmix
+        given = (tf.constant(7, tf.int64), tf.constant(seed))
+        view = distiller.view(images, labels, *given)
+        np.testing.assert_array_equal(asked[-1], tf.cast(images, tf.float32))
+        distiller.view((images, other), labels, *given)
+        np.testing.assert_array_equal(asked[-1], tf.cast(other, tf.float32))
+        mixed = mixing.mix(tf.cast(images, tf.float32), labels, given[1], num_classes=4, smoothing=0.0)
+        np.testing.assert_array_equal(view["images"], mixed[0])
+        moved = distiller.view(images, labels, *given, chosen=tf.cast((labels + 1) % 4, tf.int64))
+        np.testing.assert_array_equal(moved["teacher"], np.roll(mixed[1], 1, axis=-1))
+        expected = moved["teacher"].numpy() @ losses.class_balanced_weights(COUNTS)
+        np.testing.assert_allclose(moved["weight"], expected, rtol=1e-5)
+    assert np.ptp(mixed[1], axis=-1).min() < 1
+
+
+def test_without_mixing_a_clean_teacher_teaches_what_one_of_mixed_views_does():
+    options = NO_MIXING | {"reweight_step": 1, "steps": 2}
+    same_runs(after_steps(**options), after_steps(**options, teacher_sees="clean", accumulation=2))
+
+
+def test_a_clean_teacher_cannot_be_distilled_softly():
+    with pytest.raises(ValueError, match="distillation must be hard"):
+        Distiller(small(), teacher(), COUNTS, teacher_sees="clean", distillation="soft")
+    with pytest.raises(ValueError, match="'dirty' is unknown: choose mixed or clean"):
+        Distiller(small(), teacher(), COUNTS, teacher_sees="dirty")
+
+
+def test_a_plain_vit_can_be_reweighted_too():
+    """From its step on the loss is sum(w l) / sum(w), w = class weights in the shares of a mixed image's labels."""
+    images, labels = batch()
+    distiller = Distiller(small("vit_nano", drop_path=0.0), None, COUNTS, reweight_step=1)
+    compiled(distiller, lr=0.0)
+    for step in (0, 1):
+        seed = fold(devices.step_seed(0, tf.constant(step, tf.int64)), 0)
+        mixed, shares = mixing.mix(tf.cast(images, tf.float32), labels, seed, num_classes=4, smoothing=0.0)
+        each = losses.cross_entropy(0.9 * shares + 0.1 / 4, distiller.student(mixed, training=False))
+        weight = shares.numpy() @ losses.class_balanced_weights(COUNTS) if step else np.ones(len(labels))
+        found = distiller.train_step((images, labels))
+        assert float(found["loss"]) == pytest.approx(float((weight * each).numpy().sum() / weight.sum()), rel=1e-4)
 
 
 def test_teacher_resize_is_torchs_bicubic():

@@ -25,6 +25,10 @@ def test_class_balanced_weights_sum_to_the_classes_and_favour_the_rare(counts, b
     assert np.all(np.diff(weights[order]) <= 1e-5)
 
 
+def test_class_balanced_weights_of_beta_0_are_all_alike():
+    np.testing.assert_array_equal(losses.class_balanced_weights([500, 3, 1], 0.0), [1, 1, 1])
+
+
 def test_class_without_images_is_named():
     with pytest.raises(ValueError, match="class 1 has no training image"):
         losses.class_balanced_weights([5, 0, 3])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 # isort: split
 import priors
 
-from deitlt_tf import options
+from deitlt_tf import losses, options
 
 NAMES = ("blue whale", "green", "red")
 
@@ -44,6 +44,13 @@ def test_a_student_without_reweighting_assumes_the_training_distribution():
             np.testing.assert_allclose(assumed[head], np.log(counts / 111), atol=1e-6)
             target = priors.log_target("training", class_names=NAMES, class_counts=counts)
             assert np.abs(priors.adjustment(target=target, assumed=assumed[head])).max() < 1e-6
+
+
+def test_a_reweighted_plain_vit_assumes_what_its_weights_made_of_the_training_distribution():
+    counts = np.array([100, 10, 1])
+    plain, weighted = (priors.log_assumed(flags(f"--method={m}"), class_counts=counts) for m in ("vit", "vit_drw"))
+    expected = np.log(losses.class_balanced_weights(counts))
+    np.testing.assert_allclose(weighted["cls"] - plain["cls"], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

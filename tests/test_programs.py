@@ -159,6 +159,23 @@ def test_the_plain_vit_beside_ends_the_same_after_a_kill(run, images, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_teacher_of_clean_views_is_asked_once_and_a_plain_vit_is_reweighted(run, images, tmp_path):
+    arguments = [*SMALL, f"--data_dir={images}", "--randaugment=rand-m9-mstd0.5-inc1"]
+    clean = [*arguments, "--teacher_sees=clean", f"--teacher_labels={tmp_path / 'labels'}"]
+    code, printed = run(train, *clean, f"--workdir={tmp_path / 'asks'}", "--baseline")
+    assert code == 0 and "\nViT " in printed, printed
+    again = [*clean, f"--teacher={tmp_path / 'asks'}", f"--workdir={tmp_path / 'reads'}"]
+    code, printed = run(train, *again)
+    assert code == 0, printed
+    one, other = (snapshot(tmp_path / name) for name in ("asks", "reads"))
+    assert {k: one[k] for k in other} == other and "student.keras 0" in other
+    code, printed = run(train, *arguments, "--method=vit_drw", f"--workdir={tmp_path / 'drw'}")
+    assert code == 0 and snapshot(tmp_path / "drw")["metrics.jsonl"] != one["vit/metrics.jsonl"], printed
+    code, printed = run(train, *clean, "--distillation=soft", f"--workdir={tmp_path / 'soft'}")
+    assert code == 1 and "it needs --distillation=hard" in printed and not (tmp_path / "soft").exists()
+
+
+@pytest.mark.slow
 def test_validation_split_chooses_the_weights(run, images, tmp_path):
     shutil.copytree(images / "test", images / "val")
     workdir = tmp_path / "run"

@@ -10,6 +10,7 @@ from deitlt_tf import teacher_labels, train
 from deitlt_tf.data.sources import Source
 from deitlt_tf.teacher_labels import TeacherLabels
 
+CLEAN = ("--teacher_sees=clean", "--teacher_sees is 'mixed' there and 'clean' here")
 KEY = {"--seed": "0", "teacher's file, SHA-256": "ab"}
 
 
@@ -116,7 +117,7 @@ def test_a_sweep_asks_the_teacher_once(run, images, tmp_path):  # noqa: F811
     students = [{k: v for k, v in one.items() if not k.startswith("teacher")} for one in found]
     assert students[0] == students[1] == students[2] and "student.keras 0" in students[0]
 
-    for flag, message in (("--seed=1", "--seed is '0' there and '1' here"), ("--cutmix=0", "--cutmix is '1.0'")):
+    for flag, message in (("--seed=1", "--seed is '0' there and '1' here"), ("--cutmix=0", "--cutmix is '1.0'"), CLEAN):
         code, printed = run(train, *arguments, f"--workdir={tmp_path / 'other'}", flag)
         assert code == 1 and message in printed, printed
     code, printed = run(train, *arguments, f"--workdir={tmp_path / 'soft'}", "--distillation=soft")

@@ -1,0 +1,230 @@
+"""From the lines of ablation.jsonl to tables: accuracy with its spread over seeds, differences in pairs, claims.
+
+A line is one run: row, seed, class_counts [C], total [C] test images, right {output: [C] hexadecimal numbers}, the bits
+of a class being its test images in order; cosine of CLS and DIST by epoch, reweight_epoch; of probes: diversity,
+rank {token: [L]}, distance [L] pixels. Outputs: cls, dist, mean, EMA (of the mean, or of the only head), teacher.
+"""
+
+import math
+import statistics
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from deitlt_tf import intervals
+
+COLUMNS = ("overall", "head", "mid", "tail")
+OUTPUTS = {"cls": "CLS", "dist": "DIST", "mean": "mean", "EMA": "EMA"}
+BOOTSTRAP = {"resamples": 1000, "seed": 0, "level": 0.95}
+ENOUGH = 3  # seeds that settle what has no interval of its own
+
+Runs = dict[tuple[str, int], dict]  # (row, seed) -> line
+Bounds = dict[str, float]  # value, and low and high where there is an interval
+
+
+def packed(right: np.ndarray, labels: np.ndarray, num_classes: int) -> list[str]:
+    """bool [N] as one hexadecimal number of each class, a bit an image."""
+    bits = ("".join(map(str, right[labels == c].astype(int))) for c in range(num_classes))
+    return [f"{int(b or '0', 2):x}" for b in bits]
+
+
+def accuracy(line: dict, output: str) -> dict[str, float]:
+    """{overall, head, mid, tail} in percent, the paper's groups."""
+    hits = np.array([int(bits, 16).bit_count() for bits in line["right"][output]])
+    found = intervals.scores(hits, np.array(line["total"]), np.array(line["class_counts"]))["paper"]
+    return {column: float(value) for column, value in found.items()}
+
+
+def difference(one: dict, output: str, other: dict, its_output: str) -> dict[str, Bounds]:
+    """{overall, head, mid, tail: value, low, high} of one's accuracy - the other's, on the same images in pairs."""
+    pairs = [(int(a, 16), int(b, 16)) for a, b in zip(one["right"][output], other["right"][its_output], strict=True)]
+    gained = np.array([(a & ~b).bit_count() for a, b in pairs])
+    lost = np.array([(b & ~a).bit_count() for a, b in pairs])
+    total, counts = np.array(one["total"]), np.array(one["class_counts"])
+    return intervals.difference(gained, lost, total, counts, **BOOTSTRAP)["paper"]
+
+
+# ---- numbers as text ----
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and the standard deviation over seeds where there are several."""
+    mean = f"{statistics.mean(values):.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def gain(found: list[Bounds]) -> str:
+    """Mean over seeds of a difference, and the hull of their intervals where they have some."""
+    mean = statistics.mean(b["value"] for b in found)
+    if not all("low" in b for b in found):
+        return f"{mean:+.2f}"
+    return f"{mean:+.1f} [{min(b['low'] for b in found):+.1f}, {max(b['high'] for b in found):+.1f}]"
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in [header, ["---"] * len(header), *rows])
+
+
+# ---- tables ----
+
+
+def students(runs: Runs, titles: dict[str, str], *, reference: str = "vit") -> str:
+    """Every row, every output, and its differences to the reference's of the same seed."""
+    found = []
+    for row, title in titles.items():
+        lines = {seed: line for (name, seed), line in runs.items() if name == row}
+        if not lines:
+            continue
+        shown = [title, str(len(lines))]  # beside the first output alone
+        for output in (name for name in OUTPUTS if all(name in line["right"] for line in lines.values())):
+            scores = [accuracy(line, output) for line in lines.values()]
+            its = "EMA" if output == "EMA" else "cls"
+            against = [
+                difference(line, output, runs[reference, seed], its)
+                for seed, line in lines.items()
+                if row != reference and (reference, seed) in runs
+            ]
+            gains = [gain([b[column] for b in against]) if against else "" for column in ("overall", "tail")]
+            found.append([*shown, OUTPUTS[output], *(spread([s[c] for s in scores]) for c in COLUMNS), *gains])
+            shown = ["", ""]
+    return markdown(["row", "seeds", "output", *COLUMNS, "overall - ViT", "tail - ViT"], found)
+
+
+def teachers_table(runs: Runs, teachers: dict[str, str | None]) -> str:
+    found = {}
+    for (row, _), line in runs.items():
+        if "teacher" in line["right"]:
+            found.setdefault(teachers[row], accuracy(line, "teacher"))
+    return markdown(["teacher", *COLUMNS], [[name, *(f"{x[c]:.1f}" for c in COLUMNS)] for name, x in found.items()])
+
+
+class Claim(NamedTuple):
+    """text: as the paper has it. parts: {what is compared: {seed: bounds}}, each positive where it is as claimed."""
+
+    text: str
+    parts: dict[str, dict[int, Bounds]]
+
+
+def verdict(claim: Claim) -> str:
+    """holds: every part does, on every seed. does not hold: some part is the other way round on every seed.
+
+    A seed says something where its interval leaves out 0. What has no interval, because test images do not tell how
+    far it moves, is said by ENOUGH seeds on one side. Anything else is not settled.
+    """
+    signs = []
+    for found in claim.parts.values():
+        enough = len(found) >= ENOUGH
+        low = [b.get("low", b["value"] if enough else -math.inf) for b in found.values()]
+        high = [b.get("high", b["value"] if enough else math.inf) for b in found.values()]
+        signs.append(0 if not found else 1 if min(low) > 0 else -1 if max(high) < 0 else 0)
+    return "does not hold" if -1 in signs else "not settled" if 0 in signs else "holds"
+
+
+def claims(runs: Runs) -> list[Claim]:
+    """The paper's claims at this scale. Students of one seed are compared: they see the same images in one order."""
+
+    def seeds(*rows: str) -> list[int]:
+        return [seed for row, seed in runs if row == rows[0] and all((other, seed) in runs for other in rows)]
+
+    def pairs(one: tuple[str, str], other: tuple[str, str], column: str) -> dict[int, Bounds]:
+        """(row, output) - (row, output)."""
+        return {
+            seed: difference(runs[one[0], seed], one[1], runs[other[0], seed], other[1])[column]
+            for seed in seeds(one[0], other[0])
+        }
+
+    def probed(number: Callable[[dict], float], larger: str, smaller: str) -> dict[int, Bounds]:
+        return {s: {"value": number(runs[larger, s]) - number(runs[smaller, s])} for s in seeds(larger, smaller)}
+
+    def rise(line: dict) -> float:
+        """By how much 1 - cosine is larger in the last epoch than in the last one before K."""
+        return line["cosine"][line["reweight_epoch"] - 1] - line["cosine"][-1]
+
+    def rank(line: dict) -> float:
+        return line["rank"]["DIST"][-1]
+
+    def first_block(line: dict) -> float:
+        return line["distance"][0]
+
+    ours = "deit_lt_1"
+    mean, cls, dist = (ours, "mean"), (ours, "cls"), (ours, "dist")
+    return [
+        Claim(
+            "Out-of-distribution views gain on the tail",
+            {"mixed - clean, tail": pairs(("mixed", "mean"), ("deit", "mean"), "tail")},
+        ),
+        Claim(
+            "Re-weighting DIST gains on the tail (the teacher changes from CE to LDAM with it)",
+            {"DRW - none, tail": pairs(("drw", "mean"), ("mixed", "mean"), "tail")},
+        ),
+        Claim(
+            "A flat teacher makes a better student",
+            {"LDAM + SAM - LDAM, overall": pairs(mean, ("drw", "mean"), "overall")},
+        ),
+        Claim(
+            "CLS is the expert on the head, DIST on the tail",
+            {"CLS - DIST, head": pairs(cls, dist, "head"), "DIST - CLS, tail": pairs(dist, cls, "tail")},
+        ),
+        Claim(
+            "The mean is above both",
+            {"mean - CLS, overall": pairs(mean, cls, "overall"), "mean - DIST, overall": pairs(mean, dist, "overall")},
+        ),
+        Claim(
+            "DeiT-LT (1) is above the plain ViT",
+            {column: pairs(mean, ("vit", "cls"), column) for column in ("overall", "tail")},
+        ),
+        Claim(
+            "DeiT-LT (1) is above its own teacher",
+            {column: pairs(mean, (ours, "teacher"), column) for column in ("overall", "tail")},
+        ),
+        Claim(
+            "Hard distillation is better than soft",
+            {"hard - soft, overall": pairs(mean, ("soft", "mean"), "overall")},
+        ),
+        Claim(
+            "Diversity of the tokens, 1 - cosine, rises after re-weighting",
+            {
+                "from K to the end": {s: {"value": rise(runs[ours, s])} for s in seeds(ours)},
+                "more than without re-weighting (DeiT)": probed(rise, ours, "deit"),
+            },
+        ),
+        Claim("The rank of DIST is lower with a flat teacher", {"LDAM - LDAM + SAM": probed(rank, "drw", ours)}),
+        Claim("The rank of DIST is lower than DeiT's", {"DeiT - DeiT-LT (1)": probed(rank, "deit", ours)}),
+        Claim(
+            "Early blocks look more locally (block 1, pixels)",
+            {
+                "ViT - DeiT-LT (1)": probed(first_block, "vit", ours),
+                "DeiT - DeiT-LT (1)": probed(first_block, "deit", ours),
+            },
+        ),
+    ]
+
+
+def claims_table(found: list[Claim]) -> str:
+    rows = []
+    for claim in found:
+        shown = [f"{what}: {gain(list(part.values())) if part else 'not run'}" for what, part in claim.parts.items()]
+        counted = sorted({len(part) for part in claim.parts.values()})
+        rows.append([claim.text, "; ".join(shown), " or ".join(map(str, counted)), verdict(claim)])
+    return markdown(["claim", "differences, positive as claimed", "seeds", "verdict"], rows)
+
+
+def page(lines: list[dict], *, titles: dict[str, str], teachers: dict[str, str | None]) -> str:
+    """All of it in Markdown. titles: of the rows, in order. teachers: {row: name of its teacher}."""
+    runs = {(line["row"], line["seed"]): line for line in sorted(lines, key=lambda line: line["seed"])}
+    return "\n".join(
+        [
+            "Top-1 accuracy on the test images, %; groups as in the paper; of several seeds mean ± standard deviation.",
+            "Differences: on the same test images in pairs with the plain ViT of the same seed (EMA with EMA), mean",
+            "over seeds [hull of the seeds' 95 % bootstrap intervals].",
+            "",
+            students(runs, titles),
+            teachers_table(runs, teachers),
+            "A claim holds (does not hold) where the intervals of all its seeds leave out 0 on the claimed (the other)",
+            f"side; what has no interval, where {ENOUGH} seeds or more are all on that side. Accuracies in points, of",
+            "the mean of CLS and DIST unless another output is named.",
+            "",
+            claims_table(claims(runs)),
+        ]
+    )
