@@ -175,3 +175,22 @@ def test_training_moves_the_running_statistics_by_a_tenth():
     model(images, training=True)
     np.testing.assert_allclose(bn.moving_mean, 0.1 * batch.mean((0, 1, 2)), atol=1e-6)
     np.testing.assert_allclose(bn.moving_variance, 0.9 + 0.1 * batch.var((0, 1, 2)), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4, 6), (1, 1, 2, 6)])
+def test_batch_norm_is_keras(shape):
+    draw = np.random.default_rng(0)
+    x, upstream = (tf.constant(draw.normal(2, 3, shape), tf.float32) for _ in range(2))
+    found = []
+    for layer in (resnet.BatchNorm(), keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)):
+        layer.build(shape)
+        layer.gamma.assign(np.linspace(0.5, 2, 6))
+        layer.beta.assign(np.linspace(-1, 1, 6))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        found.append(
+            [y, layer(x), *layer.weights, *tape.gradient(y, [x, layer.gamma.value, layer.beta.value], upstream)]
+        )
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)

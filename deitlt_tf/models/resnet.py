@@ -35,8 +35,36 @@ def _conv(
     )
 
 
-def _norm(name: str, dtype: object = None) -> keras.layers.BatchNormalization:
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True, name=name, dtype=dtype)
+@keras.saving.register_keras_serializable(package="deitlt_tf")
+class BatchNorm(keras.layers.BatchNormalization):
+    """keras.layers.BatchNormalization over the batches of all replicas; on one of them, in training, TensorFlow's
+    fused kernel does it in a fifth of the time.
+    """
+
+    def __init__(self, momentum=0.9, epsilon=1e-5, synchronized=True, **kwargs):
+        super().__init__(momentum=momentum, epsilon=epsilon, synchronized=synchronized, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if not (training and self.trainable) or replicas > 1:
+            return super().call(inputs, training=training, mask=mask)
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=tf.cast(inputs, tf.float32),
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+        )
+        count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
+        variance *= (count - 1) / count  # the kernel tells the unbiased one; Keras, on replicas too, keeps the other
+        for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + new * (1 - self.momentum))
+        return tf.cast(y, self.compute_dtype)
+
+
+def _norm(name: str, dtype: object = None) -> BatchNorm:
+    return BatchNorm(name=name, dtype=dtype)
 
 
 def _maps(channels: int) -> tuple:
@@ -102,7 +130,8 @@ class BasicBlock(keras.layers.Layer):
 
     def shortcut(self, x, training):
         if not self.projection:
-            x = tf.nn.avg_pool2d(x, 1, self.stride, "VALID")  # x[:, ::s, ::s], which takes ten times as long
+            if self.stride > 1:
+                x = tf.nn.avg_pool2d(x, 1, self.stride, "VALID")  # x[:, ::s, ::s], which takes five times as long
             return tf.pad(x, [[0, 0], [0, 0], [0, 0], [self.extra, self.extra]])
         return x if self.downsample is None else self.downsample_bn(self.downsample(x), training=training)
 
