@@ -45,7 +45,7 @@ flags.DEFINE_bool("traceback", False, "Show Python's traceback with an error mes
 
 # --- the data
 flags.DEFINE_string("data", "folder", "folder, list, inat, cifar10_lt, cifar100_lt, digits_lt or tfds:NAME.")
-flags.DEFINE_string("data_dir", "", "Folder of the images, or of TensorFlow Datasets.")
+flags.DEFINE_string("data_dir", "", "Folder of the images (a path or a URL: gs://...), or of TensorFlow Datasets.")
 flags.DEFINE_string("train_list", "", "list: file of `path label` lines, relative to --data_dir.")
 flags.DEFINE_string("val_list", "", "The same for the validation split; may be left out.")
 flags.DEFINE_string("test_list", "", "The same for the test split.")
