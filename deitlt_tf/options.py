@@ -206,8 +206,10 @@ flags.DEFINE_float("teacher_label_power", 1.2, "Of glmc: label weights n^-power;
 flags.DEFINE_integer("teacher_consistency_epochs", 20, "Of mdcs: until the weight is reached.", lower_bound=1)
 flags.DEFINE_string("teacher_init", "", "Start from the weights of another CNN (FILE.keras).")
 
-# --- of single programs; not part of a recipe: export, inspect_data, import_torch, report, demo
-flags.DEFINE_string("out", "", "Exported file, or folder of versions; default beside the model in --workdir.")
+# --- of single programs; not part of a recipe: export, inspect_data, to_tfds, import_torch, report, demo
+flags.DEFINE_string(
+    "out", "", "Exported file, or folder of versions; default beside the model in --workdir. to_tfds: the new set."
+)
 flags.DEFINE_enum(
     "weights",
     "student",

@@ -53,7 +53,7 @@ ALLOWED = {
     "loop": {"devices", "teacher_labels", "workdir"},
     "options": set(),
 }
-PROGRAMS = {"train", "train_teacher", "evaluate", "inspect_data", "import_torch", "report", "demo"}
+PROGRAMS = {"train", "train_teacher", "evaluate", "inspect_data", "to_tfds", "import_torch", "report", "demo"}
 SHARED_BY_PROGRAMS = {"assemble"}
 
 
