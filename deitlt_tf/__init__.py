@@ -3,7 +3,8 @@
 The reading order; each file is one station and nothing turns back:
 
     options       every command-line flag, once (only programs read flags)
-    data.sources  1 WHERE      folders, lists, TFDS, digits -> images, labels, class names, class counts
+    data.storage  1 WHERE      files on disk or behind a URL
+    data.sources               folders, lists, TFDS, digits -> images, labels, class names, class counts
     data.augment  2 ONE IMAGE  crop, flip, RandAugment, erasing; the evaluation view
     data.pipeline 3 BATCHES    order by index, repeats, shards, padding mask
     models        4 LOGITS     vit: tokens CLS + DIST; resnet: CIFAR and ImageNet teachers
@@ -20,7 +21,7 @@ The reading order; each file is one station and nothing turns back:
     finished, onnx_graph       a finished network, and the same as an ONNX graph; local_server, vendor: a page for it
     official, class_order      weights and classes of the PyTorch code; torch_files reads its files
     assemble                   what the programs share: from flags to data, views, networks, numbers
-    inspect_data, train, train_teacher, evaluate, report, demo, import_torch      programs
+    inspect_data, to_tfds, train, train_teacher, evaluate, report, demo, import_torch      programs
 
 `import deitlt_tf` imports neither TensorFlow nor Keras, so `--help` answers at once: submodules load when first used.
 It does make `keras.models.load_model` know our layers, whichever of `deitlt_tf` and `keras` is imported first.

@@ -120,12 +120,14 @@ def training_data(flags: SimpleNamespace):
 
 def read_names(flags: SimpleNamespace) -> tuple[str, ...] | None:
     """--class_names_file, where there are no data flags."""
-    path = Path(flags.class_names_file)
-    if not flags.class_names_file:
+    from deitlt_tf.data import storage
+
+    path = flags.class_names_file
+    if not path:
         return None
-    if not path.is_file():
+    if not storage.is_file(path):
         raise FileNotFoundError(f"--class_names_file={path}: there is no such file.")
-    return tuple(line.strip() for line in path.read_text().strip().split("\n"))
+    return tuple(line.strip() for line in storage.read_text(path).strip().split("\n"))
 
 
 def class_order_of(flags: SimpleNamespace, settings: dict, network, counts) -> tuple[object, str]:

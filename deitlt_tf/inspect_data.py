@@ -7,7 +7,6 @@ header and end are read, or all of it with --decode. With --workdir=D all findin
 profile is D/profile.svg.
 """
 
-import glob
 import itertools
 import os
 from collections import Counter, defaultdict
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from deitlt_tf import options
-from deitlt_tf.data import sources, survey
+from deitlt_tf.data import sources, storage, survey
 from deitlt_tf.data.sources import Source, Splits
 from deitlt_tf.data.survey import Look
 
@@ -134,7 +133,7 @@ def look(parts: dict[str, Source], flags: SimpleNamespace) -> dict[str, list[Loo
 def image_root(flags: SimpleNamespace) -> str:
     """The folder that archives are unpacked in: where the paths of lists begin."""
     root = os.path.expanduser(flags.data_dir) or os.curdir
-    return os.path.join(root, flags.image_root) if flags.data in LISTED else root
+    return storage.join(root, flags.image_root) if flags.data in LISTED else root
 
 
 def missing_files(parts: dict[str, Source], looks: dict[str, list[Look]], *, root: str) -> dict[str, Any]:
@@ -201,11 +200,13 @@ def class_weights(flags: SimpleNamespace, counts: np.ndarray) -> dict[str, dict[
 def on_missing(*, files: list[str], folders: dict[str, int], root: str) -> list[str]:
     """A sentence per folder that is missing as a whole, usually an archive, and one on all other missing files."""
     sentences = []
+    beside = [os.path.join(root, name) for name in storage.subfolders(root)] if folders else []
     for folder, count in list(folders.items())[:SHOWN]:
-        elsewhere = glob.glob(os.path.join(glob.escape(root), "*", glob.escape(folder)))
-        advice = f"unpack its archive in {os.path.normpath(root)}, or name the folder where it lies with --image_root"
-        if elsewhere:
-            advice = f"it lies in {os.path.dirname(elsewhere[0])}: name that with --image_root"
+        here = root if storage.is_url(root) else os.path.normpath(root)
+        advice = f"unpack its archive in {here}, or name the folder where it lies with --image_root"
+        found = storage.each(storage.is_dir, [os.path.join(other, folder) for other in beside])
+        if elsewhere := list(itertools.compress(beside, found)):
+            advice = f"it lies in {elsewhere[0]}: name that with --image_root"
         sentences.append(f"{folder}/ is missing with all {_number(count, 'image')} listed in it: {advice}")
     if len(folders) > SHOWN:
         sentences.append(f"{_number(len(folders) - SHOWN, 'more folder')} missing like that")

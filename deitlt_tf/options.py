@@ -45,7 +45,7 @@ flags.DEFINE_bool("traceback", False, "Show Python's traceback with an error mes
 
 # --- the data
 flags.DEFINE_string("data", "folder", "folder, list, inat, cifar10_lt, cifar100_lt, digits_lt or tfds:NAME.")
-flags.DEFINE_string("data_dir", "", "Folder of the images, or of TensorFlow Datasets.")
+flags.DEFINE_string("data_dir", "", "Folder of the images (a path or a URL: gs://...), or of TensorFlow Datasets.")
 flags.DEFINE_string("train_list", "", "list: file of `path label` lines, relative to --data_dir.")
 flags.DEFINE_string("val_list", "", "The same for the validation split; may be left out.")
 flags.DEFINE_string("test_list", "", "The same for the test split.")
@@ -212,8 +212,10 @@ flags.DEFINE_float("teacher_label_power", 1.2, "Of glmc: label weights n^-power;
 flags.DEFINE_integer("teacher_consistency_epochs", 20, "Of mdcs: until the weight is reached.", lower_bound=1)
 flags.DEFINE_string("teacher_init", "", "Start from the weights of another CNN (FILE.keras).")
 
-# --- of single programs; not part of a recipe: export, inspect_data, import_torch, report, demo
-flags.DEFINE_string("out", "", "Exported file, or folder of versions; default beside the model in --workdir.")
+# --- of single programs; not part of a recipe: export, inspect_data, to_tfds, import_torch, report, demo
+flags.DEFINE_string(
+    "out", "", "Exported file, or folder of versions; default beside the model in --workdir. to_tfds: the new set."
+)
 flags.DEFINE_enum(
     "weights",
     "student",

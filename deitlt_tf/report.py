@@ -263,9 +263,10 @@ def same_test(run: Run, other: Run) -> None:
 
     Files are the same if their labels, sizes and paths below their common folder are, so a moved copy passes.
     """
-    import os
-
     import numpy as np
+
+    from deitlt_tf.data import storage
+    from deitlt_tf.data.sources import below_common_folder
 
     ours, theirs = run.splits.test, other.splits.test
     both = f"{other.folder} cannot be compared with {run.folder}: "
@@ -277,8 +278,9 @@ def same_test(run: Run, other: Run) -> None:
     def below(source):
         if source.kind != "paths":
             return source.images
-        root = os.path.commonpath(list(source.images))
-        return np.array([f"{os.path.relpath(p, root)} {os.path.getsize(p)}" for p in source.images])
+        paths = list(source.images)
+        sizes = storage.each(storage.size, paths)
+        return np.array([f"{path} {size}" for path, size in zip(below_common_folder(paths), sizes, strict=True)])
 
     if not (np.array_equal(ours.labels, theirs.labels) and np.array_equal(below(ours), below(theirs))):
         raise ValueError(both + "their test images differ.")

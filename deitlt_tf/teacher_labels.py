@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from deitlt_tf.data.sources import Source
+from deitlt_tf.data.sources import Source, below_common_folder
 from deitlt_tf.workdir import write_text
 
 MOST_CLASSES = 2**16 - 1
@@ -95,8 +95,7 @@ def fingerprint(source: Source) -> str:
         return found.hexdigest()
     images = list(source.images)
     if source.kind == "paths":
-        common = len(os.path.commonpath([min(images), max(images)]))
-        images = [path[common:].encode() for path in images]
+        images = [path.encode() for path in below_common_folder(images)]
     for image in images:
         found.update(len(image).to_bytes(8, "little") + image)
     return found.hexdigest()

@@ -10,7 +10,8 @@ import deitlt_tf
 PACKAGE = Path(__file__).parent.parent / "deitlt_tf"
 
 ALLOWED = {
-    "data.sources": set(),
+    "data.storage": set(),
+    "data.sources": {"data.storage"},
     "data.decode": set(),
     "data.augment": set(),
     "data.pipeline": {"data.sources", "data.decode"},
@@ -20,7 +21,7 @@ ALLOWED = {
     "models.experts": {"models.resnet"},
     "models": {"models.vit", "models.resnet", "models.experts"},
     "data.headers": set(),
-    "data.survey": {"data.headers", "data.sources"},
+    "data.survey": {"data.headers", "data.sources", "data.storage"},
     "mixing": set(),
     "losses": set(),
     "sam": set(),
@@ -52,7 +53,7 @@ ALLOWED = {
     "loop": {"devices", "teacher_labels", "workdir"},
     "options": set(),
 }
-PROGRAMS = {"train", "train_teacher", "evaluate", "inspect_data", "import_torch", "report", "demo"}
+PROGRAMS = {"train", "train_teacher", "evaluate", "inspect_data", "to_tfds", "import_torch", "report", "demo"}
 SHARED_BY_PROGRAMS = {"assemble"}
 
 

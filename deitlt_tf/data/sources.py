@@ -2,9 +2,11 @@
 
     load(name, data_dir=..., ...) -> Splits(train, val, test), each a Source(images, labels, class_names)
 
+Folders and files may be URLs of any file system that TensorFlow knows (`storage`).
 Nothing is decoded here, except where a data set comes as pixels (CIFAR, digits). Labels keep the data set's own order.
 """
 
+import itertools
 import json
 import os
 from collections import Counter
@@ -14,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # compared in lower case
+from deitlt_tf.data import storage
+
 DIGITS_TEST_PER_CLASS = 60
 Complain = Callable[[Exception], None]
 FOLDER_HOLDS = "train/ and test/ or val/ with a folder of images per class, or the class folders alone"
@@ -155,11 +158,11 @@ def _and_more(mistakes: Sized) -> str:
 def _existing(data_dir: str | None, *, source: str, holds: str, files: Sequence[str] = ()) -> str:
     if not data_dir:
         raise ValueError(f"source {source} needs --data_dir, a folder with {holds}")
-    if not os.path.isdir(data_dir):
+    if not storage.is_dir(data_dir):
         raise FileNotFoundError(f"--data_dir={data_dir} is not a folder: it should hold {holds}")
     for file in files:
-        if not os.path.isfile(os.path.join(data_dir, file)):
-            raise FileNotFoundError(f"{os.path.join(data_dir, file)} is missing: --data_dir should hold {holds}")
+        if not storage.is_file(storage.join(data_dir, file)):
+            raise FileNotFoundError(f"{storage.join(data_dir, file)} is missing: --data_dir should hold {holds}")
     return data_dir
 
 
@@ -174,6 +177,13 @@ def class_counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
 def names(source: Source) -> list[str]:
     """A printable name of each image: its path, or "image 17" where it has none."""
     return list(source.images) if source.kind == "paths" else [f"image {i}" for i in range(len(source))]
+
+
+def below_common_folder(paths: Sequence[str]) -> list[str]:
+    """The paths from the innermost folder on that holds all of them, which may have been moved since."""
+    # `commonpath` would make one slash of the two in a URL
+    cut = max(0, os.path.commonprefix([min(paths), max(paths)]).rfind("/"))  # noqa: RUF071 (cut at a slash)
+    return [path[cut:] for path in paths]
 
 
 def take(source: Source, indices: np.ndarray) -> Source:
@@ -248,7 +258,7 @@ def folder(
     Raises FileNotFoundError or ValueError that names the folder.
     """
     root = _existing(data_dir, source="folder", holds=FOLDER_HOLDS)
-    splits = [split for split in ("train", "val", "test") if _subfolders(os.path.join(root, split))]
+    splits = [split for split in ("train", "val", "test") if storage.subfolders(os.path.join(root, split))]
     if not splits:
         whole = _read_folder(root, class_names=_class_folders(root), complain=complain)
         train, test = split_off(whole, test_fraction, seed=split_seed, flag="--test_fraction")
@@ -273,7 +283,10 @@ def _read_folder(root: str, *, class_names: tuple[str, ...], complain: Complain)
         first = os.path.join(root, unknown[0])
         complain(ValueError(f"{first} is a class that train/ does not have{_and_more(unknown)}"))
     present = [name for name in present if name not in unknown]
-    files = {name: _image_files(os.path.join(root, name), complain) for name in present}
+    found = storage.each(_image_files, [os.path.join(root, name) for name in present])
+    for mistake in itertools.chain.from_iterable(mistakes for _, mistakes in found):
+        complain(mistake)
+    files = {name: images for name, (images, _) in zip(present, found, strict=True)}
     if not any(files.values()):
         raise ValueError(f"{root} holds no images of the classes in train/")
     labels = [label for label, name in enumerate(class_names) for _ in files.get(name, ())]
@@ -283,30 +296,27 @@ def _read_folder(root: str, *, class_names: tuple[str, ...], complain: Complain)
 
 
 def _class_folders(root: str) -> tuple[str, ...]:
-    if not (found := _subfolders(root)):
+    if not (found := storage.subfolders(root)):
         raise ValueError(f"{root} has no class folders: --data_dir holds {FOLDER_HOLDS}")
     return found
 
 
-def _subfolders(root: str) -> tuple[str, ...]:
-    if not os.path.isdir(root):
-        return ()
-    with os.scandir(root) as entries:
-        return tuple(sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")))
-
-
-def _image_files(class_folder: str, complain: Complain) -> list[str]:
-    found = []
-    # os.walk alone would treat a folder that it may not read as empty
-    for parent, folders, files in os.walk(class_folder, onerror=complain):
+def _image_files(class_folder: str) -> tuple[list[str], list[Exception]]:
+    """Sorted paths of the images below a folder, and what is wrong there."""
+    found: list[str] = []
+    mistakes: list[Exception] = []
+    # without `onerror` a folder that may not be read would pass as empty
+    for parent, folders, files in storage.walk(class_folder, onerror=mistakes.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        images = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
+        images = [name for name in files if name.lower().endswith(storage.IMAGE_SUFFIXES) and not name.startswith(".")]
         found += [os.path.join(parent, name) for name in images]
     if not found:
-        complain(ValueError(f"class folder {class_folder} holds no images ({', '.join(IMAGE_SUFFIXES)})"))
+        mistakes.append(
+            ValueError(f"class folder {class_folder} holds no images ({', '.join(storage.IMAGE_SUFFIXES)})")
+        )
     if wrong := [path for path in found if not _is_utf8(path)]:  # TensorFlow takes no other file names
-        complain(ValueError(f"rename {wrong[0]!r}: its name is not UTF-8{_and_more(wrong)}"))
-    return sorted(filter(_is_utf8, found))
+        mistakes.append(ValueError(f"rename {wrong[0]!r}: its name is not UTF-8{_and_more(wrong)}"))
+    return sorted(filter(_is_utf8, found)), mistakes
 
 
 def _is_utf8(path: str) -> bool:
@@ -351,7 +361,7 @@ def lists(
         raise ValueError("source list needs --train_list and --test_list or --val_list, files of `path label` per line")
     files = [file for file in (train_list, val_list, test_list, class_names_file) if file]
     base = _existing(data_dir or os.curdir, source="list", holds=f"{', '.join(files)} and the images", files=files)
-    read = [read_list(os.path.join(base, file)) for file in (train_list, val_list, test_list) if file]
+    read = [read_list(storage.join(base, file)) for file in (train_list, val_list, test_list) if file]
     train = read[0]
     present = np.unique(train.labels)
     num_classes = int(present[-1]) + 1
@@ -368,8 +378,8 @@ def lists(
     read = [_with_labels_below(num_classes, listing) for listing in read]
     class_names = _folder_names(train, num_classes)
     if class_names_file:
-        class_names = _read_class_names(os.path.join(base, class_names_file), num_classes)
-    root = os.path.join(base, image_root or "")
+        class_names = _read_class_names(storage.join(base, class_names_file), num_classes)
+    root = storage.join(base, image_root or "")
     return _listed_splits(read, root=root, class_names=class_names, complain=complain)
 
 
@@ -386,7 +396,7 @@ def _with_labels_below(num_classes: int, listing: Listing) -> Listing:
 def read_list(file: str) -> Listing:
     """Parse a file of `path label` per line; blank lines are skipped. Raises ValueError with file:line."""
     paths, labels, lines = [], [], []
-    for number, line in enumerate(_read_text(file).split("\n"), start=1):
+    for number, line in enumerate(storage.read_text(file).split("\n"), start=1):
         if not (line := line.strip()):
             continue
         place = f"{file}:{number}"
@@ -420,7 +430,7 @@ def inat(*, data_dir: str | None, image_root: str | None = None, complain: Compl
     except (KeyError, TypeError) as error:
         raise ValueError(f"{files[0]} is not an iNaturalist file: categories need {error}") from error
     read = [_json_listing(file, data, label_of) for file, data in zip(files, (train_json, val_json), strict=True)]
-    image_root = os.path.join(root, image_root or "")
+    image_root = storage.join(root, image_root or "")
     return _listed_splits(read, root=image_root, class_names=class_names, complain=complain)
 
 
@@ -457,32 +467,23 @@ def _listed_splits(read: Sequence[Listing], *, root: str, class_names: tuple[str
     return Splits(sources[0], sources[1] if len(sources) == 3 else None, sources[-1])
 
 
-def _missing(root: str, paths: Iterable[str], folders: dict[str, frozenset[str]]) -> list[str]:
+def _missing(root: str, paths: Sequence[str], folders: dict[str, frozenset[str]]) -> list[str]:
     """The paths that are no files. One scan per folder: 437,513 questions to a network disk would take an hour.
 
     folders: file names by folder, filled here, shared between lists.
     """
-    absent = []
-    for path in paths:
-        parent, name = os.path.split(path)
-        if parent not in folders:
-            folders[parent] = _file_names(os.path.join(root, parent))
-        if name not in folders[parent]:
-            absent.append(path)
-    return absent
-
-
-def _file_names(root: str) -> frozenset[str]:
-    if not os.path.isdir(root):
-        return frozenset()
-    with os.scandir(root) as entries:
-        return frozenset(entry.name for entry in entries if entry.is_file())
+    split = os.sep  # `_inside` left no other form of a path, and `os.path.split` takes several times as long
+    new = [parent for parent in {path.rpartition(split)[0]: None for path in paths} if parent not in folders]
+    names = storage.each(storage.file_names, [os.path.join(root, parent) for parent in new])
+    folders |= zip(new, names, strict=True)
+    parts = ((path, *path.rpartition(split)) for path in paths)
+    return [path for path, parent, _, name in parts if name not in folders[parent]]
 
 
 def _inside(path: str, place: str) -> str:
     """The path in its shortest form; raises ValueError if it is absolute or climbs out of the image root."""
     short = os.path.normpath(path)
-    if os.path.isabs(short) or short == os.pardir or short.startswith(os.pardir + os.sep):
+    if storage.is_url(path) or os.path.isabs(short) or short == os.pardir or short.startswith(os.pardir + os.sep):
         raise ValueError(f"{place}: path {path!r} leaves the image root, paths are relative to it")
     return short
 
@@ -500,23 +501,15 @@ def _folder_names(train: Listing, num_classes: int) -> tuple[str, ...]:
 
 
 def _read_class_names(file: str, num_classes: int) -> tuple[str, ...]:
-    class_names = tuple(line.strip() for line in _read_text(file).strip().split("\n"))
+    class_names = tuple(line.strip() for line in storage.read_text(file).strip().split("\n"))
     if len(class_names) != num_classes:
         raise ValueError(f"{file} names {len(class_names)} classes, but the training list has {num_classes}")
     return class_names
 
 
-def _read_text(file: str) -> str:
-    try:
-        with open(file, encoding="utf-8-sig") as stream:
-            return stream.read()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-
-
 def _read_json(file: str) -> dict[str, Any]:
     try:
-        return json.loads(_read_text(file))
+        return json.loads(storage.read_text(file))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
 

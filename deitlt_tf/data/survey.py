@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
-from deitlt_tf.data import headers
+from deitlt_tf.data import headers, storage
 from deitlt_tf.data.sources import Source, names
 
 THREADS = 16  # they wait for the disk most of the time: more than cores, few enough for a network disk
@@ -50,7 +50,7 @@ def _look(job: tuple[str | bytes, str, int]) -> Look:
     image, name, max_pixels = job
     try:
         with _open(image) as stream:
-            length = os.fstat(stream.fileno()).st_size if isinstance(image, str) else len(image)
+            length = len(stream.getbuffer()) if isinstance(stream, io.BytesIO) else os.fstat(stream.fileno()).st_size
             header = headers.read(stream, length=length)
             stream.seek(max(0, length - FINGERPRINT))
             tail = zlib.crc32(stream.read(FINGERPRINT))
@@ -67,7 +67,7 @@ def _look(job: tuple[str | bytes, str, int]) -> Look:
 
 
 def _open(image: str | bytes) -> BinaryIO:
-    return open(image, "rb") if isinstance(image, str) else io.BytesIO(image)
+    return storage.opened(image) if isinstance(image, str) else io.BytesIO(image)
 
 
 def _in_threads(function: Callable, jobs: Sequence, *, title: str | None) -> Iterator[Any]:
