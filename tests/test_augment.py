@@ -1,6 +1,9 @@
 """Each image operation against Pillow, eagerly and inside tf.data; boxes as properties; views as pure functions."""
 
+import json
 import math
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +11,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
+from sklearn.datasets import load_sample_images
 
 from deitlt_tf.data import augment
 
+GOLDEN = Path(__file__).parent / "golden"
 FILL = (124, 116, 104)
 SIZE = 32
 
@@ -361,3 +366,22 @@ def test_the_evaluation_view_without_crop_sees_the_whole_image(shape):
 def test_a_very_long_image_is_no_memory_bomb():
     image = tf.zeros([1, 200_000, 3], tf.uint8) + 9  # its short side at 256 would be 40 gigabytes of floats
     assert (augment.evaluation_view(image, size=224, resize=256).numpy() == 9).all()
+
+
+@pytest.mark.parametrize("photo", [0, 1])
+def test_whole_views_are_as_bright_and_as_varied_as_timms(photo):
+    expected = json.loads((GOLDEN / "timm_views.json").read_text())[f"photo {photo}"]
+    image, count = tf.constant(load_sample_images().images[photo]), 1500
+    view = partial(augment.train_view, image, size=64, randaugment=augment.RandAugment())
+
+    def moments(position):
+        pixels = tf.cast(view(tf.stack([tf.constant(0, tf.int64), position])), tf.float32)
+        return tf.nn.moments(pixels, [0, 1])
+
+    views = tf.data.Dataset.range(count).map(moments, num_parallel_calls=tf.data.AUTOTUNE).batch(count)
+    means, variances = (part.numpy() for part in next(iter(views)))
+    spread = np.array(expected["spread of means"])
+    error = 4 * spread / np.sqrt(count)  # four standard errors of a mean
+    np.testing.assert_array_less(np.abs(means.mean(0) - expected["mean"]), error)
+    np.testing.assert_array_less(np.abs(means.std(0) - spread), error)
+    np.testing.assert_array_less(np.abs(np.sqrt(variances).mean(0) - expected["mean deviation within"]), error)
