@@ -14,11 +14,9 @@ def gelu(x: tf.Tensor, *, training: bool | None = False) -> tf.Tensor:
 
     training: compiled by XLA, together with its gradient; what is exported should hold nothing of that.
     """
-    return _gelu_of_training(x) if training else x * _normal_cdf(x)
-
-
-def _normal_cdf(x: tf.Tensor) -> tf.Tensor:
-    return 0.5 * (1 + tf.math.erf(x * math.sqrt(0.5)))
+    if training:
+        return _gelu_of_training(x)
+    return x * 0.5 * (1 + tf.math.erf(x * math.sqrt(0.5)))  # in the order that LiteRT's converter knows as GELU
 
 
 @tf.custom_gradient
@@ -30,7 +28,7 @@ def _gelu_of_training(x: tf.Tensor) -> tf.Tensor:
 @tf.function(jit_compile=True)  # one pass instead of eleven: 2.4 times as fast
 def _gelu_and_slope(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """x Phi(x) and its derivative Phi(x) + x phi(x), which is kept instead of x."""
-    cdf = _normal_cdf(x)
+    cdf = 0.5 * (1 + tf.math.erf(x * math.sqrt(0.5)))
     return x * cdf, cdf + x * tf.exp(-0.5 * tf.square(x)) * (1 / math.sqrt(2 * math.pi))
 
 
