@@ -9,9 +9,11 @@ teacher one; a teacher's own view costs three, twice with SAM, and one for PaCo'
 student at that speed: an input pipeline that delivers less makes the GPU wait. Not measured on a GPU.
 """
 
+from pathlib import Path
+
 from absl import app, flags
 
-CONFIGS = "configs"
+CONFIGS = Path(__file__).parent.parent / "configs"
 # Training images, from the recipes' notes.
 IMAGES = {
     "cifar10_lt": 12_406,
@@ -35,7 +37,7 @@ def main(argv: list[str]) -> None:
     titles = ["recipe", "GFLOP a view", "10^18 FLOP, student", "teacher", "GPU hours", "images/s a GPU"]
     print(f"| {' | '.join(titles)} |\n|" + "---|" * len(titles))
     for name in IMAGES:
-        flags_of = options.parse(["cost", f"--flagfile={CONFIGS}/{name}.cfg"])
+        flags_of = options.parse(["cost", f"--flagfile={CONFIGS / name}.cfg"])
         print("| " + " | ".join(row(name, flags_of)) + " |", flush=True)
 
 

@@ -160,6 +160,11 @@ def mixing(flags: SimpleNamespace) -> dict[str, float]:
     }
 
 
+def reweight_epoch(flags: SimpleNamespace) -> int:
+    """The epoch from which --method weighs the student's loss by class; -1: never."""
+    return flags.reweight_epoch if flags.method in ("deit_lt", "vit_drw") else -1
+
+
 def evaluation_batches(
     source: sources.Source, flags: SimpleNamespace, *, teacher: bool = False, batch: int = 100, **share: int
 ) -> tf.data.Dataset:

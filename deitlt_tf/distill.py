@@ -167,6 +167,8 @@ class Distiller(keras.Model):
 
         images, targets = mixed(labels)
         view = {"images": images, "labels": labels, "targets": targets}
+        if self.ask_teacher is None and self.reweight_step == NEVER:  # mixes nothing a second time
+            return view | {"weight": tf.ones(tf.shape(labels))}
         if self.ask_teacher is None:
             return view | {"weight": weights(tf.linalg.matvec(shares(labels), self.class_weights))}
         if chosen is None or self.distillation == "soft":

@@ -180,14 +180,13 @@ def group_sizes(counts: np.ndarray) -> dict[str, dict[str, dict[str, int]]]:
 
 def class_weights(flags: SimpleNamespace, counts: np.ndarray) -> dict[str, dict[str, float | None]]:
     """{student, teacher: beta, epoch they begin at (None: never), smallest and largest weight, their ratio}."""
-    from deitlt_tf import losses
+    from deitlt_tf import assemble, losses
 
     if counts.min() == 0:
         return {}
-    student_from = flags.reweight_epoch if flags.method in ("deit_lt", "vit_drw") else -1
     found = {}
     for network, beta, epoch in (
-        ("student", flags.beta, student_from),
+        ("student", flags.beta, assemble.reweight_epoch(flags)),
         ("teacher", flags.teacher_beta, flags.teacher_reweight_epoch),
     ):
         weights = losses.class_balanced_weights(counts, beta)

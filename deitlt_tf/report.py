@@ -90,7 +90,7 @@ def report(run: Run) -> tuple[dict, dict]:
     """numbers (as report.json holds them) and {section: figures}."""
     import numpy as np
 
-    from deitlt_tf import answers, findings, metrics, pages, probes, workdir
+    from deitlt_tf import answers, assemble, findings, metrics, pages, probes, workdir
 
     names, counts, flags = run.splits.train.class_names, run.counts, run.flags
     models = networks(run)
@@ -111,7 +111,7 @@ def report(run: Run) -> tuple[dict, dict]:
     }
     duel = findings.duel(given, counts, most=PICTURES["duel"]) if "dist" in given.predicted else None
     mixed = mixed_views(run, models["teacher"]) if "teacher" in models and flags.teacher_sees == "mixed" else None
-    late = flags.method in ("deit_lt", "vit_drw") and 0 <= flags.reweight_epoch < flags.epochs
+    late = 0 <= assemble.reweight_epoch(flags) < flags.epochs
 
     numbers = {
         "run": {

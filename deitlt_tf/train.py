@@ -97,8 +97,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
     counts = sources.class_counts(splits.train.labels, len(class_names))
     per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=flags.batch_size, repeats=flags.repeats)
     steps = flags.epochs * per_epoch
-    reweights = flags.reweight_epoch >= 0 and flags.method in ("deit_lt", "vit_drw")
-    late = flags.reweight_epoch * per_epoch if reweights else NEVER
+    late = assemble.reweight_epoch(flags) * per_epoch if assemble.reweight_epoch(flags) >= 0 else NEVER
     title = "ViT" if teacher is None else "student"
     clean = teacher is not None and flags.teacher_sees == "clean"
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 from tqdm import tqdm
 
-from deitlt_tf import losses
+from deitlt_tf import assemble, losses
 from deitlt_tf.data import pipeline
 
 
@@ -42,10 +42,12 @@ def log_assumed(
     seen = pipeline.SAMPLING[flags.sampling] * log_shares(class_counts)
     cls = seen - flags.logit_adjustment * log_shares(class_counts)
     dist = seen if teacher_counts is None else log_shares(teacher_counts)
-    if 0 <= flags.reweight_epoch < flags.epochs:
+    if 0 <= assemble.reweight_epoch(flags) < flags.epochs:
         weights = np.log(losses.class_balanced_weights(class_counts, flags.beta))
-        cls = cls + weights if flags.method == "vit_drw" else cls
-        dist = dist + weights if flags.method == "deit_lt" else dist
+        if flags.method == "vit_drw":
+            cls = cls + weights
+        else:
+            dist = dist + weights
     return {"cls": cls, "dist": dist, "mean": (cls + dist) / 2}
 
 

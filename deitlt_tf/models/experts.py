@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import keras
 
-from deitlt_tf.models.resnet import BasicBlock, Bottleneck, CosineClassifier, _conv, _linear_kernel, _norm
+from deitlt_tf.models.resnet import BasicBlock, BatchNorm, Bottleneck, CosineClassifier, _conv, _linear_kernel
 
 EXPERTS = 3
 SCALE = 30.0  # of the cosines: without it softmax over cosines in [-1, 1] stays nearly flat
@@ -57,7 +57,7 @@ def mdcs_cifar_resnet(
     Source: expert_resnet_cifar.py. Its shortcuts are option A: 16 -> 24 channels is 4 zero channels on each side.
     """
     x = _conv(16, 3, mode="fan_in", name="conv1")(x)
-    x = keras.layers.ReLU(name="relu")(_norm("bn1")(x))
+    x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
     x = _stage(x, BasicBlock, 16, blocks, name="layer1")
     own = [("layer2", 24, blocks), ("layer3", 48, blocks)]
     return _mean_of_experts(x, BasicBlock, own, num_classes=num_classes, classifier=classifier)
@@ -74,7 +74,7 @@ def mdcs_resnet(
     """
     x = keras.layers.ZeroPadding2D(3, name="pad1")(x)
     x = _conv(64, 7, stride=2, mode="fan_out", name="conv1")(x)
-    x = keras.layers.ReLU(name="relu")(_norm("bn1")(x))
+    x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
     x = keras.layers.ZeroPadding2D(1, name="pad2")(x)  # after relu nothing is below zero
     x = keras.layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
     x = _stage(x, Bottleneck, 64, blocks[0], name="layer1")

@@ -38,7 +38,7 @@ def _conv(
 @keras.saving.register_keras_serializable(package="deitlt_tf")
 class BatchNorm(keras.layers.BatchNormalization):
     """keras.layers.BatchNormalization over the batches of all replicas; on one of them, in training, TensorFlow's
-    fused kernel does it in a fifth of the time.
+    fused kernel does it in a quarter of the time.
     """
 
     def __init__(self, momentum=0.9, epsilon=1e-5, synchronized=True, **kwargs):
@@ -63,10 +63,6 @@ class BatchNorm(keras.layers.BatchNormalization):
         return tf.cast(y, self.compute_dtype)
 
 
-def _norm(name: str, dtype: object = None) -> BatchNorm:
-    return BatchNorm(name=name, dtype=dtype)
-
-
 def _maps(channels: int) -> tuple:
     """The shape to build a layer with: no size, because Keras would check it before padding, and refuse 2x2."""
     return (None, None, None, channels)
@@ -77,7 +73,7 @@ def _projection(channels: int, out: int, *, stride: int, mode: str, dtype: objec
     if stride == 1 and channels == out:
         return None, None
     conv = _conv(out, 1, stride=stride, mode=mode, name="downsample.0", dtype=dtype)
-    norm = _norm("downsample.1", dtype)
+    norm = BatchNorm(name="downsample.1", dtype=dtype)
     conv.build(_maps(channels))
     norm.build(_maps(out))
     return conv, norm
@@ -112,7 +108,7 @@ class BasicBlock(keras.layers.Layer):
         policy, channels, f = self.dtype_policy, input_shape[-1], self.filters
         self.conv1 = _conv(f, 3, stride=self.stride, mode="fan_in", name="conv1", dtype=policy)
         self.conv2 = _conv(f, 3, mode="fan_in", name="conv2", dtype=policy)
-        self.bn1, self.bn2 = _norm("bn1", policy), _norm("bn2", policy)
+        self.bn1, self.bn2 = BatchNorm(name="bn1", dtype=policy), BatchNorm(name="bn2", dtype=policy)
         self.extra = (f - channels) // 2
         self.conv1.build(_maps(channels))
         for layer in (self.bn1, self.conv2, self.bn2):
@@ -159,10 +155,10 @@ class Bottleneck(keras.layers.Layer):
         policy, channels, out = self.dtype_policy, input_shape[-1], 4 * self.filters
         inner = self.filters * self.width_per_group // 64 * self.groups
         common = {"mode": "fan_out", "dtype": policy}
-        self.conv1, self.bn1 = _conv(inner, 1, name="conv1", **common), _norm("bn1", policy)
+        self.conv1, self.bn1 = _conv(inner, 1, name="conv1", **common), BatchNorm(name="bn1", dtype=policy)
         self.conv2 = _conv(inner, 3, stride=self.stride, groups=self.groups, name="conv2", **common)
-        self.bn2 = _norm("bn2", policy)
-        self.conv3, self.bn3 = _conv(out, 1, name="conv3", **common), _norm("bn3", policy)
+        self.bn2 = BatchNorm(name="bn2", dtype=policy)
+        self.conv3, self.bn3 = _conv(out, 1, name="conv3", **common), BatchNorm(name="bn3", dtype=policy)
         self.conv1.build(_maps(channels))
         for layer in (self.bn1, self.conv2, self.bn2, self.conv3):
             layer.build(_maps(inner))
@@ -240,7 +236,7 @@ def cifar_resnet(
     classifier: "linear", or "cosine" for LDAM. Source: resnet_cifar.py; He et al. 2015, section 4.2.
     """
     x = _conv(16, 3, mode="fan_in", name="conv1")(x)
-    x = keras.layers.ReLU(name="relu")(_norm("bn1")(x))
+    x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
     for stage, filters in enumerate((16, 32, 64), 1):
         for i in range(blocks):
             x = BasicBlock(filters, 2 if i == 0 and stage > 1 else 1, name=f"layer{stage}.{i}")(x)
@@ -257,7 +253,7 @@ def basic_resnet(
     classifier: "linear", or "cosine" for LDAM. Source: ynu-yangpeng/GLMC model/ResNet_cifar.py (class ResNet).
     """
     x = _conv(64, 3, mode="fan_in", name="conv1")(x)
-    x = keras.layers.ReLU(name="relu")(_norm("bn1")(x))
+    x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
     x = _stages(x, partial(BasicBlock, projection=True), blocks)
     return _classify(x, num_classes=num_classes, classifier=classifier, kernel=_linear_kernel())
 
@@ -278,7 +274,7 @@ def resnet(
     """
     x = keras.layers.ZeroPadding2D(3, name="pad1")(x)
     x = _conv(64, 7, stride=2, mode="fan_out", name="conv1")(x)
-    x = keras.layers.ReLU(name="relu")(_norm("bn1")(x))
+    x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
     x = keras.layers.ZeroPadding2D(1, name="pad2")(x)  # after relu nothing is below zero
     x = keras.layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
     x = _stages(x, partial(Bottleneck, groups=groups, width_per_group=width_per_group), blocks)

@@ -177,7 +177,8 @@ class Attention(keras.layers.Layer):
 
     def call(self, x, asking=None):
         q, k, v = self._heads(x)
-        q = q[:, :, :asking]
+        if asking:  # a slice of everything costs its gradient a copy
+            q = q[:, :, :asking]
         x = tf.matmul(tf.cast(self._probabilities(q, k), v.dtype), v)  # (B, heads, asking, D / heads)
         x = tf.reshape(tf.transpose(x, (0, 2, 1, 3)), (-1, self.dim))
         return tf.reshape(self.proj(x), (-1, asking or self.length, self.dim))
@@ -223,7 +224,9 @@ class Block(keras.layers.Layer):
 
     def call(self, x, training=None):
         attended = self.attn(self.norm1(x), asking=self.asking)
-        x = x[:, : self.asking] + self.drop1(attended, training=training)
+        if self.asking:
+            x = x[:, : self.asking]
+        x += self.drop1(attended, training=training)
         return x + self.drop2(self.mlp(self.norm2(x), training=training), training=training)
 
     def get_config(self):
