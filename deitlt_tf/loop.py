@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,10 +93,9 @@ class Keeper:
         )
 
     def open_bar(self) -> tqdm:
-        interactive = tqdm(disable=None, total=0).disable is False
         return tqdm(
             total=self.steps * self.batch, initial=self.step * self.batch, desc=self.title, disable=not self.writes,
-            unit="img", unit_scale=True, mininterval=0.5 if interactive else 30, dynamic_ncols=True,
+            unit="img", unit_scale=True, mininterval=0.5 if sys.stderr.isatty() else 30, dynamic_ncols=True,
         )  # fmt: skip
 
     def after_step(self, parts: dict[str, float], *, last: bool) -> None:
@@ -149,7 +149,7 @@ def make_step(
     """
     wishes_of_all = devices.all_sum if devices.workers() > 1 else tf.identity
 
-    @tf.function
+    @tf.function(autograph=False)  # no Python control flow of tensors: half the time until the first step
     def step(batch, classes, wish):
         def one_replica(batch, classes, wish):
             if classes is not None:
