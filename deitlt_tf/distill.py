@@ -9,8 +9,6 @@ from deitlt_tf import devices, loss_scale, losses, metrics, mixing
 from deitlt_tf.losses import NEVER
 from deitlt_tf.models import vit
 
-MOST_CONSTANTS = 2**24  # bytes of a teacher's weights
-
 
 class Distiller(keras.Model):
     """L = (1 - alpha) CE(f_c(x), y) + alpha w(y_t) CE(f_d(x), y_t), with y_t = argmax teacher(x).
@@ -74,7 +72,8 @@ class Distiller(keras.Model):
             raise ValueError(f"teacher_sees {teacher_sees!r} is unknown: choose mixed or clean.")
         if teacher_sees == "clean" and distillation == "soft":
             raise ValueError("a teacher that sees clean images is distilled by its classes: distillation must be hard.")
-        if isinstance(teacher, keras.Model):
+        teacher_is_model = isinstance(teacher, keras.Model)
+        if teacher_is_model:
             teacher_size = teacher.input_shape[1]
         if isinstance(student.output, dict) == (teacher is None):
             raise ValueError("a student with CLS and DIST (deit_*) needs a teacher; a plain one (vit_*) takes none.")
@@ -94,7 +93,8 @@ class Distiller(keras.Model):
         self.teacher_size = teacher_size
         self.scaling = loss_scale.of(student)
         self.state = self.scaling.variables if self.scaling else []  # for a checkpoint, beside weights and optimiser
-        self.ask_teacher = as_function(teacher) if isinstance(teacher, keras.Model) else teacher
+        # A function, not a layer: Keras would track, train and save it as a part of this model.
+        self.ask_teacher = (lambda images: teacher(images, training=False)) if teacher_is_model else teacher
         self.with_tokens = vit.with_tokens(student)
         self.accuracy = {
             name: keras.metrics.SparseCategoricalAccuracy(name=name) for name in metrics.heads(student.output)
@@ -225,27 +225,6 @@ class Distiller(keras.Model):
 
     def get_config(self):
         raise NotImplementedError("a Distiller is not saved: save `distiller.student`, which is a plain Keras model.")
-
-
-def as_function(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The network in inference mode, images -> logits: not tracked, trained or saved as a part of another model.
-
-    A small one's weights of this moment become constants of the graph: TensorFlow then multiplies its batch
-    normalisations into its convolutions, a fifth less work for a ResNet-32. Of a large one's it would keep a dozen
-    copies, 1.6 GB for a ResNet-50, to save a twentieth.
-    """
-    if 4 * network.count_params() > MOST_CONSTANTS:
-        return lambda images: network(images, training=False)
-    weights = [
-        [variable.numpy() for variable in variables]
-        for variables in (network.trainable_variables, network.non_trainable_variables)
-    ]
-
-    def answer(images):
-        trainable, others = ([tf.constant(value) for value in values] for values in weights)
-        return network.stateless_call(trainable, others, images, training=False)[0]
-
-    return answer
 
 
 def fold(seed: tf.Tensor, number) -> tf.Tensor:

@@ -37,29 +37,34 @@ def _conv(
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
 class BatchNorm(keras.layers.BatchNormalization):
-    """keras.layers.BatchNormalization over the batches of all replicas; on one of them, in training, TensorFlow's
-    fused kernel does it in a quarter of the time.
+    """keras.layers.BatchNormalization over the batches of all replicas, by TensorFlow's fused kernel.
+
+    In training it takes a quarter of the time; in inference it becomes part of the convolution before it. What several
+    replicas train with is Keras' own: the kernel knows of one only.
     """
 
     def __init__(self, momentum=0.9, epsilon=1e-5, synchronized=True, **kwargs):
         super().__init__(momentum=momentum, epsilon=epsilon, synchronized=synchronized, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if not (training and self.trainable) or replicas > 1:
-            return super().call(inputs, training=training, mask=mask)
+        training = bool(training and self.trainable)
+        if training and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            return super().call(inputs, training=True, mask=mask)
+        moving = (self.moving_mean, self.moving_variance)
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=tf.cast(inputs, tf.float32),
-            scale=tf.convert_to_tensor(self.gamma),
-            offset=tf.convert_to_tensor(self.beta),
-            mean=[],
-            variance=[],
+            x=tf.cast(inputs, tf.float32) if training else inputs,
+            scale=tf.cast(self.gamma, tf.float32),
+            offset=tf.cast(self.beta, tf.float32),
+            mean=[] if training else tf.cast(moving[0], tf.float32),
+            variance=[] if training else tf.cast(moving[1], tf.float32),
             epsilon=self.epsilon,
+            is_training=training,
         )
-        count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
-        variance *= (count - 1) / count  # the kernel tells the unbiased one; Keras, on replicas too, keeps the other
-        for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + new * (1 - self.momentum))
+        if training:
+            count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
+            variance *= (count - 1) / count  # from the unbiased one to what Keras, on replicas too, keeps
+            for old, new in zip(moving, (mean, variance), strict=True):
+                old.assign(old * self.momentum + new * (1 - self.momentum))
         return tf.cast(y, self.compute_dtype)
 
 

@@ -96,6 +96,25 @@ class LayerNorm(keras.layers.LayerNormalization):
         return tf.cast(kernels.layer_norm(x, gamma, beta, epsilon=self.epsilon), self.compute_dtype)
 
 
+def normed_dense(
+    x: tf.Tensor, norm: LayerNorm | None, dense: keras.layers.Dense, *, training: bool | None = False
+) -> tf.Tensor:
+    """dense(norm(x)) as rows: [..., D] -> [N, units].
+
+    training: norm's scale and shift are multiplied into the weights of the dense layer, which are fewer than the
+    tokens: (n gamma + beta) W + b = n (gamma W) + (beta W + b).
+    """
+    if not (norm and training):
+        return dense(tf.reshape(norm(x) if norm else x, (-1, x.shape[-1])))
+    normal = tf.cast(kernels.normalized(tf.cast(x, tf.float32), epsilon=norm.epsilon), dense.compute_dtype)
+    gamma, beta, kernel, bias = (
+        tf.cast(v, dense.compute_dtype) for v in (norm.gamma, norm.beta, dense.kernel, dense.bias)
+    )
+    # A plain matrix product, no shape arithmetic in the graph.
+    product = tf.matmul(tf.reshape(normal, (-1, x.shape[-1])), gamma[:, None] * kernel)
+    return tf.nn.bias_add(product, tf.linalg.matvec(kernel, beta, transpose_a=True) + bias)
+
+
 def _layer_norm(name: str, dtype: object = None) -> LayerNorm:
     return LayerNorm(epsilon=1e-6, name=name, dtype=dtype)
 
@@ -139,7 +158,7 @@ class Tokens(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
 class Attention(keras.layers.Layer):
-    """softmax(q k^T / sqrt(D / heads)) v, projected: [B, T, D] -> [B, T, D], or [B, asking, D].
+    """softmax(q k^T / sqrt(D / heads)) v of norm(x), projected: [B, T, D] -> [B, T, D], or [B, asking, D].
 
     num_heads: int. Must divide D.
     """
@@ -155,32 +174,25 @@ class Attention(keras.layers.Layer):
         self.qkv.build((None, self.dim))
         self.proj.build((None, self.dim))
 
-    def _heads(self, x: tf.Tensor) -> list[tf.Tensor]:
-        """q, k, v, each (B, heads, T, D / heads)."""
-        x = self.qkv(
-            tf.reshape(x, (-1, self.dim))
-        )  # (B*T, 3*D): a plain matrix product, no shape arithmetic in the graph
-        x = tf.reshape(x, (-1, self.length, 3, self.num_heads, self.dim // self.num_heads))
-        return tf.unstack(tf.transpose(x, (2, 0, 3, 1, 4)))
-
-    def _probabilities(self, q: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
-        scores = tf.matmul(q * (self.dim // self.num_heads) ** -0.5, k, transpose_b=True)
-        return tf.nn.softmax(tf.cast(scores, tf.float32))  # (B, heads, T, T)
+    def _heads(self, rows: tf.Tensor) -> list[tf.Tensor]:
+        """(B * T, 3 * D) -> q, scaled, k, v, each (B, heads, T, D / heads)."""
+        x = tf.reshape(rows, (-1, self.length, 3, self.num_heads, self.dim // self.num_heads))
+        q, k, v = tf.unstack(tf.transpose(x, (2, 0, 3, 1, 4)))
+        return [q * (self.dim // self.num_heads) ** -0.5, k, v]
 
     def probabilities(self, x: tf.Tensor) -> tf.Tensor:
-        """The attention itself, float32 (B, heads, T, T): row = query, column = key. `x` is what `call` takes."""
-        q, k, _ = self._heads(tf.cast(x, self.compute_dtype))
-        return self._probabilities(q, k)
+        """The attention itself, float32 (B, heads, T, T): row = query, column = key. x: after the norm."""
+        q, k, _ = self._heads(self.qkv(tf.reshape(tf.cast(x, self.compute_dtype), (-1, self.dim))))
+        return kernels.probabilities(q, k)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def call(self, x, asking=None):
-        q, k, v = self._heads(x)
+    def call(self, x, norm=None, asking=None, training=None):
+        q, k, v = self._heads(normed_dense(x, norm, self.qkv, training=training))
         if asking:  # a slice of everything costs its gradient a copy
             q = q[:, :, :asking]
-        x = tf.matmul(tf.cast(self._probabilities(q, k), v.dtype), v)  # (B, heads, asking, D / heads)
-        x = tf.reshape(tf.transpose(x, (0, 2, 1, 3)), (-1, self.dim))
+        x = tf.reshape(kernels.attention(q, k, v, training=training), (-1, self.dim))
         return tf.reshape(self.proj(x), (-1, asking or self.length, self.dim))
 
     def get_config(self):
@@ -219,15 +231,20 @@ class Block(keras.layers.Layer):
         return (batch, self.asking or length, dim)
 
     def mlp(self, x: tf.Tensor, *, training: bool | None) -> tf.Tensor:
-        x = self.fc2(kernels.gelu(self.fc1(tf.reshape(x, (-1, self.dim))), training=training))
+        x = normed_dense(x, self.norm2, self.fc1, training=training)
+        if training:
+            kernel, bias = (tf.cast(v, x.dtype) for v in (self.fc2.kernel, self.fc2.bias))
+            x = kernels.dense_of_gelu(x, kernel, bias)
+        else:
+            x = self.fc2(kernels.gelu(x))
         return tf.reshape(x, (-1, self.asking or self.length, self.dim))
 
     def call(self, x, training=None):
-        attended = self.attn(self.norm1(x), asking=self.asking)
+        attended = self.attn(x, norm=self.norm1, asking=self.asking, training=training)
         if self.asking:
             x = x[:, : self.asking]
         x += self.drop1(attended, training=training)
-        return x + self.drop2(self.mlp(self.norm2(x), training=training), training=training)
+        return x + self.drop2(self.mlp(x, training=training), training=training)
 
     def get_config(self):
         own = {"num_heads": self.num_heads, "drop_path": self.drop_path, "index": self.index, "asking": self.asking}
