@@ -21,8 +21,8 @@ STEPS = 3
 PARTS = {
     "teacher": r"resnet|layer#\.#",
     "AdamW": r"adam_w",
-    "MLP: matrix products": r"mlp.*(MatMul|BiasAdd:)",
     "attention: matrix products": r"attn.*(MatMul|BiasAdd:)",
+    "MLP: matrix products": r"(mlp|blocks).*(MatMul|BiasAdd:)",
     "attention: softmax, transposes": r"attn",
     "gradients of biases": r"BiasAddGrad",
     "layer normalisation": r"norm",

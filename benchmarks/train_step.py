@@ -6,8 +6,8 @@ One step: mixed images, the teacher's answer, both losses with class weights, th
 Sides: `ours` as `train` compiles it, `ours, XLA` with jit_compile=True, and timm's distilled DeiT, its ResNet, Mixup
 and ModelEma with torch.optim.AdamW, eager and through torch.compile. Batches of 32 wait in memory. Each side is a
 process of its own on all cores; they take turns. Printed: images/s as median (lowest to highest), the median of the
-ratios to torch eager in neighbouring turns, and the most memory each process had. Weights are random: they change no
-time. Needs the extra [bench].
+ratios to either of torch's in neighbouring turns, and the most memory each process had. Weights are random: they
+change no time. Needs the extra [bench].
 """
 
 import os
@@ -22,6 +22,8 @@ SETTINGS = {
     "small": ("deit_small", "resnet50", 224),
     "cifar": ("deit_tiny", "resnet32", 32),
 }
+
+PEERS = ("torch eager", "torch.compile")
 
 CHOSEN = flags.DEFINE_list("settings", list(SETTINGS), f"Of {', '.join(SETTINGS)}.")
 PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Of the networks.")
@@ -40,7 +42,7 @@ def main(argv: list[str]) -> None:
     }
     for setting in CHOSEN.value:
         print(f"\n{setting}: {', '.join(map(str, SETTINGS[setting]))}; {PRECISION.value}, batch {BATCH}")
-        print("| side | images/s | times torch eager | MiB |\n|---|---|---|---|")
+        print(f"| side | images/s | times {' | times '.join(PEERS)} | MiB |\n|---|---|---|---|---|")
         running = {
             name: turns.Side(make, *SETTINGS[setting], PRECISION.value, compiled, cores=os.cpu_count())
             for name, (make, compiled) in sides.items()
@@ -48,8 +50,9 @@ def main(argv: list[str]) -> None:
         }
         rates = turns.alternate(running, turns=TURNS.value, seconds=SECONDS.value)
         for name, side in running.items():
-            ratio = turns.ratio(rates[name], rates["torch eager"]) if "torch eager" in rates else "-"
-            print(f"| {name} | {turns.spread(rates[name], digits=1)} | {ratio} | {side.close():.0f} |", flush=True)
+            ratios = [turns.ratio(rates[name], rates[other]) if other in rates else "-" for other in PEERS]
+            shown = [name, turns.spread(rates[name], digits=1), *ratios, f"{side.close():.0f}"]
+            print(f"| {' | '.join(shown)} |", flush=True)
 
 
 def ours(student: str, teacher: str, teacher_size: int, precision: str, compiled: bool, *, cores: int) -> turns.Work:
