@@ -26,7 +26,8 @@ PARTS = {
     "attention: softmax, transposes": r"attn",
     "gradients of biases": r"BiasAddGrad",
     "layer normalisation": r"norm",
-    "GELU, drop path, residual sums": r"blocks|^CpuExecutable|mul_#:Mul",
+    "GELU, drop path, residual sums": r"blocks|^CpuExecutable",
+    "moving average": r"ema",
     "patches, tokens, heads": r"deit",
     "mixing": r"cond",
 }

@@ -214,7 +214,8 @@ class Distiller(keras.Model):
             return
         old, new = self.ema.weights, self.student.weights
         d = self.ema_decay
-        devices.assign(old, [d * e + (1 - d) * w for e, w in zip(old, new, strict=True)])
+        with tf.name_scope("ema"):
+            devices.assign(old, [d * e + (1 - d) * w for e, w in zip(old, new, strict=True)])
 
     def test_step(self, batch):
         """Accuracy of cls, dist and their mean; a third element of the batch marks images (1) and padding (0)."""

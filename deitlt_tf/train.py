@@ -97,7 +97,8 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
     counts = sources.class_counts(splits.train.labels, len(class_names))
     per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=flags.batch_size, repeats=flags.repeats)
     steps = flags.epochs * per_epoch
-    late = assemble.reweight_epoch(flags) * per_epoch if assemble.reweight_epoch(flags) >= 0 else NEVER
+    reweight_epoch = assemble.reweight_epoch(flags)
+    late = reweight_epoch * per_epoch if reweight_epoch >= 0 else NEVER
     title = "ViT" if teacher is None else "student"
     clean = teacher is not None and flags.teacher_sees == "clean"
 

@@ -99,7 +99,7 @@ class LayerNorm(keras.layers.LayerNormalization):
 def normed_dense(
     x: tf.Tensor, norm: LayerNorm | None, dense: keras.layers.Dense, *, training: bool | None = False
 ) -> tf.Tensor:
-    """dense(norm(x)) as rows: [..., D] -> [N, units].
+    """dense(norm(x)) as rows: [..., D] -> [N, units]; dense(x) where norm is None.
 
     training: norm's scale and shift are multiplied into the weights of the dense layer, which are fewer than the
     tokens: (n gamma + beta) W + b = n (gamma W) + (beta W + b).
@@ -161,6 +161,7 @@ class Attention(keras.layers.Layer):
     """softmax(q k^T / sqrt(D / heads)) v of norm(x), projected: [B, T, D] -> [B, T, D], or [B, asking, D].
 
     num_heads: int. Must divide D.
+    `call` takes the LayerNorm before it as `norm`, None where x is after it already; see `normed_dense`.
     """
 
     def __init__(self, num_heads: int, **kwargs):
