@@ -49,6 +49,11 @@ def max_pixels(flags: SimpleNamespace) -> int:
     return int(flags.max_megapixels * 1e6)
 
 
+def in_memory(source: sources.Source, flags: SimpleNamespace) -> sources.Source:
+    """The training images, decoded if --decoded_mb allows."""
+    return pipeline.decoded(source, limit=flags.decoded_mb * 1e6, max_pixels=max_pixels(flags))
+
+
 def bad_images(source: sources.Source, *, max_pixels: int) -> list[tuple[int, str]]:
     if source.kind == "pixels":
         return []

@@ -66,6 +66,10 @@ flags.DEFINE_bool("skip_bad_images", False, "Leave out images that cannot be dec
 flags.DEFINE_float(
     "max_megapixels", 100.0, "An image with more pixels is refused before it is decoded (image bombs).", lower_bound=0
 )
+flags.DEFINE_float(
+    "decoded_mb", 512, "Training images of one size are decoded once and kept in memory, up to so many MB; 0: never.",
+    lower_bound=0,
+)  # fmt: skip
 
 # --- one image
 flags.DEFINE_integer("image_size", 224, "Side of the student's input, pixels.", lower_bound=1)
@@ -256,7 +260,7 @@ flags.DEFINE_bool("open", False, "demo: also open the page in the default browse
 # What may change between two runs of the same recipe without changing its weights.
 FREE = {
     "workdir", "teacher_workdir", "teacher_labels", "checkpoint_seconds", "worker_timeout", "traceback",
-    "download", "data_dir", "image_root", "baseline",
+    "download", "data_dir", "image_root", "baseline", "decoded_mb",
 }  # fmt: skip
 OURS = [flag.name for flag in FLAGS.flags_by_module_dict()[__name__]]
 OWN = OURS[OURS.index("out") :]  # each taken by the programs that name it

@@ -141,7 +141,7 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
 
     def batches(first_step, **share):
         return pipeline.train(
-            splits.train,
+            assemble.in_memory(splits.train, flags),
             view=assemble.with_clean_view(flags) if clean else assemble.train_view(flags),
             batch=flags.batch_size,
             steps=steps,

@@ -54,7 +54,7 @@ def train(flags: SimpleNamespace, splits) -> Path:
 
     def batches(first_step, **share):
         return pipeline.train(
-            splits.train,
+            assemble.in_memory(splits.train, flags),
             view=assemble.train_view(flags, teacher=True, views=aim.views),
             batch=batch,
             steps=steps,

@@ -63,6 +63,38 @@ def test_any_step_can_be_recomputed_from_its_number():
     assert len(np.unique(views, axis=0)) == len(views)
 
 
+def encoded(sizes: list[tuple[int, int]]) -> Source:
+    """PNG bytes of noise, height and width as given."""
+    draw = np.random.default_rng(0)
+    noise = [draw.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    images = np.array([tf.io.encode_png(image).numpy() for image in noise], object)
+    return Source(images, np.arange(len(sizes), dtype=np.int32), tuple(f"c{i}" for i in range(len(sizes))))
+
+
+@pytest.mark.parametrize("height", [8, 13])
+@pytest.mark.parametrize("resize", ["fast", "exact"])
+@pytest.mark.parametrize("crop", ["resized", "padded"])
+def test_decoded_images_give_the_same_views(height, resize, crop):
+    data = encoded([(height, 8)] * 5)
+    kept = pipeline.decoded(data, limit=5 * height * 8 * 3, max_pixels=1000)
+    assert kept.kind == "pixels" and kept.class_names == data.class_names
+    options = {"view": functools.partial(AUGMENTED, crop=crop, resize=resize), "batch": 5, "steps": 4}
+    for (ours, labels), (theirs, their_labels) in zip(shown(kept, **options), shown(data, **options), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(labels, their_labels)
+
+
+def test_images_are_decoded_once_only_if_they_are_of_one_size_and_few():
+    alike, mixed = encoded([(8, 8)] * 3), encoded([(8, 8), (8, 8), (8, 9)])
+    assert pipeline.decoded(mixed, limit=1e6, max_pixels=1000) is mixed
+    assert pipeline.decoded(alike, limit=3 * 8 * 8 * 3 - 1, max_pixels=1000) is alike
+    assert pipeline.decoded(alike, limit=0, max_pixels=1000) is alike
+    pixels = source(3)
+    assert pipeline.decoded(pixels, limit=1e6, max_pixels=1000) is pixels
+    with pytest.raises(tf.errors.InvalidArgumentError, match="max_megapixels"):
+        pipeline.decoded(alike, limit=1e6, max_pixels=10)
+
+
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
     epochs = order(source(32), batch=8, steps=8).reshape(2, 32)
     other = order(source(32), batch=8, steps=4, seed=1)

@@ -5,11 +5,14 @@ formula (`index_shuffle`) of that epoch, over images or over slots that classes 
 comes from the seed (run seed, p).
 """
 
+import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from deitlt_tf.data import decode
 from deitlt_tf.data.sources import Source
@@ -82,6 +85,28 @@ def reader(source: Source, *, max_pixels: int) -> Callable[[tf.Tensor], tf.Tenso
     return lambda i: decode.decode(images[i], name="image " + tf.strings.as_string(i), max_pixels=max_pixels)
 
 
+def decoded(source: Source, *, limit: float, max_pixels: int) -> Source:
+    """`source` with its images decoded, if they are of one size and then take at most `limit` bytes; else as it is.
+
+    A small image is read and decoded in more time than its view takes, and that in every epoch. Views stay the same.
+    Raises what `decode.decode` raises.
+    """
+    if source.kind == "pixels" or not limit:
+        return source
+    read = reader(source, max_pixels=max_pixels)
+    shape = read(tf.constant(0)).shape
+    if len(source) * math.prod(shape) > limit:
+        return source
+    pixels = np.empty((len(source), *shape), np.uint8)
+    images = tf.data.Dataset.range(len(source)).map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    shown = {"total": len(source), "desc": "decoding", "unit": "img", "leave": False, "disable": None}
+    for index, image in enumerate(tqdm(images.as_numpy_iterator(), **shown)):
+        if image.shape != shape:
+            return source
+        pixels[index] = image
+    return dataclasses.replace(source, images=pixels)
+
+
 def train(
     source: Source,
     *,
@@ -117,8 +142,7 @@ def train(
         index = at(position)
         return view(read(index), tf.stack([tf.cast(seed, tf.int64), position])), labels[index]
 
-    positions = shared(first_step, steps, batch=batch, worker=worker, workers=workers)
-    return finish(positions.map(example, num_parallel_calls=tf.data.AUTOTUNE), batch=batch // replicas)
+    return stream(example, first_step, steps, batch=batch, worker=worker, workers=workers, replicas=replicas)
 
 
 def evaluation(
@@ -143,21 +167,22 @@ def evaluation(
         index = tf.minimum(position, count - 1)
         return view(read(index)), labels[index], tf.cast(position < count, tf.float32)
 
-    positions = shared(0, -(-count // batch), batch=batch, worker=worker, workers=workers)
-    return finish(positions.map(example, num_parallel_calls=tf.data.AUTOTUNE), batch=batch // replicas)
+    return stream(example, 0, -(-count // batch), batch=batch, worker=worker, workers=workers, replicas=replicas)
 
 
-def shared(first: int, end: int, *, batch: int, worker: int, workers: int) -> tf.data.Dataset:
-    """Positions of batches first .. end - 1, of each the worker-th of `workers` equal runs of neighbours: int64."""
+def stream(
+    example: Callable[[tf.Tensor], tuple], first: int, end: int, *, batch: int, worker: int, workers: int, replicas: int
+) -> tf.data.Dataset:
+    """Batches first .. end - 1 of example(position), of each the worker-th of `workers` equal runs of neighbours."""
     share = batch // workers
-    return tf.data.Dataset.range(first * share, end * share).map(
-        lambda i: i // share * batch + worker * share + i % share
-    )
 
+    def of_worker(i):
+        return example(i // share * batch + worker * share + i % share if workers > 1 else i)
 
-def finish(examples: tf.data.Dataset, *, batch: int) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
     # Replicas share one stream: each takes its slice of every batch.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return examples.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE).with_options(options)
+    # One map for all of it: a second one costs as much for each image as a fifth of the view of a small image.
+    examples = tf.data.Dataset.range(first * share, end * share).map(of_worker, num_parallel_calls=tf.data.AUTOTUNE)
+    return examples.batch(batch // replicas, drop_remainder=True).prefetch(tf.data.AUTOTUNE).with_options(options)
