@@ -35,13 +35,18 @@ from deitlt_tf import options
 RECIPE = Path(__file__).parent.parent / "configs" / "folder_small.cfg"
 EPOCHS, TEACHER_EPOCHS = 100, 40
 PROBE_IMAGES = 2000  # several times the width of the network, for ranks
-# Crop, mirror image and erasing as in the recipe: a hundred passes of a small network do not get through RandAugment.
-# Student and teacher are small, 0.7 M and 0.08 M weights, so that all runs take about nine hours of two cores (an
-# estimate from single steps), and so small a teacher converges in few epochs.
+# Student and teacher are small, 0.17 M and 0.08 M weights, so that a run takes under half an hour of one core: twenty
+# passes of a plain ViT with four times the weights came to the same loss. Half of the batches are mixed, and nothing is
+# erased or dropped, because a hundred passes do not get through more: of twenty passes of a plain ViT, chosen on a
+# tenth of the training images, those learnt the more the less was done to the images.
 COMMON = [
-    "--embed_dim=96",
-    "--depth=6",
-    "--num_heads=3",
+    "--embed_dim=64",
+    "--depth=3",
+    "--num_heads=2",
+    "--lr=3e-3",
+    "--mix_prob=0.5",
+    "--erasing=0",
+    "--drop_path=0",
     "--teacher_model=resnet8",
     "--nobaseline",
     "--ema_decay=0.996",  # averages over 250 steps, so that at the end little is left of the time before K
@@ -59,18 +64,23 @@ TEACHERS = {
     "glmc_sam": ["--teacher_loss=glmc", "--teacher_consistency=1"],
     "mdcs": ["--teacher_loss=mdcs", "--teacher_model=mdcs_resnet8", "--teacher_rho=0"],
 }
+# Teachers that answer together: {name: (kind, seeds)}. Those of seed 0 are the single ones.
+ENSEMBLES = {"ldam_sam_pair": ("ldam_sam", (0, 1))}
 # Of the row with balanced softmax. DeiT-LT (1)'s, so that one thing differs; the best by test accuracy would be chosen
 # on test images.
 BEST_TEACHER = "ldam_sam"
 
 
 class Row(NamedTuple):
-    """title: in the table. teacher: a key of TEACHERS, or none. flags: of the student. seeds: how many."""
+    """title: in the table. teacher: a key of TEACHERS or ENSEMBLES, or none. flags: of the student. seeds: how many.
+    reweighted: the share of the epochs after which K is.
+    """
 
     title: str
     teacher: str | None
     flags: list[str]
     seeds: int = 1
+    reweighted: float = 0.9
 
 
 NO_DRW = ["--beta=0"]
@@ -86,17 +96,19 @@ ROWS = {
     "balanced": Row("DeiT-LT (1), balanced softmax on CLS", BEST_TEACHER, ["--logit_adjustment=1"]),
     "glmc": Row("teacher GLMC + SAM", "glmc_sam", []),
     "mdcs": Row("teacher MDCS", "mdcs", []),
+    "longer": Row("DeiT-LT (1), re-weighted, and not mixed, from 70 % on", "ldam_sam", [], seeds=3, reweighted=0.7),
+    "pair": Row("DeiT-LT (1), two teachers' mean answer", "ldam_sam_pair", [], seeds=3),
 }
 FIRST = ("vit", "deit", "deit_lt_1")
 
 
 class Task(NamedTuple):
-    """One thing to do: a teacher to train, or one run of a row with the teacher it needs. commands: one by one."""
+    """One thing to do: a teacher, or one run of a row. commands: one by one. needs: names of teachers' folders."""
 
     name: str
     commands: list[list[str]]
     folder: Path
-    teacher: str | None
+    needs: tuple[str, ...] = ()
     run: tuple[str, int] | None = None  # row and seed; None: a teacher
 
 
@@ -176,20 +188,21 @@ def shared_flags(asked: argparse.Namespace, teacher: str | None) -> list[str]:
     epochs = asked.teacher_epochs
     found = [f"--flagfile={asked.recipe}", f"--data_dir={asked.images}", *COMMON, f"--teacher_epochs={epochs}"]
     if teacher:
-        late = epochs * 4 // 5 if "--teacher_loss=ldam" in TEACHERS[teacher] else -1
-        found += [*TEACHERS[teacher], f"--teacher_reweight_epoch={late}"]
+        kind, _ = ENSEMBLES.get(teacher, (teacher, None))
+        late = epochs * 4 // 5 if "--teacher_loss=ldam" in TEACHERS[kind] else -1
+        found += [*TEACHERS[kind], f"--teacher_reweight_epoch={late}"]
     return found
 
 
 def student_flags(asked: argparse.Namespace, row: str, seed: int) -> list[str]:
     """Arguments of `deitlt_tf.train` for one run."""
-    _, teacher, flags, _ = ROWS[row]
+    _, teacher, flags, _, reweighted = ROWS[row]
     found = [
         *shared_flags(asked, teacher),
         f"--workdir={folder_of(asked.out_dir, row, seed)}",
         f"--seed={seed}",
         f"--epochs={asked.epochs}",
-        f"--reweight_epoch={asked.epochs * 9 // 10}",
+        f"--reweight_epoch={int(asked.epochs * reweighted)}",
         f"--eval_every={max(1, asked.epochs // 10)}",
         *flags,
     ]
@@ -197,7 +210,8 @@ def student_flags(asked: argparse.Namespace, row: str, seed: int) -> list[str]:
         found.append(f"--teacher={asked.out_dir / 'teachers' / teacher}")
         if "--distillation=soft" not in flags:
             sees = next((flag.partition("=")[2] for flag in flags if flag.startswith("--teacher_sees")), "mixed")
-            found.append(f"--teacher_labels={asked.out_dir / 'labels' / f'{teacher}_{sees}_seed{seed}'}")
+            views = f"{teacher}_{sees}_seed{seed}" + (f"_{reweighted:g}" if reweighted != 0.9 else "")
+            found.append(f"--teacher_labels={asked.out_dir / 'labels' / views}")
     return found
 
 
@@ -231,18 +245,37 @@ def tasks(asked: argparse.Namespace) -> list[Task]:
                     f"{there.get(differ[0])!r} there and {recipe.get(differ[0])!r} here. Choose another --out_dir."
                 )
             continue
-        if teacher and teacher not in {task.teacher for task in found if not task.run}:
-            folder = asked.out_dir / "teachers" / teacher
-            given = [*shared_flags(asked, teacher), "--seed=0", f"--teacher_workdir={folder}"]
-            command = [sys.executable, "-m", "deitlt_tf.train_teacher", *given]
-            found.append(Task(f"teacher {teacher}", [command], folder, teacher))
+        for task in teacher_tasks(asked, teacher) if teacher else []:
+            if task not in found:
+                found.append(task)
         folder = folder_of(asked.out_dir, row, seed)
         commands = [
             [sys.executable, "-m", "deitlt_tf.train", *flags],
             [sys.executable, __file__, f"--measure={folder}"],
         ]
-        found.append(Task(f"{row}, seed {seed}", commands, folder, teacher, (row, seed)))
+        found.append(Task(f"{row}, seed {seed}", commands, folder, (teacher,) if teacher else (), (row, seed)))
     return found
+
+
+def teacher_tasks(asked: argparse.Namespace, teacher: str) -> list[Task]:
+    """What makes a teacher: its training, or those of its members and the file that joins them."""
+    folder = asked.out_dir / "teachers" / teacher
+    if teacher in ENSEMBLES:
+        kind, seeds = ENSEMBLES[teacher]
+        members = [teacher_task(asked, kind, seed) for seed in seeds]
+        files = ",".join(str(member.folder / "teacher.keras") for member in members)
+        script = str(Path(__file__).with_name("ensemble.py"))
+        command = [sys.executable, script, f"--teachers={files}", f"--out={folder / 'teacher.keras'}"]
+        needs = tuple(member.folder.name for member in members)
+        return [*members, Task(f"teacher {teacher}", [command], folder, needs)]
+    return [teacher_task(asked, teacher, 0)]
+
+
+def teacher_task(asked: argparse.Namespace, kind: str, seed: int) -> Task:
+    name = f"{kind}_seed{seed}" if seed else kind
+    folder = asked.out_dir / "teachers" / name
+    given = [*shared_flags(asked, kind), f"--seed={seed}", f"--teacher_workdir={folder}"]
+    return Task(f"teacher {name}", [[sys.executable, "-m", "deitlt_tf.train_teacher", *given]], folder)
 
 
 # ---- doing it ----
@@ -255,7 +288,7 @@ def say(text: str) -> None:
 def do(waiting: list[Task], asked: argparse.Namespace, lock) -> list[str]:
     """Do all tasks, --jobs at a time; returns the names of those that failed, and of those that needed them."""
     (asked.out_dir / "logs").mkdir(exist_ok=True)
-    missing = {task.teacher for task in waiting if not task.run}  # teachers not there yet
+    missing = {task.folder.name for task in waiting if not task.run}  # teachers not there yet
     running: list[tuple[Task, int, subprocess.Popen]] = []  # and which of its commands that is
     failed, total, told = [], len(waiting), time.monotonic()
     say(f"{total} to do, teachers included")
@@ -268,7 +301,7 @@ def do(waiting: list[Task], asked: argparse.Namespace, lock) -> list[str]:
                 if process.returncode:
                     say(f"{task.name} failed: see {log_of(asked, task)}")
                     failed.append(task.name)
-                    lost = [other for other in waiting if not task.run and other.teacher == task.teacher]
+                    lost = dependants(waiting, task)
                     failed += [other.name for other in lost]
                     waiting = [other for other in waiting if other not in lost]
                 elif place + 1 < len(task.commands):
@@ -277,9 +310,9 @@ def do(waiting: list[Task], asked: argparse.Namespace, lock) -> list[str]:
                     if task.run:
                         keep(task, asked)
                     else:
-                        missing.discard(task.teacher)
+                        missing.discard(task.folder.name)
                     say(f"{task.name}: done; {len(waiting) + len(running)} of {total} left")
-            ready = [task for task in waiting if not task.run or task.teacher not in missing]
+            ready = [task for task in waiting if not missing.intersection(task.needs)]
             for task in ready[: max(0, asked.jobs - len(running))]:
                 say(f"{task.name}: begins, or goes on")
                 waiting.remove(task)
@@ -294,6 +327,12 @@ def do(waiting: list[Task], asked: argparse.Namespace, lock) -> list[str]:
         for *_, process in running:
             process.wait()
     return failed
+
+
+def dependants(waiting: list[Task], lost: Task) -> list[Task]:
+    """Those that cannot be done without a teacher that failed, and without what needs it in turn."""
+    found = [task for task in waiting if not lost.run and lost.folder.name in task.needs]
+    return [*found, *(other for task in found for other in dependants(waiting, task))]
 
 
 def log_of(asked: argparse.Namespace, task: Task) -> Path:

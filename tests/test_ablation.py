@@ -89,8 +89,8 @@ def test_a_claim_without_intervals_needs_three_seeds_on_one_side(seeds, expected
 def test_one_seed_of_all_rows_comes_first_and_the_most_telling_rows_before_the_others():
     runs = ablation.order(list(ablation.ROWS), None)
     assert runs[:3] == [("vit", 0), ("deit", 0), ("deit_lt_1", 0)] and runs[3] == ("vit_drw", 0)
-    assert runs[-6:] == [(row, seed) for seed in (1, 2) for row in ("vit", "deit", "deit_lt_1")]
-    assert len(set(runs)) == len(runs) == len(ablation.ROWS) + 6
+    assert runs[-5:] == [(row, 2) for row in ("vit", "deit", "deit_lt_1", "longer", "pair")]
+    assert len(set(runs)) == len(runs) == len(ablation.ROWS) + 10
     assert ablation.order(["mdcs", "vit"], [2, 0]) == [("vit", 0), ("mdcs", 0), ("vit", 2), ("mdcs", 2)]
 
 
@@ -103,7 +103,11 @@ def test_what_has_a_line_is_not_done_again_and_another_recipe_is_refused(tmp_pat
     todo = ablation.tasks(given)
     names = [task.name for task in todo]
     assert names[:5] == ["vit, seed 0", "teacher ce", "deit, seed 0", "teacher ldam_sam", "deit_lt_1, seed 0"]
-    assert len(names) == len(set(names)) == len(ablation.order(list(ablation.ROWS), None)) + len(ablation.TEACHERS)
+    of_teachers = [name.removeprefix("teacher ") for name in names if name.startswith("teacher")]
+    assert sorted(of_teachers) == sorted([*ablation.TEACHERS, "ldam_sam_seed1", "ldam_sam_pair"])
+    assert len(names) == len(set(names)) == len(ablation.order(list(ablation.ROWS), None)) + len(of_teachers)
+    for task in todo:
+        assert all(names.index(f"teacher {needed}") < names.index(task.name) for needed in task.needs), task.name
 
     recipe = ablation.recipe_of(ablation.student_flags(given, "deit", 0))
     (tmp_path / "ablation.jsonl").write_text(json.dumps({"row": "deit", "seed": 0, "recipe": recipe}) + "\n")
@@ -128,24 +132,26 @@ def test_rows_differ_in_what_their_titles_say():
     assert differ("vit", "vit_drw") == {"beta"} and differ("deit", "mixed") == {"teacher_sees"}
     assert differ("drw", "deit_lt_1") == {"teacher_rho"} and differ("deit_lt_1", "soft") == {"distillation"}
     assert differ("deit_lt_1", "balanced") == {"logit_adjustment"}
+    assert differ("deit_lt_1", "longer") == {"reweight_epoch"} and not differ("deit_lt_1", "pair")
     for row, each in recipes.items():
-        assert (each["epochs"], each["reweight_epoch"], "mixing_off" in each) == (100, 90, False), row
+        late = 70 if row == "longer" else 90
+        assert (each["epochs"], each["reweight_epoch"], "mixing_off" in each) == (100, late, False), row
     labels = {row: [f for f in each if f.startswith("--teacher_labels")] for row, each in flags.items()}
     assert labels["deit_lt_1"] == labels["balanced"] != labels["drw"] and labels["soft"] == labels["vit"] == []
-    assert labels["deit"] != labels["mixed"]
+    assert len({str(labels[row]) for row in ("deit", "mixed", "deit_lt_1", "longer", "pair")}) == 5
 
 
 def test_what_needs_a_teacher_that_failed_is_left_out_and_named_and_the_rest_is_done(tmp_path, monkeypatch):
-    def task(name, code, teacher=None, run=None):
+    def task(name, code, needs=(), run=None):
         commands = [[sys.executable, "-c", "pass"], [sys.executable, "-c", f"raise SystemExit({code})"]]
-        return ablation.Task(name, commands, tmp_path / name, teacher, run)
+        return ablation.Task(name, commands, tmp_path / name, needs, run)
 
     kept = []
     monkeypatch.setattr(ablation, "keep", lambda task, asked: kept.append(task.name))
-    todo = [task("bad", 3, "a"), task("x", 0, "a", ("x", 0)), task("good", 0, "b"), task("y", 0, "b", ("y", 0))]
-    todo += [task("z", 0, run=("z", 0)), task("w", 1, run=("w", 0))]
+    todo = [task("bad", 3), task("x", 0, ("both",), ("x", 0)), task("good", 0), task("y", 0, ("good",), ("y", 0))]
+    todo += [task("both", 0, ("good", "bad")), task("z", 0, run=("z", 0)), task("w", 1, run=("w", 0))]
     with ablation.locked(tmp_path) as lock:
-        assert sorted(ablation.do(todo, asked(tmp_path, "--jobs=2"), lock)) == ["bad", "w", "x"]
+        assert sorted(ablation.do(todo, asked(tmp_path, "--jobs=2"), lock)) == ["bad", "both", "w", "x"]
     assert sorted(kept) == ["y", "z"]
 
 
