@@ -22,8 +22,9 @@ def main(argv: list[str]) -> None:
     from deitlt_tf import workdir
 
     members, names = zip(*(workdir.load_model(Path(path)) for path in TEACHERS.value), strict=True)
-    for path, its, member in zip(TEACHERS.value, names, members, strict=True):
-        workdir.same_classes(its, names[0] or (), path=Path(path), num_outputs=member.output_shape[-1])
+    for path, its in zip(TEACHERS.value, names, strict=True):
+        if not its or its != names[0]:
+            raise SystemExit(f"error: {path} does not name the same classes as {TEACHERS.value[0]}.")
     for number, member in enumerate(members):
         member.name = f"teacher{number}"  # of one kind they have one name
     images = keras.Input(members[0].input_shape[1:], name="images")

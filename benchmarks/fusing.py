@@ -1,0 +1,132 @@
+"""CLS and DIST put together in other ways than by their plain mean, on the test images of finished runs.
+
+    python benchmarks/fusing.py --runs=runs/ablation/deit_lt_1_seed0,runs/ablation/deit_lt_1_seed1
+
+Each rule of RULES has numbers that are chosen: those by which class-mean accuracy is highest on one half of every
+class's test images. It is measured on the other half, and the other way round, so that every image is answered by
+numbers that were chosen without it. The plain mean and `--prior=uniform` choose nothing. Differences are to the plain
+mean, on the same images. A balanced validation set, as half of the test images is here, is more than a long-tailed
+collection usually has.
+"""
+
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import ablation_tables
+import numpy as np
+from absl import app, flags
+
+RUNS = flags.DEFINE_list("runs", None, "Folders of finished runs with CLS and DIST.", required=True)
+WEIGHTS = np.linspace(0, 1, 21)
+LEVELS, SLOPES = np.linspace(-4, 4, 17), np.linspace(-2, 2, 17)
+
+# What a rule chooses from, and its scores [N, C] from log p of CLS and DIST [N, C], log n - its mean [C] and that.
+Rule = tuple[list[tuple[float, ...]], Callable[..., np.ndarray]]
+
+
+def weight_of(log_counts: np.ndarray, level: float, slope: float) -> np.ndarray:
+    """Share of DIST in each class, sigmoid(level - slope log n): the larger, the rarer the class, for slope > 0."""
+    return 1 / (1 + np.exp(slope * log_counts - level))
+
+
+def one_weight(cls, dist, log_counts, weight):
+    return (1 - weight) * cls + weight * dist
+
+
+def logits_by_count(cls, dist, log_counts, level, slope):
+    weight = weight_of(log_counts, level, slope)
+    return (1 - weight) * cls + weight * dist
+
+
+def probabilities_by_count(cls, dist, log_counts, level, slope):
+    weight = weight_of(log_counts, level, slope)
+    return (1 - weight) * np.exp(cls) + weight * np.exp(dist)
+
+
+RULES: dict[str, Rule] = {
+    "temperature per head (one weight)": ([(weight,) for weight in WEIGHTS], one_weight),
+    "logits by count": (list(itertools.product(LEVELS, SLOPES)), logits_by_count),
+    "probabilities by count": (list(itertools.product(LEVELS, SLOPES)), probabilities_by_count),
+}
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    lines, numbers = zip(*(measured(Path(folder)) for folder in RUNS.value), strict=True)
+    rows = []
+    for rule in lines[0]["right"]:
+        scores = [ablation_tables.accuracy(line, rule) for line in lines]
+        gains = [ablation_tables.difference(line, rule, line, "plain mean") for line in lines]
+        row = [ablation_tables.spread([s[column] for s in scores]) for column in ablation_tables.COLUMNS]
+        row += [ablation_tables.gain([b[column] for b in gains]) for column in ("overall", "tail")]
+        rows.append([rule, *row])
+    header = ["rule", *ablation_tables.COLUMNS, "overall - plain mean", "tail - plain mean"]
+    print(ablation_tables.markdown(header, rows))
+    for folder, chosen in zip(RUNS.value, numbers, strict=True):
+        print(folder, "; ".join(f"{rule}: {' and '.join(map(str, found))}" for rule, found in chosen.items()))
+
+
+def measured(folder: Path) -> tuple[dict, dict]:
+    """A line as ablation_tables reads it, an output a rule; and the numbers that either half has chosen."""
+    sys.path.append(str(Path(__file__).parent.parent / "export"))  # its files import each other so
+    import serving_model
+
+    from deitlt_tf import options, report
+
+    flags = options.parse(["fusing", f"--workdir={folder}"], from_workdir=True)
+    flags.prior, flags.weights = "uniform", "student"
+    run = report.opened(flags)
+    cls, dist, labels = answers(run)
+    counts, classes = run.counts, len(run.counts)
+    shift = serving_model.prior_adjustment(flags, run.splits.train.class_names, counts, head="mean")
+    log_counts = np.log(counts) - np.log(counts).mean()
+    half = halves(labels)
+    predicted = {"plain mean": (cls + dist).argmax(-1), "--prior=uniform": ((cls + dist) / 2 + shift).argmax(-1)}
+    chosen = {}
+    for name, (choices, rule) in RULES.items():
+        predicted[name] = np.empty_like(labels)
+        chosen[name] = []
+        for ours in (half, ~half):
+            answered = [(rule(cls[ours], dist[ours], log_counts, *numbers)).argmax(-1) for numbers in choices]
+            best = choices[int(np.argmax([class_mean(labels[ours], each) for each in answered]))]
+            predicted[name][~ours] = rule(cls[~ours], dist[~ours], log_counts, *best).argmax(-1)
+            chosen[name].append(tuple(float(number) for number in best))
+    right = {rule: ablation_tables.packed(each == labels, labels, classes) for rule, each in predicted.items()}
+    total = np.bincount(labels, minlength=classes).tolist()
+    return {"class_counts": counts.tolist(), "total": total, "right": right}, chosen
+
+
+def answers(run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """log p of CLS and of DIST [N, C], labels [N], on the test images."""
+    import tensorflow as tf
+
+    from deitlt_tf import report
+
+    student = report.networks(run)["student"]
+    ask = tf.function(lambda images: student(images, training=False), reduce_retracing=True)
+    found = []
+    for images, labels, mask in report.batches(run):
+        outputs, real = ask(images), mask.numpy() > 0
+        found.append([*(tf.nn.log_softmax(outputs[head]).numpy()[real] for head in ("cls", "dist")), labels[real]])
+    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+
+
+def halves(labels: np.ndarray) -> np.ndarray:
+    """bool [N]: every other image of each class."""
+    place = np.empty(len(labels), int)
+    for label in np.unique(labels):
+        ours = np.flatnonzero(labels == label)
+        place[ours] = np.arange(len(ours))
+    return place % 2 == 0
+
+
+def class_mean(labels: np.ndarray, predicted: np.ndarray) -> float:
+    return float(np.mean([np.mean(predicted[labels == label] == label) for label in np.unique(labels)]))
+
+
+if __name__ == "__main__":
+    app.run(main)
