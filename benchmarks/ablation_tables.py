@@ -91,6 +91,20 @@ def students(runs: Runs, titles: dict[str, str], *, reference: str = "vit") -> s
     return markdown(["row", "seeds", "output", *COLUMNS, "overall - ViT", "tail - ViT"], found)
 
 
+def against(runs: Runs, titles: dict[str, str], *, reference: str = "deit_lt_1", output: str = "mean") -> str:
+    """How far the mean of CLS and DIST in every other row is above the reference's of the same seed."""
+    found = []
+    for row, title in titles.items():
+        pairs = [
+            difference(line, output, runs[reference, seed], output)
+            for (name, seed), line in runs.items()
+            if name == row != reference and output in line["right"] and (reference, seed) in runs
+        ]
+        if pairs:
+            found.append([title, str(len(pairs)), *(gain([b[column] for b in pairs]) for column in COLUMNS)])
+    return markdown([f"{output} - that of {titles.get(reference, reference)}", "seeds", *COLUMNS], found)
+
+
 def teachers_table(runs: Runs, teachers: dict[str, str | None]) -> str:
     found = {}
     for (row, _), line in runs.items():
@@ -220,6 +234,7 @@ def page(lines: list[dict], *, titles: dict[str, str], teachers: dict[str, str |
             "over seeds [hull of the seeds' 95 % bootstrap intervals].",
             "",
             students(runs, titles),
+            against(runs, titles),
             teachers_table(runs, teachers),
             "A claim holds (does not hold) where the intervals of all its seeds leave out 0 on the claimed (the other)",
             f"side; what has no interval, where {ENOUGH} seeds or more are all on that side. Accuracies in points, of",

@@ -51,7 +51,10 @@ def test_packed_answers_give_the_accuracies_and_paired_differences_of_the_report
 
 def test_tables_show_every_output_its_spread_and_its_difference_to_the_vit_of_its_seed():
     lines = [line(), line(seed=1, cls=10, EMA=12), line("deit_lt_1", cls=20, dist=30, mean=32, EMA=24, teacher=36)]
-    text = tables.page(lines[::-1], titles={"vit": "ViT", "soft": "S", "deit_lt_1": "D"}, teachers={"deit_lt_1": "t"})
+    lines.append(line("drw", cls=20, dist=20, mean=30, EMA=24, teacher=36))
+    titles = {"vit": "ViT", "soft": "S", "deit_lt_1": "D", "drw": "W"}
+    text = tables.page(lines[::-1], titles=titles, teachers={"deit_lt_1": "t", "drw": "t"})
+    assert "| mean - that of D | seeds |" in text and "| W | 1 | -5.0 [-" in text
     assert "| ViT | 2 | CLS | 37.5 ± 17.7 |" in text and "|  |  | EMA | 40.0 ± 14.1 |" in text
     assert "| D | 1 | CLS | 50.0 | 50.0 | 50.0 | 50.0 | +0.0 [+0.0, +0.0] |" in text
     assert "|  |  | mean | 80.0 | 80.0 | 80.0 | 80.0 | +30.0 [+" in text
