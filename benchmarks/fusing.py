@@ -9,6 +9,7 @@ mean, on the same images. A balanced validation set, as half of the test images 
 collection usually has.
 """
 
+import argparse
 import itertools
 import os
 import sys
@@ -17,9 +18,7 @@ from pathlib import Path
 
 import ablation_tables
 import numpy as np
-from absl import app, flags
 
-RUNS = flags.DEFINE_list("runs", None, "Folders of finished runs with CLS and DIST.", required=True)
 WEIGHTS = np.linspace(0, 1, 21)
 LEVELS, SLOPES = np.linspace(-4, 4, 17), np.linspace(-2, 2, 17)
 
@@ -53,10 +52,12 @@ RULES: dict[str, Rule] = {
 }
 
 
-def main(argv: list[str]) -> None:
-    del argv
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", required=True, help="folders of finished runs with CLS and DIST, with commas between")
+    folders = [Path(folder) for folder in parser.parse_args().runs.split(",")]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    lines, numbers = zip(*(measured(Path(folder)) for folder in RUNS.value), strict=True)
+    lines, numbers = zip(*(measured(folder) for folder in folders), strict=True)
     rows = []
     for rule in lines[0]["right"]:
         scores = [ablation_tables.accuracy(line, rule) for line in lines]
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> None:
         rows.append([rule, *row])
     header = ["rule", *ablation_tables.COLUMNS, "overall - plain mean", "tail - plain mean"]
     print(ablation_tables.markdown(header, rows))
-    for folder, chosen in zip(RUNS.value, numbers, strict=True):
+    for folder, chosen in zip(folders, numbers, strict=True):
         print(folder, "; ".join(f"{rule}: {' and '.join(map(str, found))}" for rule, found in chosen.items()))
 
 
@@ -129,4 +130,4 @@ def class_mean(labels: np.ndarray, predicted: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()
