@@ -35,7 +35,7 @@ from deitlt_tf import options
 RECIPE = Path(__file__).parent.parent / "configs" / "folder_small.cfg"
 EPOCHS, TEACHER_EPOCHS = 100, 40
 PROBE_IMAGES = 2000  # several times the width of the network, for ranks
-# Student and teacher are small, 0.17 M and 0.08 M weights, so that a run takes under half an hour of one core: twenty
+# Student and teacher are small, 0.17 M and 0.08 M weights, so that a run takes half an hour of one core: twenty
 # passes of a plain ViT with four times the weights came to the same loss. Half of the batches are mixed, and nothing is
 # erased or dropped, because a hundred passes do not get through more: of twenty passes of a plain ViT, chosen on a
 # tenth of the training images, those learnt the more the less was done to the images.
@@ -202,7 +202,7 @@ def student_flags(asked: argparse.Namespace, row: str, seed: int) -> list[str]:
         f"--workdir={folder_of(asked.out_dir, row, seed)}",
         f"--seed={seed}",
         f"--epochs={asked.epochs}",
-        f"--reweight_epoch={int(asked.epochs * reweighted)}",
+        f"--reweight_epoch={round(asked.epochs * reweighted)}",
         f"--eval_every={max(1, asked.epochs // 10)}",
         *flags,
     ]

@@ -5,34 +5,42 @@
 What is written is taken with --teacher=runs/pair like any teacher.
 """
 
+import argparse
+import math
 import os
+import sys
 from pathlib import Path
 
-from absl import app, flags
 
-TEACHERS = flags.DEFINE_list("teachers", None, "Model files of single teachers, of the same classes.", required=True)
-OUT = flags.DEFINE_string("out", None, "The file to write.", required=True)
-
-
-def main(argv: list[str]) -> None:
-    del argv
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teachers", required=True, help="model files of the same classes, with commas between")
+    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    asked = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        join([Path(path) for path in asked.teachers.split(",")], asked.out)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def join(paths: list[Path], out: Path) -> None:
     import keras
 
     from deitlt_tf import workdir
 
-    members, names = zip(*(workdir.load_model(Path(path)) for path in TEACHERS.value), strict=True)
-    for path, its in zip(TEACHERS.value, names, strict=True):
+    members, names = zip(*(workdir.load_model(path) for path in paths), strict=True)
+    for path, its in zip(paths, names, strict=True):
         if not its or its != names[0]:
-            raise SystemExit(f"error: {path} does not name the same classes as {TEACHERS.value[0]}.")
+            raise ValueError(f"{path} does not name the same classes as {paths[0]}.")
     for number, member in enumerate(members):
         member.name = f"teacher{number}"  # of one kind they have one name
     images = keras.Input(members[0].input_shape[1:], name="images")
     answers = keras.ops.stack([keras.ops.log_softmax(member(images)) for member in members])
-    pooled = keras.ops.logsumexp(answers, axis=0) - float(keras.ops.log(len(members)))
-    Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
-    workdir.save_model(keras.Model(images, pooled, name="teachers"), Path(OUT.value), class_names=names[0])
+    pooled = keras.ops.logsumexp(answers, axis=0) - math.log(len(members))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    workdir.save_model(keras.Model(images, pooled, name="teachers"), out, class_names=names[0])
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import ablation_tables
 import numpy as np
+from sklearn.metrics import balanced_accuracy_score
 
 WEIGHTS = np.linspace(0, 1, 21)
 LEVELS, SLOPES = np.linspace(-4, 4, 17), np.linspace(-2, 2, 17)
@@ -31,18 +32,21 @@ def weight_of(log_counts: np.ndarray, level: float, slope: float) -> np.ndarray:
     return 1 / (1 + np.exp(slope * log_counts - level))
 
 
-def one_weight(cls, dist, log_counts, weight):
+def mixed(cls, dist, weight):
     return (1 - weight) * cls + weight * dist
+
+
+def one_weight(cls, dist, log_counts, weight):
+    del log_counts  # all classes alike
+    return mixed(cls, dist, weight)
 
 
 def logits_by_count(cls, dist, log_counts, level, slope):
-    weight = weight_of(log_counts, level, slope)
-    return (1 - weight) * cls + weight * dist
+    return mixed(cls, dist, weight_of(log_counts, level, slope))
 
 
 def probabilities_by_count(cls, dist, log_counts, level, slope):
-    weight = weight_of(log_counts, level, slope)
-    return (1 - weight) * np.exp(cls) + weight * np.exp(dist)
+    return mixed(np.exp(cls), np.exp(dist), weight_of(log_counts, level, slope))
 
 
 RULES: dict[str, Rule] = {
@@ -57,7 +61,11 @@ def main() -> None:
     parser.add_argument("--runs", required=True, help="folders of finished runs with CLS and DIST, with commas between")
     folders = [Path(folder) for folder in parser.parse_args().runs.split(",")]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    lines, numbers = zip(*(measured(folder) for folder in folders), strict=True)
+    sys.path.append(str(Path(__file__).parent.parent / "export"))  # its files import each other so
+    try:
+        lines, numbers = zip(*(measured(folder) for folder in folders), strict=True)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
     rows = []
     for rule in lines[0]["right"]:
         scores = [ablation_tables.accuracy(line, rule) for line in lines]
@@ -73,7 +81,6 @@ def main() -> None:
 
 def measured(folder: Path) -> tuple[dict, dict]:
     """A line as ablation_tables reads it, an output a rule; and the numbers that either half has chosen."""
-    sys.path.append(str(Path(__file__).parent.parent / "export"))  # its files import each other so
     import serving_model
 
     from deitlt_tf import options, report
@@ -93,7 +100,7 @@ def measured(folder: Path) -> tuple[dict, dict]:
         chosen[name] = []
         for ours in (half, ~half):
             answered = [(rule(cls[ours], dist[ours], log_counts, *numbers)).argmax(-1) for numbers in choices]
-            best = choices[int(np.argmax([class_mean(labels[ours], each) for each in answered]))]
+            best = choices[int(np.argmax([balanced_accuracy_score(labels[ours], each) for each in answered]))]
             predicted[name][~ours] = rule(cls[~ours], dist[~ours], log_counts, *best).argmax(-1)
             chosen[name].append(tuple(float(number) for number in best))
     right = {rule: ablation_tables.packed(each == labels, labels, classes) for rule, each in predicted.items()}
@@ -107,7 +114,9 @@ def answers(run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     from deitlt_tf import report
 
-    student = report.networks(run)["student"]
+    student = report.networks(run).get("student")
+    if student is None:
+        raise ValueError(f"{run.folder} holds a plain ViT, which has no DIST to put together with CLS.")
     ask = tf.function(lambda images: student(images, training=False), reduce_retracing=True)
     found = []
     for images, labels, mask in report.batches(run):
@@ -123,10 +132,6 @@ def halves(labels: np.ndarray) -> np.ndarray:
         ours = np.flatnonzero(labels == label)
         place[ours] = np.arange(len(ours))
     return place % 2 == 0
-
-
-def class_mean(labels: np.ndarray, predicted: np.ndarray) -> float:
-    return float(np.mean([np.mean(predicted[labels == label] == label) for label in np.unique(labels)]))
 
 
 if __name__ == "__main__":

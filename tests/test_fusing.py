@@ -48,10 +48,6 @@ def test_halves_share_every_class():
         assert ours.sum() == -(-len(ours) // 2)
 
 
-def test_class_mean_counts_classes_alike():
-    assert fusing.class_mean(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0])) == 0.5
-
-
 def join(files: list[str], out: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, str(BENCHMARKS / "ensemble.py"), f"--teachers={','.join(files)}", f"--out={out}"]
     return subprocess.run(command, capture_output=True, text=True, cwd=BENCHMARKS.parent)
