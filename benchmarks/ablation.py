@@ -84,6 +84,7 @@ class Row(NamedTuple):
 
 
 NO_DRW = ["--beta=0"]
+FINE = ["--patch_size=4"]  # 64 patches instead of 16; the paper has 196, of an image made seven times larger
 ROWS = {
     "vit": Row("ViT", None, ["--method=vit_drw", *NO_DRW], seeds=3),
     "vit_drw": Row("ViT + class-balanced DRW on CLS", None, ["--method=vit_drw"]),
@@ -98,6 +99,8 @@ ROWS = {
     "mdcs": Row("teacher MDCS", "mdcs", []),
     "longer": Row("DeiT-LT (1), re-weighted, and not mixed, from 70 % on", "ldam_sam", [], seeds=3, reweighted=0.7),
     "pair": Row("DeiT-LT (1), two teachers' mean answer", "ldam_sam_pair", [], seeds=3),
+    "vit_fine": Row("ViT, patches of 4", None, ["--method=vit_drw", *NO_DRW, *FINE]),
+    "fine": Row("DeiT-LT (1), patches of 4", "ldam_sam", FINE),
 }
 FIRST = ("vit", "deit", "deit_lt_1")
 

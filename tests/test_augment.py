@@ -159,7 +159,8 @@ def test_only_drawn_operations_run():
     cases = [op for op in graph.get_operations() if op.type in ("Case", "StatelessCase")]
     assert [len(op.get_attr("branches")) for op in cases] == [16, 16]  # 15 operations and none, per layer
     outside = {op.type for op in graph.get_operations()}
-    assert not outside & {"StatefulPartitionedCall", "PartitionedCall", "DenseBincount", "Bincount", "StatelessRandomNormalV2"}
+    warps = {"StatefulPartitionedCall", "PartitionedCall"}  # of their own, because XLA compiles them
+    assert not outside & {*warps, "DenseBincount", "Bincount", "StatelessRandomNormalV2"}
 
 
 # ---- boxes ----
