@@ -35,34 +35,17 @@ from deitlt_tf import options
 RECIPE = Path(__file__).parent.parent / "configs" / "folder_small.cfg"
 EPOCHS, TEACHER_EPOCHS = 100, 40
 PROBE_IMAGES = 2000  # several times the width of the network, for ranks
-# Student and teacher are small, 0.17 M and 0.08 M weights, so that a run takes half an hour of one core: twenty
-# passes of a plain ViT with four times the weights came to the same loss. Half of the batches are mixed, and nothing is
-# erased or dropped, because a hundred passes do not get through more: of twenty passes of a plain ViT, chosen on a
-# tenth of the training images, those learnt the more the less was done to the images.
-COMMON = [
-    "--embed_dim=64",
-    "--depth=3",
-    "--num_heads=2",
-    "--lr=3e-3",
-    "--mix_prob=0.5",
-    "--erasing=0",
-    "--drop_path=0",
-    "--teacher_model=resnet8",
-    "--nobaseline",
-    "--ema_decay=0.996",  # averages over 250 steps, so that at the end little is left of the time before K
-    "--mixing_off",
-    "--checkpoint_seconds=300",
-]
+# The recipe is DeiT-LT (1) itself: rows and teachers say what they change of it.
+COMMON = ["--nobaseline", "--checkpoint_seconds=300"]
 
-LDAM = ["--teacher_loss=ldam", "--teacher_classifier=cosine"]  # and DRW, from four fifths on, as published
+OTHER_LOSS = ["--teacher_classifier=linear", "--teacher_rho=0.05"]
 TEACHERS = {
-    "ce": ["--teacher_loss=ce", "--teacher_rho=0"],
-    "ldam": [*LDAM, "--teacher_rho=0"],
-    # The published radius, 0.8, goes with 200 epochs; this one, for fewer, is a guess and not tuned.
-    "ldam_sam": [*LDAM, "--teacher_rho=0.1"],
-    "paco_sam": ["--teacher_loss=paco"],
-    "glmc_sam": ["--teacher_loss=glmc", "--teacher_consistency=1"],
-    "mdcs": ["--teacher_loss=mdcs", "--teacher_model=mdcs_resnet8", "--teacher_rho=0"],
+    "ce": ["--teacher_loss=ce", "--teacher_classifier=linear", "--teacher_rho=0"],
+    "ldam": ["--teacher_rho=0"],
+    "ldam_sam": [],
+    "paco_sam": ["--teacher_loss=paco", *OTHER_LOSS],
+    "glmc_sam": ["--teacher_loss=glmc", "--teacher_consistency=1", *OTHER_LOSS],
+    "mdcs": ["--teacher_loss=mdcs", "--teacher_model=mdcs_resnet8", "--teacher_classifier=linear", "--teacher_rho=0"],
 }
 # Teachers that answer together: {name: (kind, seeds)}. Those of seed 0 are the single ones.
 ENSEMBLES = {"ldam_sam_pair": ("ldam_sam", (0, 1))}
@@ -192,7 +175,7 @@ def shared_flags(asked: argparse.Namespace, teacher: str | None) -> list[str]:
     found = [f"--flagfile={asked.recipe}", f"--data_dir={asked.images}", *COMMON, f"--teacher_epochs={epochs}"]
     if teacher:
         kind, _ = ENSEMBLES.get(teacher, (teacher, None))
-        late = epochs * 4 // 5 if "--teacher_loss=ldam" in TEACHERS[kind] else -1
+        late = epochs * 4 // 5 if kind.startswith("ldam") else -1  # DRW, as published
         found += [*TEACHERS[kind], f"--teacher_reweight_epoch={late}"]
     return found
 
@@ -222,6 +205,8 @@ def recipe_of(flags: list[str]) -> dict:
     """What decides a run's weights and is not a default: {flag: value}."""
     found = vars(options.parse(["ablation", *flags]))
     kept = {name: found[name] for name in options.DEFAULTS if name not in options.FREE | {"teacher", "seed"}}
+    if not found["teacher"]:
+        kept = {name: value for name, value in kept.items() if not name.startswith("teacher")}
     return {name: value for name, value in sorted(kept.items()) if value != options.DEFAULTS[name]}
 
 

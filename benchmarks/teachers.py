@@ -2,9 +2,9 @@
 
     python benchmarks/teachers.py --images=cifar10_lt --out_dir=runs/teachers
 
-trains each row of ROWS with `deitlt_tf.train_teacher` on top of configs/folder_small.cfg (ResNet-32 or its multi-expert
-sister, batch 64), skips what is finished, and prints one table, also left in OUT_DIR/teachers.json. Killed, it goes on.
-The budget is processor time: epochs are chosen so that every row costs about what eight epochs of one view with SAM
+trains each row of ROWS with `deitlt_tf.train_teacher` on top of configs/folder_small.cfg and COMMON (ResNet-32 or its
+multi-expert sister), skips what is finished, and prints one table, also left in OUT_DIR/teachers.json. Killed, it goes
+on. The budget is processor time: epochs are chosen so that every row costs about what eight epochs of one view with SAM
 cost. `s/epoch` is measured apart, all teachers taking turns, as the median of the turns; `sharpness` is the rise of the
 cross-entropy over training images when all weights move by 0.05 along its gradient (the network as it serves, LDAM's
 cosines times 30).
@@ -22,10 +22,12 @@ from absl import app, flags
 from deitlt_tf import options
 
 RECIPE = Path(__file__).parent.parent / "configs" / "folder_small.cfg"
+COMMON = ["--teacher_model=resnet32", "--teacher_epochs=8", "--teacher_rho=0.05"]
+COMMON += ["--teacher_classifier=linear", "--teacher_reweight_epoch=-1"]
 ROWS = {
     "CE": ["--teacher_loss=ce", "--teacher_rho=0", "--teacher_epochs=16"],
     "LDAM + DRW + SAM": ["--teacher_loss=ldam", "--teacher_classifier=cosine", "--teacher_reweight_epoch=6"],
-    "balanced softmax + SAM": [],
+    "balanced softmax + SAM": ["--teacher_loss=balanced_softmax"],
     "PaCo + SAM": ["--teacher_loss=paco", "--teacher_epochs=6"],
     "MDCS": ["--teacher_loss=mdcs", "--teacher_model=mdcs_resnet32", "--teacher_rho=0", "--teacher_epochs=5"],
     "GLMC + SAM": ["--teacher_loss=glmc", "--teacher_epochs=4"],
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> None:
 
 def arguments(name: str, row: list[str], out: Path) -> list[str]:
     folder = out / name.lower().replace(" + ", "_").replace(" ", "_")
-    return [f"--flagfile={RECIPE}", f"--data_dir={flags.FLAGS.images}", f"--workdir={folder}", *row]
+    return [f"--flagfile={RECIPE}", f"--data_dir={flags.FLAGS.images}", f"--workdir={folder}", *COMMON, *row]
 
 
 def parsed(name: str, row: list[str], out: Path):
