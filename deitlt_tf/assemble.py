@@ -275,6 +275,12 @@ def teacher_network(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:
     return network
 
 
+def teacher_scale(teacher: keras.Model | None, *, ldam: float) -> float:
+    """What makes a teacher's answers logits: LDAM's scale where they are bare cosines, whose softmax is nearly even."""
+    last = teacher.layers[-1] if teacher else None
+    return ldam if isinstance(last, models.resnet.CosineClassifier) and last.scale == 1 else 1.0
+
+
 def start_from(network: keras.Model, path: Path) -> None:
     """Set a CNN to the weights of a model file; the classifier stays new where its shape differs.
 

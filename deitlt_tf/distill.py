@@ -28,6 +28,8 @@ class Distiller(keras.Model):
         where batches have a pair of images, (the student's, the teacher's); then DIST's targets, and their class
         weights, are the chosen classes mixed as the labels are. Hard distillation only. Defaults to "mixed".
       temperature: float. tau of soft distillation. Defaults to 3.
+      teacher_scale: float. Of soft distillation: what makes the teacher's answers logits, 30 for the cosines of one
+        trained with LDAM. Defaults to 1.
       logit_adjustment: float. tau: CLS's loss sees z_c + tau log(n_c / n); 1 = balanced softmax. Defaults to 0.
       reweight_step: int. From this step on DIST losses, or the plain ViT's, are weighted by class (DRW). Defaults to
         never.
@@ -54,6 +56,7 @@ class Distiller(keras.Model):
         distillation: str = "hard",
         teacher_sees: str = "mixed",
         temperature: float = 3.0,
+        teacher_scale: float = 1.0,
         logit_adjustment: float = 0.0,
         reweight_step: int = NEVER,
         beta: float = 0.9999,
@@ -85,7 +88,7 @@ class Distiller(keras.Model):
         self.num_classes = len(class_counts)
         self.class_weights = tf.constant(losses.class_balanced_weights(class_counts, beta))
         self.alpha, self.distillation, self.temperature = alpha, distillation, temperature
-        self.teacher_sees = teacher_sees
+        self.teacher_sees, self.teacher_scale = teacher_sees, teacher_scale
         self.prior = tf.constant(losses.log_prior(class_counts, tau=logit_adjustment))
         self.reweight_step, self.mixing_off_step = reweight_step, mixing_off_step
         self.mixing = {"num_classes": self.num_classes} | (mixing or {})
@@ -180,7 +183,7 @@ class Distiller(keras.Model):
         if self.teacher_sees == "clean":
             learnt = shares(chosen)
             return view | {"teacher": learnt, "weight": weights(tf.linalg.matvec(learnt, self.class_weights))}
-        learnt = chosen if self.distillation == "hard" else answer
+        learnt = chosen if self.distillation == "hard" else self.teacher_scale * answer
         return view | {"teacher": learnt, "weight": weights(tf.gather(self.class_weights, chosen))}
 
     def losses_of(self, images, labels, targets, share, weighted_share, weight, teacher=None, chosen=None):

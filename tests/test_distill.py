@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from conftest import strategy_of
 
-from deitlt_tf import devices, losses, mixing, models, optimizers
+from deitlt_tf import assemble, devices, losses, mixing, models, optimizers
 from deitlt_tf.distill import Distiller, fold, resize
 
 COUNTS = np.array([40, 20, 10, 5])
@@ -289,6 +289,22 @@ def test_a_clean_teacher_is_asked_before_mixing_and_its_classes_are_mixed_as_the
 def test_without_mixing_a_clean_teacher_teaches_what_one_of_mixed_views_does():
     options = NO_MIXING | {"reweight_step": 1, "steps": 2}
     same_runs(after_steps(**options), after_steps(**options, teacher_sees="clean", accumulation=2))
+
+
+def test_soft_distillation_learns_from_cosines_times_their_scale():
+    """One scale moves no class, but what the softmax of bare cosines says is nearly even."""
+    network = models.build("resnet8", num_classes=4, image_size=8, classifier="cosine")
+    assert assemble.teacher_scale(network, ldam=30.0) == 30
+    assert [assemble.teacher_scale(each, ldam=30.0) for each in (teacher(), None)] == [1, 1]
+    images, labels = batch()
+    soft = {"distillation": "soft", "temperature": 2.0, **NO_MIXING}
+    distiller = Distiller(small(drop_path=0.0), network, COUNTS, teacher_scale=30.0, **soft)
+    other = Distiller(small(drop_path=0.0), lambda x: 30 * network(x), COUNTS, **soft)
+    one, two = (compiled(each, lr=0.0).train_step((images, labels)) for each in (distiller, other))
+    np.testing.assert_allclose(one["dist_loss"], two["dist_loss"], rtol=1e-5)
+    outputs = distiller.student(images, training=False)["dist"]
+    expected = losses.soft_distillation(outputs, 30 * network(tf.cast(images, tf.float32)), temperature=2.0)
+    np.testing.assert_allclose(one["dist_loss"], np.mean(expected), rtol=1e-5)
 
 
 def test_a_clean_teacher_cannot_be_distilled_softly():

@@ -57,11 +57,11 @@ def join(files: list[str], out: Path) -> subprocess.CompletedProcess:
 def test_teachers_as_one_answer_with_the_mean_of_their_probabilities(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.float32)
     files, answers = [], []
-    for number in range(2):
-        model = models.build("resnet8", num_classes=3, image_size=16)
+    for number, (classifier, scale) in enumerate({"linear": 1, "cosine": 30}.items()):  # LDAM's scale
+        model = models.build("resnet8", num_classes=3, image_size=16, classifier=classifier)
         files.append(str(tmp_path / f"{number}.keras"))
         workdir.save_model(model, Path(files[-1]), class_names=("a", "b", "c"))
-        answers.append(tf.nn.softmax(model(images)))
+        answers.append(tf.nn.softmax(scale * model(images)))
     out = tmp_path / "pair" / "teacher.keras"
     joined = join(files, out)
     assert joined.returncode == 0, joined.stderr
