@@ -75,7 +75,7 @@ def measured(name: str, row: list[str], out: Path) -> dict[str, float]:
     network, _ = workdir.load_model(folder / "teacher.keras")
     train = assemble.splits(recipe, folder=folder).train
     some = sources.take(train, np.random.default_rng(0).permutation(len(train))[:SAMPLE])
-    scale = recipe.teacher_scale if recipe.teacher_loss == "ldam" else 1.0
+    scale = assemble.teacher_scale(network, ldam=recipe.teacher_scale)
     batches = list(assemble.evaluation_batches(some, recipe, teacher=True, batch=250))
 
     def loss(batch):

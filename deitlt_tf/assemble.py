@@ -276,7 +276,7 @@ def teacher_network(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:
 
 
 def teacher_scale(teacher: keras.Model | None, *, ldam: float) -> float:
-    """What makes a teacher's answers logits: LDAM's scale where they are bare cosines, whose softmax is nearly even."""
+    """What makes a teacher's answers logits: LDAM's scale where they are bare cosines, as the official teachers'."""
     last = teacher.layers[-1] if teacher else None
     return ldam if isinstance(last, models.resnet.CosineClassifier) and last.scale == 1 else 1.0
 

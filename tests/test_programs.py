@@ -101,6 +101,7 @@ def test_a_whole_run_killed_and_resumed_and_evaluated(run, images, tmp_path, mon
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [3, 6]
     assert {"loss", "cls_loss", "dist_loss", "agreement", "cosine", "lr"} <= set(lines[0])
+    assert keras.models.load_model(workdir / "teacher.keras").get_layer("fc").scale == 30  # LDAM's: logits, not cosines
 
     # Evaluated again from the workdir alone: the same table.
     code, again = run(evaluate, f"--workdir={workdir}")
