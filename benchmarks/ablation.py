@@ -392,13 +392,21 @@ def finish(asked: argparse.Namespace) -> None:
 
 
 def measure(folder: Path) -> None:
-    """Write FOLDER/measured.json: which test images each output gets right, probes, the cosine by epoch."""
+    """Write FOLDER/measured.json: which test images each output gets right, probes, the cosine by epoch.
+
+    "uniform" is the main output, of CLS and DIST their mean, as it is exported with --prior=uniform.
+    """
     import ablation_tables
+    import keras
     import numpy as np
 
-    from deitlt_tf import answers, findings, probes, report, workdir
+    from deitlt_tf import answers, findings, metrics, probes, report, workdir
+
+    sys.path.append(str(Path(__file__).parent.parent / "export"))  # its files import each other so
+    import serving_model
 
     flags = options.parse(["ablation", f"--workdir={folder}"], from_workdir=True)
+    flags.prior, flags.weights = "uniform", "student"
     run = report.opened(flags)
     models = report.networks(run)
     asked = {
@@ -410,6 +418,11 @@ def measure(folder: Path) -> None:
     for name in ("EMA", "teacher"):
         if name in asked:
             right[name] = asked[name].right(list(asked[name].predicted)[-1])  # of several the mean, which is the last
+    heads = metrics.heads(models[student].output)
+    main = list(heads)[-1]
+    shift = serving_model.prior_adjustment(flags, run.splits.train.class_names, run.counts, head=main)
+    adjusted = keras.Model(models[student].input, heads[main] + shift)
+    right["uniform"] = answers.ask(adjusted, report.batches(run)).right("cls")
     drawn = np.random.default_rng(0).choice(len(labels), min(PROBE_IMAGES, len(labels)), replace=False)
     inside = findings.inside(probes.probe(models[student], report.batches(run, indices=drawn, batch=100)))
     found = {
