@@ -25,7 +25,8 @@ COUNTS, TOTAL = [100, 10, 1], [40, 40, 40]
 
 def line(row="vit", seed=0, **hits: int) -> dict:
     """A run that gets right the first hits of every class."""
-    right = {output: [f"{(1 << n) - 1:x}"] * 3 for output, n in (hits or {"cls": 20, "EMA": 20}).items()}
+    hits = {"uniform": 20} | (hits or {"cls": 20, "EMA": 20})
+    right = {output: [f"{(1 << n) - 1:x}"] * 3 for output, n in hits.items()}
     inside = {"rank": {"DIST": [9, 9 - seed]}, "distance": [10.0, 10.0], "diversity": 0.1}
     given = {"row": row, "seed": seed, "class_counts": COUNTS, "total": TOTAL, "right": right, "recipe": {}}
     return given | inside | {"reweight_epoch": 3, "cosine": [0.9, 0.8, 0.7, 0.5]}
@@ -58,6 +59,7 @@ def test_tables_show_every_output_its_spread_and_its_difference_to_the_vit_of_it
     assert "| ViT | 2 | CLS | 37.5 ± 17.7 |" in text and "|  |  | EMA | 40.0 ± 14.1 |" in text
     assert "| D | 1 | CLS | 50.0 | 50.0 | 50.0 | 50.0 | +0.0 [+0.0, +0.0] |" in text
     assert "|  |  | mean | 80.0 | 80.0 | 80.0 | 80.0 | +30.0 [+" in text
+    assert text.count("|  |  | --prior=uniform | 50.0 | 50.0 | 50.0 | 50.0 | +0.0 [+0.0") == 2  # beside ViT's, also so
     assert "|  |  | EMA | 60.0 | 60.0 | 60.0 | 60.0 | +10.0 [+" in text
     assert "| t | 90.0 |" in text and "| S |" not in text
     assert "| not run | 0 | not settled |" not in text and "not run | 0 | not settled |" in text
