@@ -27,7 +27,7 @@ def main() -> None:
 def join(paths: list[Path], out: Path) -> None:
     import keras
 
-    from deitlt_tf import assemble, options, workdir
+    from deitlt_tf import workdir
 
     members, names = zip(*(workdir.load_model(path) for path in paths), strict=True)
     for path, its in zip(paths, names, strict=True):
@@ -36,9 +36,7 @@ def join(paths: list[Path], out: Path) -> None:
     for number, member in enumerate(members):
         member.name = f"teacher{number}"  # of one kind they have one name
     images = keras.Input(members[0].input_shape[1:], name="images")
-    scales = [assemble.teacher_scale(member, ldam=options.DEFAULTS["teacher_scale"]) for member in members]
-    logits = [scale * member(images) for member, scale in zip(members, scales, strict=True)]
-    answers = keras.ops.stack([keras.ops.log_softmax(each) for each in logits])
+    answers = keras.ops.stack([keras.ops.log_softmax(member(images)) for member in members])
     pooled = keras.ops.logsumexp(answers, axis=0) - math.log(len(members))
     out.parent.mkdir(parents=True, exist_ok=True)
     workdir.save_model(keras.Model(images, pooled, name="teachers"), out, class_names=names[0])

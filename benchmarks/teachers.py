@@ -75,11 +75,10 @@ def measured(name: str, row: list[str], out: Path) -> dict[str, float]:
     network, _ = workdir.load_model(folder / "teacher.keras")
     train = assemble.splits(recipe, folder=folder).train
     some = sources.take(train, np.random.default_rng(0).permutation(len(train))[:SAMPLE])
-    scale = assemble.teacher_scale(network, ldam=recipe.teacher_scale)
     batches = list(assemble.evaluation_batches(some, recipe, teacher=True, batch=250))
 
     def loss(batch):
-        return losses.cross_entropy(batch[1], scale * network(batch[0], training=False))
+        return losses.cross_entropy(batch[1], network(batch[0], training=False))
 
     value, rise = sam.sharpness(loss, network.trainable_variables, batches, rho=0.05)
     return {**accuracy, "loss": value, "sharpness": rise, "epochs": recipe.teacher_epochs}

@@ -275,10 +275,15 @@ def teacher_network(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:
     return network
 
 
-def teacher_scale(teacher: keras.Model | None, *, ldam: float) -> float:
-    """What makes a teacher's answers logits: LDAM's scale where they are bare cosines, as the official teachers'."""
-    last = teacher.layers[-1] if teacher else None
-    return ldam if isinstance(last, models.resnet.CosineClassifier) and last.scale == 1 else 1.0
+def scale_cosines(network: keras.Model, *, ldam: float) -> None:
+    """Give a network that answers bare cosines LDAM's scale, which the loss has while it is trained, as officially.
+
+    The classes it chooses stay; what takes a softmax of its answers (soft distillation, confidences) gets logits. Done
+    where a teacher's file is written, so that those who read it need not know its objective.
+    """
+    last = network.layers[-1]
+    if isinstance(last, models.resnet.CosineClassifier) and last.scale == 1:
+        last.scale = ldam
 
 
 def start_from(network: keras.Model, path: Path) -> None:

@@ -21,6 +21,7 @@ class Distiller(keras.Model):
     Args:
       student: keras.Model of `models.build`: images -> {"cls", "dist"} logits, or [B, C] without a teacher.
       teacher: keras.Model or function, images in pixels -> logits [B, C]; run in inference mode, never tracked.
+        Files of LDAM teachers answer cosines times LDAM's scale; bare cosines are too even for soft distillation.
       class_counts: training images of each class, [C].
       alpha: float. Share of the distillation loss. Defaults to 0.5.
       distillation: "hard" (the teacher's argmax) or "soft" (its distribution at `temperature`). Defaults to "hard".
@@ -28,8 +29,6 @@ class Distiller(keras.Model):
         where batches have a pair of images, (the student's, the teacher's); then DIST's targets, and their class
         weights, are the chosen classes mixed as the labels are. Hard distillation only. Defaults to "mixed".
       temperature: float. tau of soft distillation. Defaults to 3.
-      teacher_scale: float. Of soft distillation: what makes the teacher's answers logits, 30 for the cosines of one
-        trained with LDAM. Defaults to 1.
       logit_adjustment: float. tau: CLS's loss sees z_c + tau log(n_c / n); 1 = balanced softmax. Defaults to 0.
       reweight_step: int. From this step on DIST losses, or the plain ViT's, are weighted by class (DRW). Defaults to
         never.
@@ -56,7 +55,6 @@ class Distiller(keras.Model):
         distillation: str = "hard",
         teacher_sees: str = "mixed",
         temperature: float = 3.0,
-        teacher_scale: float = 1.0,
         logit_adjustment: float = 0.0,
         reweight_step: int = NEVER,
         beta: float = 0.9999,
@@ -88,7 +86,7 @@ class Distiller(keras.Model):
         self.num_classes = len(class_counts)
         self.class_weights = tf.constant(losses.class_balanced_weights(class_counts, beta))
         self.alpha, self.distillation, self.temperature = alpha, distillation, temperature
-        self.teacher_sees, self.teacher_scale = teacher_sees, teacher_scale
+        self.teacher_sees = teacher_sees
         self.prior = tf.constant(losses.log_prior(class_counts, tau=logit_adjustment))
         self.reweight_step, self.mixing_off_step = reweight_step, mixing_off_step
         self.mixing = {"num_classes": self.num_classes} | (mixing or {})
@@ -183,7 +181,7 @@ class Distiller(keras.Model):
         if self.teacher_sees == "clean":
             learnt = shares(chosen)
             return view | {"teacher": learnt, "weight": weights(tf.linalg.matvec(learnt, self.class_weights))}
-        learnt = chosen if self.distillation == "hard" else self.teacher_scale * answer
+        learnt = chosen if self.distillation == "hard" else answer
         return view | {"teacher": learnt, "weight": weights(tf.gather(self.class_weights, chosen))}
 
     def losses_of(self, images, labels, targets, share, weighted_share, weight, teacher=None, chosen=None):
@@ -252,6 +250,14 @@ def global_sum(values: tf.Tensor) -> tf.Tensor:
     return devices.all_sum(tf.reduce_sum(values))
 
 
+@tf.function(experimental_attributes={"_noinline": True})
+def added(total, part):
+    """Their sum. A call of its own in the graph: TensorFlow would fuse a loop's total with sums inside the loop, and,
+    where it thinks memory short, keep the result in a temporary variable that outlives the step: the next one fails.
+    """
+    return tf.nest.map_structure(tf.add, total, part)
+
+
 def in_parts(parts: int, function: Callable, data, *, add_up: bool = False):
     """function(k, k-th of `parts` equal slices of data), one after the other; results joined again, or added up.
 
@@ -272,8 +278,7 @@ def in_parts(parts: int, function: Callable, data, *, add_up: bool = False):
 
     if add_up:
         rest = tf.range(1, parts)
-        plus = lambda total, k: tf.nest.map_structure(tf.add, total, one(k))  # noqa: E731
-        return tf.foldl(plus, rest, initializer=one(0), parallel_iterations=1)
+        return tf.foldl(lambda total, k: added(total, one(k)), rest, initializer=one(0), parallel_iterations=1)
     first = one(0)
     signature = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), first)
     joined = tf.map_fn(one, tf.range(1, parts), fn_output_signature=signature, parallel_iterations=1)

@@ -47,7 +47,7 @@ def export(flags: SimpleNamespace) -> None:
 
 def bring(flags: SimpleNamespace) -> None:
     """--checkpoint: its networks as .keras files in the workdir, with flags, class names and a note in results.json."""
-    from deitlt_tf import official, torch_files, workdir
+    from deitlt_tf import assemble, official, torch_files, workdir
     from deitlt_tf.data import sources
 
     folder, path = Path(flags.workdir), Path(flags.checkpoint)
@@ -71,6 +71,7 @@ def bring(flags: SimpleNamespace) -> None:
     with naming(path):
         models = {name: official.build(official.in_order(network, order)) for name, network in files.items()}
     for name, model in models.items():
+        assemble.scale_cosines(model, ldam=flags.teacher_scale)
         save(model, folder / name, class_names=names)
     note = {"from": str(path), "network": network.kind, "classes": network.num_classes, "class_order": how}
     results["imported"] = results.get("imported", {}) | dict.fromkeys(files, note)

@@ -111,7 +111,6 @@ def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> d
         distillation=flags.distillation,
         teacher_sees=flags.teacher_sees,
         temperature=flags.temperature,
-        teacher_scale=assemble.teacher_scale(teacher, ldam=flags.teacher_scale),
         logit_adjustment=flags.logit_adjustment,
         reweight_step=late,
         beta=flags.beta,

@@ -103,6 +103,17 @@ def test_a_student_and_its_teacher_share_a_workdir(bring, states, lists, tmp_pat
     assert not list(folder.glob(".unfinished-*"))
 
 
+def test_a_teacher_of_cosines_is_kept_with_the_scale_of_its_loss(bring, tmp_path):
+    official_one = models.build(
+        "resnet8", num_classes=3, image_size=32, classifier="cosine", mean=official.CIFAR_MEAN, std=official.CIFAR_STD
+    )
+    code, printed = bring({"": official.to_torch(official_one)}, {}, f"--workdir={tmp_path}", "--teacher_scale=20")
+    assert code == 0, printed
+    kept, _ = workdir.load_model(tmp_path / "teacher.keras")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_allclose(kept(images), 20 * official_one(images), rtol=1e-3, atol=1e-3)
+
+
 def test_classes_are_put_in_order_once_and_names_need_no_data(bring, states, lists, tmp_path):
     arguments = (f"--workdir={tmp_path / 'run'}", f"--train_list={lists}", "--class_order=official")
     code, printed = bring({"": states["student"]}, {}, *arguments)
