@@ -3,11 +3,11 @@
     python benchmarks/train_step.py [--settings=tiny,small,cifar] [--precision=float32] [--seconds=20] [--turns=5]
 
 One step: mixed images, the teacher's answer, both losses with class weights, the gradient, AdamW, the moving average.
-Sides: `ours` as `train` compiles it, `ours, XLA` with jit_compile=True, and timm's distilled DeiT, its ResNet, Mixup
-and ModelEma with torch.optim.AdamW, eager and through torch.compile. Batches of 32 wait in memory. Each side is a
+Sides: `ours` as `train` compiles it, `ours through XLA` with jit_compile=True, and timm's distilled DeiT, its ResNet,
+Mixup and ModelEma with torch.optim.AdamW, eager and through torch.compile. Batches of 32 wait in memory. Each side is a
 process of its own on all cores; they take turns. Printed: images/s as median (lowest to highest), the median of the
-ratios to either of torch's in neighbouring turns, and the most memory each process had. Weights are random: they
-change no time. Needs the extra [bench].
+ratios to either of torch's in neighbouring turns, and the most memory each process had. Weights are random: they change
+no time. Needs the extra [bench].
 """
 
 import os
@@ -27,7 +27,9 @@ PEERS = ("torch eager", "torch.compile")
 
 CHOSEN = flags.DEFINE_list("settings", list(SETTINGS), f"Of {', '.join(SETTINGS)}.")
 PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Of the networks.")
-SIDES = flags.DEFINE_list("sides", ["ours", "ours, XLA", "torch eager", "torch.compile"], "Which sides take turns.")
+SIDES = flags.DEFINE_list(
+    "sides", ["ours", "ours through XLA", "torch eager", "torch.compile"], "Which sides take turns."
+)
 SECONDS = flags.DEFINE_float("seconds", 20, "Of a turn.")
 TURNS = flags.DEFINE_integer("turns", 5, "Of each side.", lower_bound=1)
 
@@ -36,7 +38,7 @@ def main(argv: list[str]) -> None:
     del argv
     sides = {
         "ours": (ours, False),
-        "ours, XLA": (ours, True),
+        "ours through XLA": (ours, True),
         "torch eager": (torchs, False),
         "torch.compile": (torchs, True),
     }
