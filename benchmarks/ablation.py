@@ -21,7 +21,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -375,16 +374,22 @@ def write_tables(out: Path) -> str:
 
 def finish(asked: argparse.Namespace) -> None:
     """Print the tables, and put the first seeds of all rows on one page."""
+    from deitlt_tf import workdir
+
     lines = lines_of(asked.out_dir)
     if not lines:
         return
     print(write_tables(asked.out_dir))
-    firsts = {row: min(line["seed"] for line in lines if line["row"] == row) for row in {line["row"] for line in lines}}
-    folders = [str(folder_of(asked.out_dir, row, firsts[row])) for row in ROWS if row in firsts]
+    first = {}
+    for seed, row in sorted((line["seed"], line["row"]) for line in lines):
+        if (folder := folder_of(asked.out_dir, row, seed)).is_dir():  # lines may have come alone, from another machine
+            first.setdefault(row, folder)
+    folders = [first[row] for row in ROWS if row in first]
     if len(folders) > 1:
-        command = [sys.executable, "-m", "deitlt_tf.report", f"--compare={','.join(folders)}"]
-        subprocess.run(command, check=True, stdout=sys.stderr)
-        shutil.copy(Path(folders[0]) / "comparison.html", asked.out_dir / "ablation.html")
+        command = [sys.executable, "-m", "deitlt_tf.report", f"--compare={','.join(map(str, folders))}"]
+        if subprocess.run(command, stdout=sys.stderr).returncode:
+            raise ValueError(f"{asked.out_dir / 'ablation.html'} could not be made.")
+        workdir.write_text(asked.out_dir / "ablation.html", (folders[0] / "comparison.html").read_text())
     say(f"{asked.out_dir}: ablation.md, ablation.jsonl" + (", ablation.html" if len(folders) > 1 else ""))
 
 
