@@ -233,7 +233,7 @@ def side_by_side(asked: dict, counts: dict, *, folders: dict[str, str]) -> dict:
     ours = counts[first]
     return {
         "run": {
-            "name": " and ".join(asked),
+            "name": " and ".join(asked) if len(asked) < 4 else f"{first} and {len(others)} other runs",
             "classes": len(ours),
             "test_images": len(asked[first].labels),
             "bootstrap": BOOTSTRAP,
