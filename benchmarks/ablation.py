@@ -82,7 +82,7 @@ ROWS = {
     "longer": Row("DeiT-LT (1), re-weighted, and not mixed, from 70 % on", "ldam_sam", [], seeds=3, reweighted=0.7),
     "pair": Row("DeiT-LT (1), two teachers' mean answer", "ldam_sam_pair", [], seeds=3),
     "vit_fine": Row("ViT, patches of 4", None, ["--method=vit_drw", *NO_DRW, *FINE]),
-    "fine": Row("DeiT-LT (1), patches of 4", "ldam_sam", FINE),
+    "fine": Row("DeiT-LT (1), patches of 4", "ldam_sam", FINE, seeds=3),
 }
 FIRST = ("vit", "deit", "deit_lt_1")
 
