@@ -22,6 +22,7 @@ CLASSES = {
     "cifar100_lt": 100,
     "cifar100_lt_r50": 100,
     "cifar10_lt": 10,
+    "cifar10_lt_best": 10,
     "cifar10_lt_r50": 10,
     "cifar10_lt_paco": 10,
     "cifar10_lt_r50_paco": 10,
