@@ -93,7 +93,8 @@ def train(flags: SimpleNamespace, splits) -> Path:
     measured = assemble.naming_bad_images(run, splits, max_pixels=assemble.max_pixels(flags))
     if devices.is_chief():
         workdir.write_json(folder / "results.json", {"teacher": measured})
-        assemble.scale_cosines(network, ldam=flags.teacher_scale)
+        if flags.teacher_loss == "ldam":  # other objectives are trained on the cosines as they are
+            assemble.scale_cosines(network, ldam=flags.teacher_scale)
         workdir.save_model(network, finished, class_names=class_names)
     devices.wait_for_all()  # the others are about to read it
     assemble.print_tables(assemble.rows_of("teacher", measured), counts)
