@@ -33,9 +33,8 @@ def log_assumed(
       (--beta), which acts as sampling by q w: log a = log q + log w. Without `teacher_counts`, q = n^s.
     mean: (z_cls + z_dist) / 2, hence the mean of both.
 
-    So log n is not simply subtracted from the mean: DIST has taken its part out while it trained. On DeiT-LT (1) of
-    benchmarks/ablation.py, seed 0, balanced test, that would turn the mean's 53.4 % into 43.3; w with q = n, 53.5; as
-    above, 56.4, because a balanced teacher names tail classes far more often than they occur.
+    So log n is not simply subtracted from the mean: DIST has taken its part out while it trained. And q is not n: a
+    balanced teacher names tail classes far more often than they occur.
     Approximations, plainly: mixup, smoothing, a teacher that answers otherwise on augmented images, weights averaged
     over epochs before and after K (--weights=ema), and a phase after K too short to converge.
     """
