@@ -161,10 +161,12 @@ def test_the_plain_vit_beside_ends_the_same_after_a_kill(run, images, tmp_path):
 
 @pytest.mark.slow
 def test_a_teacher_of_clean_views_is_asked_once_and_a_plain_vit_is_reweighted(run, images, tmp_path):
-    arguments = [*SMALL, f"--data_dir={images}", "--randaugment=rand-m9-mstd0.5-inc1"]
+    arguments = [*SMALL, f"--data_dir={images}", "--randaugment=rand-m9-mstd0.5-inc1", "--teacher_loss=ce"]
     clean = [*arguments, "--teacher_sees=clean", f"--teacher_labels={tmp_path / 'labels'}"]
     code, printed = run(train, *clean, f"--workdir={tmp_path / 'asks'}", "--baseline")
     assert code == 0 and "\nViT " in printed, printed
+    # CE is trained on the cosines as they are: only LDAM scales them.
+    assert keras.models.load_model(tmp_path / "asks" / "teacher.keras").get_layer("fc").scale == 1
     again = [*clean, f"--teacher={tmp_path / 'asks'}", f"--workdir={tmp_path / 'reads'}"]
     code, printed = run(train, *again)
     assert code == 0, printed
