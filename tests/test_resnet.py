@@ -194,3 +194,29 @@ def test_batch_norm_is_keras(shape):
         )
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        lambda **kw: resnet.BasicBlock(8, 2, **kw),
+        lambda **kw: resnet.BasicBlock(8, 2, projection=True, **kw),
+        lambda **kw: resnet.Bottleneck(2, 2, **kw),
+        lambda **kw: resnet.Bottleneck(8, groups=4, width_per_group=16, **kw),
+    ],
+)
+def test_statistics_folded_into_kernels_answer_as_normalisation_does(block, precision, monkeypatch):
+    block, x = block(dtype=precision), tf.random.stateless_normal((2, 6, 6, 8), (1, 2))
+    block.build(x.shape)
+    draw = np.random.default_rng(0)
+    for variable in block.variables:
+        if len(variable.shape) == 1:
+            variable.assign(draw.uniform(0.5, 2, variable.shape))
+    asked = tf.function(block).get_concrete_function(x)
+    folded = asked(x)
+    assert "FusedBatchNormV3" not in {op.type for op in asked.graph.get_operations()}
+    monkeypatch.setattr(resnet, "_normed", lambda conv, norm, x, training: norm(conv(x), training=training))
+    expected = tf.cast(block(x), tf.float32)
+    atol = (1e-5 if precision == "float32" else 0.03) * np.abs(expected).max()
+    np.testing.assert_allclose(tf.cast(folded, tf.float32), expected, atol=atol)

@@ -30,14 +30,23 @@ def dense_of_gelu(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor
     return tf.nn.bias_add(tf.matmul(_compiled_gelu(x), kernel), bias), gradient
 
 
-_compiled_gelu = tf.function(gelu, jit_compile=True)
+@tf.function(jit_compile=True)
+def _compiled_gelu(x: tf.Tensor) -> tf.Tensor:
+    return tf.cast(gelu(_wide(x)), x.dtype)
 
 
 @tf.function(jit_compile=True)
 def _gelu_and_gradient(x: tf.Tensor, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """x Phi(x), and upstream times its derivative Phi(x) + x phi(x)."""
+    dtype, x = x.dtype, _wide(x)
     cdf = 0.5 * (1 + tf.math.erf(x * math.sqrt(0.5)))
-    return x * cdf, upstream * (cdf + x * tf.exp(-0.5 * tf.square(x)) * (1 / math.sqrt(2 * math.pi)))
+    slope = _wide(upstream) * (cdf + x * tf.exp(-0.5 * tf.square(x)) * (1 / math.sqrt(2 * math.pi)))
+    return tf.cast(x * cdf, dtype), tf.cast(slope, dtype)
+
+
+def _wide(x: tf.Tensor) -> tf.Tensor:
+    """Half precision as float32: else XLA rounds after every operation, in nearly twice the time."""
+    return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
 
 
 def layer_norm(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, *, epsilon: float) -> tf.Tensor:

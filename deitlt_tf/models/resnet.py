@@ -39,8 +39,8 @@ def _conv(
 class BatchNorm(keras.layers.BatchNormalization):
     """keras.layers.BatchNormalization over the batches of all replicas, by TensorFlow's fused kernel.
 
-    In training it takes a quarter of the time; in inference it becomes part of the convolution before it. What several
-    replicas train with is Keras' own: the kernel knows of one only.
+    In training it takes a quarter of the time; in inference blocks fold it into the convolution before it (`_normed`).
+    What several replicas train with is Keras' own: the kernel knows of one only.
     """
 
     def __init__(self, momentum=0.9, epsilon=1e-5, synchronized=True, **kwargs):
