@@ -94,7 +94,7 @@ def test_a_scale_changes_no_step(kind):
 DEMO = shlex.split("""
     --data=digits_lt --image_size=16 --crop=padded --padding=1 --flip=false --randaugment= --erasing=0
     --eval_resize=0 --repeats=1 --model=deit_nano --patch_size=4 --embed_dim=32 --depth=2 --num_heads=2 --drop_path=0
-    --epochs=80 --reweight_epoch=60 --batch_size=32 --accumulation=2 --clip_norm=1 --lr=3e-3 --lr_rule=constant
+    --epochs=60 --reweight_epoch=45 --batch_size=64 --accumulation=2 --clip_norm=1 --lr=3e-3 --lr_rule=constant
     --ema_decay=0 --mixup=0 --cutmix=0 --teacher_model=resnet8 --teacher_image_size=16 --teacher_padding=1
     --teacher_flip=false --teacher_epochs=8 --teacher_batch_size=64 --teacher_lr=.1 --teacher_rho=.1
     --teacher_drops=6:0.1 --teacher_warmup_epochs=1 --teacher_reweight_epoch=6
