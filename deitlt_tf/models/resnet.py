@@ -71,8 +71,8 @@ class BatchNorm(keras.layers.BatchNormalization):
 def _normed(conv: keras.layers.Conv2D, norm: BatchNorm, x: tf.Tensor, *, training: bool | None) -> tf.Tensor:
     """norm(conv(x)). In inference the moving statistics are taken into the kernel: a convolution with a bias.
 
-    TensorFlow then makes one operation of it, the sum and the ReLU that follow; with FusedBatchNorm it does so in
-    float32 only, on a CPU only, and without the sum.
+    On a CPU TensorFlow then makes one operation of it, the sum and the ReLU that follow; with FusedBatchNorm it does so
+    in float32 only, and without the sum.
     """
     if training and norm.trainable:
         return norm(conv(x), training=True)
