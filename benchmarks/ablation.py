@@ -74,6 +74,7 @@ ROWS = {
     "mixed": Row("+ it sees the mixed view", "ce", NO_DRW),
     "drw": Row("+ DRW on DIST, teacher LDAM + DRW", "ldam", []),
     "deit_lt_1": Row("+ flat teacher, LDAM + DRW + SAM = DeiT-LT (1)", "ldam_sam", [], seeds=3),
+    "clean": Row("DeiT-LT (1), the teacher sees the clean view", "ldam_sam", ["--teacher_sees=clean"]),
     "deit_lt_2": Row("DeiT-LT (2): teacher PaCo + SAM", "paco_sam", []),
     "soft": Row("DeiT-LT (1), soft instead of hard", "ldam_sam", ["--distillation=soft"]),
     "balanced": Row("DeiT-LT (1), balanced softmax on CLS", BEST_TEACHER, ["--logit_adjustment=1"]),

@@ -170,6 +170,10 @@ def claims(runs: Runs) -> list[Claim]:
             {"mixed - clean, tail": pairs(("mixed", "mean"), ("deit", "mean"), "tail")},
         ),
         Claim(
+            "They do so with a teacher that knows the tail, LDAM + SAM",
+            {"mixed - clean, tail": pairs(mean, ("clean", "mean"), "tail")},
+        ),
+        Claim(
             "Re-weighting DIST gains on the tail (the teacher changes from CE to LDAM with it)",
             {"DRW - none, tail": pairs(("drw", "mean"), ("mixed", "mean"), "tail")},
         ),
