@@ -4,7 +4,8 @@ The reading order; each file is one station and nothing turns back:
 
     options       every command-line flag, once (only programs read flags)
     data.storage  1 WHERE      files on disk or behind a URL
-    data.sources               folders, lists, TFDS, digits -> images, labels, class names, class counts
+    data.splits                images, labels, class names; class counts, long tail, held-out part
+    data.sources               where they are: data.folders, data.listings (lists, JSON), data.packaged (TFDS, digits)
     data.augment  2 ONE IMAGE  crop, flip, RandAugment, erasing; the evaluation view
     data.pipeline 3 BATCHES    order by index, repeats, shards, padding mask
     models        4 LOGITS     vit: tokens CLS + DIST; resnet: CIFAR and ImageNet teachers

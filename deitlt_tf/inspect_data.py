@@ -19,7 +19,7 @@ import numpy as np
 
 from deitlt_tf import options
 from deitlt_tf.data import sources, storage, survey
-from deitlt_tf.data.sources import Source, Splits
+from deitlt_tf.data.splits import Source, Splits
 from deitlt_tf.data.survey import Look
 
 SHOWN = 10  # of anything that can be long; inspect.json has all

@@ -266,7 +266,7 @@ def same_test(run: Run, other: Run) -> None:
     import numpy as np
 
     from deitlt_tf.data import storage
-    from deitlt_tf.data.sources import below_common_folder
+    from deitlt_tf.data.storage import below_common_folder
 
     ours, theirs = run.splits.test, other.splits.test
     both = f"{other.folder} cannot be compared with {run.folder}: "

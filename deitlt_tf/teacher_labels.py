@@ -14,7 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from deitlt_tf.data.sources import Source, below_common_folder
+from deitlt_tf.data.splits import Source
+from deitlt_tf.data.storage import below_common_folder
 from deitlt_tf.workdir import write_text
 
 MOST_CLASSES = 2**16 - 1

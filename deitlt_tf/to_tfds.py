@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 from deitlt_tf import options
 from deitlt_tf.data import sources, storage
-from deitlt_tf.data.sources import Source, Splits
+from deitlt_tf.data.splits import Source, Splits
 
 EXAMPLES_PER_SHARD = 1024  # about 100 MB of photographs
 TFDS_NAMES = {"train": "train", "val": "validation", "test": "test"}

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from deitlt_tf import loop, models, optimizers
 from deitlt_tf.data import pipeline
-from deitlt_tf.data.sources import Source
+from deitlt_tf.data.splits import Source
 from deitlt_tf.distill import Distiller
 from deitlt_tf.workdir import Checkpoints, Journal
 

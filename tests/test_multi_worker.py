@@ -16,7 +16,7 @@ from conftest import strategy_of
 
 from deitlt_tf import cluster, devices
 from deitlt_tf.data import pipeline
-from deitlt_tf.data.sources import Source
+from deitlt_tf.data.splits import Source
 from deitlt_tf.workdir import Checkpoints
 
 # ---- who takes part --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deitlt_tf.data import augment, pipeline
-from deitlt_tf.data.sources import Source
+from deitlt_tf.data.splits import Source
 
 # Without RandAugment, whose graph takes seconds to build: it draws from the same seed.
 AUGMENTED = functools.partial(augment.train_view, size=8, erasing=0.5)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from deitlt_tf import assemble, losses, models, options, train, train_teacher
-from deitlt_tf.data import augment, pipeline, sources
+from deitlt_tf.data import augment, pipeline, splits
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = {path.stem: path for path in sorted(CONFIGS.glob("*.cfg"))}
@@ -223,7 +223,7 @@ def test_the_second_kind_of_teacher_changes_nothing_else(name):
 @pytest.mark.parametrize("name", ["cifar10_lt", "cifar10_lt_r50", "cifar100_lt", "cifar100_lt_r50"])
 def test_cifar_recipes_keep_the_official_number_of_images(name):
     flags, classes = flags_of(name), CLASSES[name]
-    counts = sources.long_tail_counts(
+    counts = splits.long_tail_counts(
         np.full(classes, 50000 // classes), imbalance=flags.imbalance, imbalance_type=flags.imbalance_type
     )
     assert counts.sum() == PAPER[name][0] and flags.imbalance_seed == 0

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deitlt_tf.data import sources
-from deitlt_tf.data.sources import Source, Splits, load
+from deitlt_tf.data.listings import read_list
+from deitlt_tf.data.sources import Source, class_counts, load
+from deitlt_tf.data.splits import long_tail_counts, subsample
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -27,133 +28,6 @@ def relative(source: Source, root: Path) -> list[tuple[str, int]]:
     return list(zip(paths, source.labels.tolist(), strict=True))
 
 
-def pixels(labels: list[int], num_classes: int) -> Source:
-    images = np.zeros([len(labels), 1, 1, 3], np.uint8)
-    images[:, 0, 0, 0] = np.arange(len(labels))
-    return Source(images, np.array(labels, np.int32), tuple(f"c{i}" for i in range(num_classes)))
-
-
-# ---- Source ----------------------------------------------------------------------------------------------------------
-
-
-def test_source_kinds_names_and_take():
-    paths = Source(np.array(["a.jpg", "b.jpg"], object), np.array([0, 1], np.int32), ("x", "y"))
-    encoded = Source(np.array([b"1", b"2"], object), np.array([0, 1], np.int32), ("x", "y"))
-    assert [s.kind for s in (paths, encoded, pixels([0, 1], 2))] == ["paths", "encoded", "pixels"]
-    assert sources.names(paths) == ["a.jpg", "b.jpg"]
-    assert sources.names(encoded) == ["image 0", "image 1"]
-    taken = sources.take(pixels([0, 1, 1], 2), np.array([2, 0]))
-    assert len(taken) == 2 and taken.labels.tolist() == [1, 0] and taken.images[:, 0, 0, 0].tolist() == [2, 0]
-
-
-@pytest.mark.parametrize(
-    ("images", "labels"),
-    [
-        (np.zeros([2, 4, 4, 3], np.float32), np.zeros(2, np.int32)),
-        (np.zeros([2, 4, 4], np.uint8), np.zeros(2, np.int32)),
-        (np.array([1, 2], object), np.zeros(2, np.int32)),
-        (np.array(["a"], object), np.zeros(2, np.int32)),
-        (np.array(["a", "b"], object), np.zeros(2, np.int64)),
-    ],
-)
-def test_source_refuses_other_arrays(images, labels):
-    with pytest.raises(ValueError, match="must be"):
-        Source(images, labels, ("x", "y"))
-
-
-def test_splits_share_class_names():
-    with pytest.raises(ValueError, match="same class names"):
-        Splits(pixels([0, 1], 2), None, pixels([0, 1], 3))
-
-
-def test_class_counts_do_not_grow_with_labels_times_classes():
-    class Watched(np.ndarray):
-        touched = 0
-
-        def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-            Watched.touched += self.size
-            return getattr(ufunc, method)(*(np.asarray(x) for x in inputs), **kwargs)
-
-    labels = np.random.RandomState(0).randint(0, 8142, 437_513).astype(np.int32)
-    counts = sources.class_counts(labels.view(Watched), 8142)
-    assert counts.dtype == np.int64 and counts.shape == (8142,) and counts.sum() == 437_513
-    assert counts[17] == (labels == 17).sum()
-    assert Watched.touched <= 4 * len(labels)  # a comparison per class would touch 8142 times as many
-    (labels[:10].view(Watched) == 3).sum()
-    assert Watched.touched > 0  # such a comparison would have been seen
-
-
-def test_class_counts_keep_empty_classes_and_refuse_unknown_labels():
-    assert sources.class_counts(np.array([0, 2, 2]), 4).tolist() == [1, 0, 2, 0]
-    with pytest.raises(ValueError, match=r"label 4 is outside 0\.\.3"):
-        sources.class_counts(np.array([0, 4]), 4)
-
-
-# ---- imbalance -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("key", "entry"), json.loads((GOLDEN / "class_balance.json").read_text()).items())
-def test_profiles_equal_the_official_ones(key, entry):
-    classes, n_max, kind, factor, _ = key.split("/")
-    full = np.full(int(classes), int(n_max))
-    counts = sources.long_tail_counts(full, imbalance=round(1 / float(factor)), imbalance_type=kind)
-    assert counts.tolist() == entry["counts"]
-
-
-def test_subsample_picks_the_official_images_without_touching_numpys_global_state():
-    golden = np.load(GOLDEN / "lt_subset.npz")
-    before = np.random.get_state()[1].tolist()
-    picked = sources.subsample(golden["labels"], golden["counts"], seed=0)
-    assert picked.tolist() == golden["selected"].tolist()
-    assert np.random.get_state()[1].tolist() == before
-    assert sources.subsample(golden["labels"], golden["counts"], seed=1).tolist() != picked.tolist()
-
-
-@given(st.lists(st.integers(1, 300), min_size=2, max_size=20), st.floats(1, 500), st.sampled_from(["exp", "step"]))
-def test_imbalance_never_adds_images_nor_empties_a_class(counts, imbalance, kind):
-    kept = sources.long_tail_counts(np.array(counts), imbalance=imbalance, imbalance_type=kind)
-    assert (kept <= counts).all() and (kept >= 1).all()
-    labels = np.repeat(np.arange(len(counts)), counts)
-    picked = sources.subsample(labels, kept, seed=3)
-    assert len(set(picked.tolist())) == len(picked)
-    assert np.bincount(labels[picked], minlength=len(counts)).tolist() == kept.tolist()
-
-
-@given(st.integers(2, 200), st.integers(1, 6000), st.floats(1, 500))
-def test_exponential_profile_of_a_balanced_set_falls_from_n_max_to_n_max_by_rho(classes, n_max, imbalance):
-    kept = sources.long_tail_counts(np.full(classes, n_max), imbalance=imbalance, imbalance_type="exp")
-    assert kept[0] == n_max and (np.diff(kept) <= 0).all()
-    assert kept[-1] == max(1, int(n_max * (1 / imbalance)))
-
-
-def test_imbalance_settings_are_checked():
-    with pytest.raises(ValueError, match=r"imbalance=0\.5 must be at least 1"):
-        load("digits_lt", imbalance=0.5)
-    with pytest.raises(ValueError, match="imbalance_type=linear is unknown: choose exp or step"):
-        load("digits_lt", imbalance=2, imbalance_type="linear")
-
-
-# ---- splitting -------------------------------------------------------------------------------------------------------
-
-
-def test_split_off_is_stratified_seeded_and_leaves_single_images_alone():
-    source = pixels([0] * 50 + [1] * 20 + [2] * 5 + [3], 4)
-    rest, part = sources.split_off(source, 0.2, seed=0, flag="--test_fraction")
-    assert sources.class_counts(part.labels, 4).tolist() == [10, 4, 1, 0]
-    assert sources.class_counts(rest.labels, 4).tolist() == [40, 16, 4, 1]
-    together = np.concatenate([rest.images, part.images])[:, 0, 0, 0]
-    assert sorted(together.tolist()) == list(range(76))
-    again = sources.split_off(source, 0.2, seed=0, flag="--test_fraction")[1]
-    other = sources.split_off(source, 0.2, seed=1, flag="--test_fraction")[1]
-    assert (again.images == part.images).all() and (other.images != part.images).any()
-
-
-@pytest.mark.parametrize(("fraction", "reason"), [(0.01, "cannot split"), (1.5, "between 0 and 1"), (-1, "between 0")])
-def test_split_off_names_the_flag(fraction, reason):
-    with pytest.raises(ValueError, match=f"--val_fraction={fraction:g} .*{reason}"):
-        sources.split_off(pixels([0] * 9 + [1] * 9, 2), fraction, seed=0, flag="--val_fraction")
-
-
 # ---- digits and what load() adds to every source ---------------------------------------------------------------------
 
 
@@ -164,19 +38,19 @@ def test_digits_are_rgb_pixels_with_a_balanced_test_set():
     assert train.images.min() == 0 and train.images.max() == 255
     assert (train.images[..., 0] == train.images[..., 2]).all()
     assert len(train) + len(test) == 1797 and train.class_names == tuple("0123456789")
-    assert sources.class_counts(test.labels, 10).tolist() == [60] * 10
+    assert class_counts(test.labels, 10).tolist() == [60] * 10
     assert len(np.unique(np.concatenate([train.images, test.images]).reshape(1797, -1), axis=0)) == 1797
 
 
 def test_imbalance_and_validation_split_change_the_training_images_only():
     plain = load("digits_lt")
     tailed = load("digits_lt", imbalance=20)
-    counts = sources.class_counts(tailed.train.labels, 10)
-    assert counts[0] == min(sources.class_counts(plain.train.labels, 10)[0], counts.max()) and counts[-1] == 6
+    counts = class_counts(tailed.train.labels, 10)
+    assert counts[0] == min(class_counts(plain.train.labels, 10)[0], counts.max()) and counts[-1] == 6
     assert (tailed.test.images == plain.test.images).all()
     held = load("digits_lt", imbalance=20, val_fraction=0.25)
     assert len(held.train) + len(held.val) == len(tailed.train)
-    assert (sources.class_counts(held.train.labels, 10) >= 1).all()
+    assert (class_counts(held.train.labels, 10) >= 1).all()
     assert (load("digits_lt", imbalance=20, imbalance_seed=1).train.images[:9] != tailed.train.images[:9]).any()
 
 
@@ -224,7 +98,7 @@ def test_folder_with_two_splits_tests_on_the_second(tmp_path, held_out):
 def test_folder_of_class_folders_is_split_by_class(tmp_path):
     touch(tmp_path, *(f"{name}/{i}.jpg" for name, count in (("a", 20), ("b", 10), ("c", 1)) for i in range(count)))
     splits = load("folder", data_dir=str(tmp_path), test_fraction=0.3, val_fraction=0.5)
-    counts = [sources.class_counts(part.labels, 3).tolist() for part in (splits.train, splits.val, splits.test)]
+    counts = [class_counts(part.labels, 3).tolist() for part in (splits.train, splits.val, splits.test)]
     assert counts == [[7, 3, 1], [7, 4, 0], [6, 3, 0]] or counts == [[7, 4, 1], [7, 3, 0], [6, 3, 0]]
     files = [path for part in (splits.train, splits.val, splits.test) for path in part.images]
     assert len(set(files)) == 31
@@ -440,7 +314,7 @@ path_lists = st.lists(
 def test_a_written_list_reads_back(tmp_path_factory, pairs, gap):
     file = tmp_path_factory.mktemp("lists") / "list.txt"
     file.write_text("".join(f"{path}{gap}{label}\n" for path, label in pairs), encoding="utf-8")
-    listing = sources.read_list(str(file))
+    listing = read_list(str(file))
     assert list(zip(listing.paths, listing.labels.tolist(), strict=True)) == pairs
 
 
@@ -529,8 +403,8 @@ def test_cifar_comes_in_the_official_order_and_the_official_subset(tmp_path):
     assert splits.test.images[:, 0, 0, 0].tolist() == list(range(20))
     assert splits.train.labels.tolist() == [i * 7 % 10 for i in range(100)]
     tailed = load("cifar10_lt", data_dir=str(tmp_path), download=False, imbalance=10).train
-    counts = sources.long_tail_counts(np.full(10, 10), imbalance=10, imbalance_type="exp")
-    expected = sources.subsample(splits.train.labels, counts, seed=0)
+    counts = long_tail_counts(np.full(10, 10), imbalance=10, imbalance_type="exp")
+    expected = subsample(splits.train.labels, counts, seed=0)
     assert tailed.images[:, 0, 0, 0].tolist() == expected.tolist()
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from deitlt_tf import import_torch, inspect_data, options, report, teacher_labels
-from deitlt_tf.data import pipeline, sources, storage
+from deitlt_tf.data import pipeline, storage
 from deitlt_tf.data.sources import load
 
 URL = "ram://bucket/data set"
@@ -256,7 +256,7 @@ def test_paths_on_disk_need_no_tensorflow(folder):
 
 
 def test_paths_are_compared_from_their_common_folder():
-    below = sources.below_common_folder
+    below = storage.below_common_folder
     assert below(["/a/train/ab/1", "/a/train/ac/2"]) == ["/ab/1", "/ac/2"]
     assert below(["gs://b/ab/1", "gs://b/ac/2"]) == ["/ab/1", "/ac/2"]
     assert below(["1.jpg", "2.jpg"]) == ["1.jpg", "2.jpg"] and below(["/a/1.jpg"]) == ["/1.jpg"]

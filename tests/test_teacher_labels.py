@@ -7,7 +7,7 @@ from test_loop import BATCH, STEPS, Killed, Run, dying, forget
 from test_programs import SMALL, images, run, snapshot  # noqa: F401
 
 from deitlt_tf import teacher_labels, train
-from deitlt_tf.data.sources import Source
+from deitlt_tf.data.splits import Source
 from deitlt_tf.teacher_labels import TeacherLabels
 
 CLEAN = ("--teacher_sees=clean", "--teacher_sees is 'mixed' there and 'clean' here")

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from deitlt_tf import devices, loop, models, optimizers, paco
 from deitlt_tf.data import pipeline
-from deitlt_tf.data.sources import Source
+from deitlt_tf.data.splits import Source
 from deitlt_tf.distill import Distiller
 from deitlt_tf.teacher import Teacher
 

@@ -1,1 +1,1 @@
-"""Data: `sources` (where it is), `decode` and `augment` (one image), `pipeline` (a batch)."""
+"""Data: `sources` (where it is), `splits` (what that is), `decode` and `augment` (one image), `pipeline` (a batch)."""

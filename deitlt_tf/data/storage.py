@@ -45,6 +45,25 @@ def is_file(path: str) -> bool:
     return False
 
 
+def existing(data_dir: str | None, *, source: str, holds: str, files: Sequence[str] = ()) -> str:
+    """`data_dir`, once it is there with all `files`; else raises what says that `source` needs it and what it holds."""
+    if not data_dir:
+        raise ValueError(f"source {source} needs --data_dir, a folder with {holds}")
+    if not is_dir(data_dir):
+        raise FileNotFoundError(f"--data_dir={data_dir} is not a folder: it should hold {holds}")
+    for file in files:
+        if not is_file(join(data_dir, file)):
+            raise FileNotFoundError(f"{join(data_dir, file)} is missing: --data_dir should hold {holds}")
+    return data_dir
+
+
+def below_common_folder(paths: Sequence[str]) -> list[str]:
+    """The paths from the innermost folder on that holds all of them, which may have been moved since."""
+    # `commonpath` would make one slash of the two in a URL
+    cut = max(0, os.path.commonprefix([min(paths), max(paths)]).rfind("/"))  # noqa: RUF071 (cut at a slash)
+    return [path[cut:] for path in paths]
+
+
 def size(path: str) -> int:
     """Bytes of a file."""
     if not is_url(path):

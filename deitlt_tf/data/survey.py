@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 from tqdm import tqdm
 
 from deitlt_tf.data import headers, storage
-from deitlt_tf.data.sources import Source, names
+from deitlt_tf.data.splits import Source, names
 
 THREADS = 16  # they wait for the disk most of the time: more than cores, few enough for a network disk
 FINGERPRINT = 1024  # bytes at the end; compressed images of equal length rarely share them
