@@ -6,6 +6,7 @@ import math
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class Keeper:
 
     What it remembers between steps (sums of the loss parts since the epoch began, the best validation score)
     goes into every checkpoint, so that an interrupted run writes the same numbers as one that was not.
+    What a step lost is read when the next one is under way, so that an accelerator does not wait for its host.
     Of several workers the chief alone writes; all of them count, evaluate and stop alike.
     """
 
@@ -49,6 +51,8 @@ class Keeper:
         self.learning_rate, self.evaluate = learning_rate, evaluate
         self.writer = tf.summary.create_file_writer(str(folder / "tensorboard")) if self.writes else None
         self.step, self.sums, self.memory = 0, {}, {}
+        self.unread: deque[dict[str, tf.Tensor]] = deque()  # what the newest steps lost
+        self.shown: dict[str, float] = {}  # what the newest step lost that was read
         self.saved_at, self.saved_step = time.monotonic(), None
 
     def restore(self) -> int:
@@ -73,22 +77,23 @@ class Keeper:
         return self.step
 
     def save(self) -> None:
+        self.read()
         if not self.writes:
             return
         arrays = {name: v.numpy() for name, v in self.variables.items()}
         # A finite loss can come with an infinite gradient: such weights must not replace good ones.
         bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
         if bad:
-            raise self.diverged(f"{self.variables[bad[0]].name} is not finite any more")
+            raise self.diverged(f"{self.variables[bad[0]].name} is not finite any more", step=self.step)
         self.checkpoints.save(self.step, arrays, {"sums": self.sums, "memory": self.memory})
         self.saved_at, self.saved_step = time.monotonic(), self.step
 
-    def diverged(self, what: str) -> FloatingPointError:
+    def diverged(self, what: str, *, step: int) -> FloatingPointError:
         last = "no checkpoint was written yet"
         if self.saved_step is not None:
             last = f"the last good checkpoint is step {self.saved_step}"
         return FloatingPointError(
-            f"{self.title}: {what} at step {self.step} (epoch {(self.step - 1) // self.per_epoch}); {last}. "
+            f"{self.title}: {what} at step {step} (epoch {(step - 1) // self.per_epoch}); {last}. "
             "A lower learning rate or --clip_norm may help."
         )
 
@@ -98,20 +103,28 @@ class Keeper:
             unit="img", unit_scale=True, mininterval=0.5 if sys.stderr.isatty() else 30, dynamic_ncols=True,
         )  # fmt: skip
 
-    def after_step(self, parts: dict[str, float], *, last: bool) -> None:
-        """Count a step and what it lost. last: training ends here, so save now. Raises FloatingPointError at a NaN."""
+    def after_step(self, parts: dict[str, tf.Tensor], *, last: bool) -> None:
+        """Count a step and what it loses. last: training ends here, so save now. Raises what `read` raises."""
         self.step += 1
-        bad = [name for name, value in parts.items() if not math.isfinite(value)]
-        if bad:
-            raise self.diverged(f"{bad[0]} is {parts[bad[0]]}")
-        for name, value in parts.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.unread.append(parts)
         if self.step % self.per_epoch == 0:
             self.after_epoch()  # before saving: a checkpoint of an epoch's end holds what its evaluation remembers
         if last or self.step == self.steps or time.monotonic() - self.saved_at >= self.seconds:
             self.save()
+        self.read(but=1)
+
+    def read(self, *, but: int = 0) -> None:
+        """Add up what all steps but the newest `but` lost. Raises FloatingPointError at a NaN."""
+        while len(self.unread) > but:
+            parts = {name: float(value) for name, value in self.unread.popleft().items()}
+            if bad := [name for name, value in parts.items() if not math.isfinite(value)]:
+                raise self.diverged(f"{bad[0]} is {parts[bad[0]]}", step=self.step - len(self.unread))
+            for name, value in parts.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+            self.shown = parts
 
     def after_epoch(self) -> None:
+        self.read()
         line = {"step": self.step, "epoch": self.step // self.per_epoch - 1, "lr": self.learning_rate()}
         line |= {name: value / self.per_epoch for name, value in self.sums.items()}
         self.sums = {}
@@ -198,18 +211,19 @@ def fit(
     # Said to be endless, because workers would ask each other before every step whether there is a next batch.
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
     stream = iter(devices.distributed(lambda **share: batches(first, **share).apply(endless)))
-    recording, stopped = teacher_labels is not None, False
+    recording, several = teacher_labels is not None, devices.workers() > 1
     take_step = make_step(model, model.optimizer, tf.distribute.get_strategy(), recording=recording)
     known = devices.from_chief(teacher_labels.known(first=first, end=steps)) if recording else first
+    stopped, before = False, tf.constant(0.0)  # several workers stop at one step, the one after a wish was told
     with sigterm() as asked, keeper.open_bar() as bar:
         while keeper.step < steps and not stopped:
             classes = tf.constant(teacher_labels.read(keeper.step)) if keeper.step < known else None
             parts, chosen, wishes = take_step(next(stream), classes, tf.constant(asked(), tf.float32))
-            parts, stopped = {name: float(value) for name, value in parts.items()}, bool(wishes)
+            stopped, before = bool(before) if several else asked(), wishes
             if recording and classes is None and keeper.writes:
                 teacher_labels.write(keeper.step, chosen.numpy())
-            shown = {"epoch": keeper.step // steps_per_epoch} | {name: f"{value:.3f}" for name, value in parts.items()}
-            bar.set_postfix(shown, refresh=False)
+            lost = {name: f"{value:.3f}" for name, value in keeper.shown.items()}
+            bar.set_postfix({"epoch": keeper.step // steps_per_epoch} | lost, refresh=False)
             bar.update(batch)
             keeper.after_step(parts, last=stopped)
     if keeper.writer:

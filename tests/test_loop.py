@@ -1,5 +1,6 @@
 """A run is a function of its recipe: killed anywhere, in any way, it ends with the same bits as one that was not."""
 
+import math
 import os
 import signal
 import subprocess
@@ -241,6 +242,31 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(run, tmp_path, mon
         run.fit(tmp_path)
     step, arrays, _ = Checkpoints(tmp_path).restore(dict(zip(names(tmp_path), map(np.shape, run.start), strict=True)))
     assert step == last and all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_a_step_is_read_when_the_next_one_is_under_way(tmp_path):
+    """Else an accelerator would stand still from each step's end until the host has begun the next one."""
+    read = []
+
+    class Lost:
+        def __init__(self, step: int):
+            self.step = step
+
+        def __float__(self):
+            read.append(self.step)
+            return math.nan if self.step == 7 else 1.0
+
+    keeper = loop.Keeper(
+        tmp_path, [], title="student", batch=1, steps=9, steps_per_epoch=3, checkpoint_seconds=NOTHING_SAVED,
+        learning_rate=lambda: 0.0, evaluate=None,
+    )  # fmt: skip
+    for step, known in enumerate([0, 1, 3, 3, 4, 6, 6], start=1):  # all of them at an epoch's end
+        keeper.after_step({"loss": Lost(step)}, last=False)
+        assert read == list(range(1, known + 1))
+    assert [line["loss"] for line in Journal(tmp_path).lines()] == [1.0, 1.0]
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step 7 \(epoch 2\)"):
+        keeper.after_step({"loss": Lost(8)}, last=True)
+    assert Checkpoints(tmp_path).files() == []
 
 
 def test_nan_before_any_checkpoint(run, tmp_path):
