@@ -198,6 +198,14 @@ def claims(runs: Runs) -> list[Claim]:
             {column: pairs((ours, "uniform"), ("vit", "uniform"), column) for column in ("overall", "tail")},
         ),
         Claim(
+            "It is above the plain ViT with patches of 4, too",
+            {column: pairs(("fine", "mean"), ("vit_fine", "cls"), column) for column in ("overall", "tail")},
+        ),
+        Claim(
+            "And so are both exported with --prior=uniform",
+            {column: pairs(("fine", "uniform"), ("vit_fine", "uniform"), column) for column in ("overall", "tail")},
+        ),
+        Claim(
             "DeiT-LT (1) is above its own teacher",
             {column: pairs(mean, (ours, "teacher"), column) for column in ("overall", "tail")},
         ),
