@@ -210,6 +210,14 @@ def claims(runs: Runs) -> list[Claim]:
             {column: pairs(mean, (ours, "teacher"), column) for column in ("overall", "tail")},
         ),
         Claim(
+            "It is so with patches of 4",
+            {column: pairs(("fine", "mean"), ("fine", "teacher"), column) for column in ("overall", "tail")},
+        ),
+        Claim(
+            "And exported with --prior=uniform",
+            {column: pairs(("fine", "uniform"), ("fine", "teacher"), column) for column in ("overall", "tail")},
+        ),
+        Claim(
             "Hard distillation is better than soft",
             {"hard - soft, overall": pairs(mean, ("soft", "mean"), "overall")},
         ),
