@@ -228,7 +228,7 @@ def fit(
             keeper.after_step(parts, last=stopped)
     if keeper.writer:
         keeper.writer.flush()
-    if stopped or asked():
+    if stopped or bool(before) or asked():  # of several workers all leave, or the others wait for the one that does
         raise SystemExit(
             f"{title}: stopped by SIGTERM at step {keeper.step} of {steps}, saved; the same command goes on."
         )

@@ -214,6 +214,24 @@ def test_sigterm_saves_and_stops(run, whole, tmp_path, monkeypatch, at):
     assert_same_run(run, tmp_path, whole)
 
 
+@pytest.mark.parametrize(("told", "stops"), [(6, 7), (15, 15)])
+def test_another_workers_wish_stops_this_one_too(run, tmp_path, monkeypatch, told, stops):
+    """In the middle, the step after the one that told; in the very last step, that one."""
+    steps = iter(range(1, STEPS + 1))
+    real = loop.make_step
+
+    def telling(*arguments, **options):
+        step = real(*arguments, **options)
+        return lambda *batch: (*step(*batch)[:2], tf.constant(float(next(steps) == told)))
+
+    monkeypatch.setattr(loop, "make_step", telling)
+    monkeypatch.setattr(loop.devices, "workers", lambda: 2)
+    monkeypatch.setattr(loop.devices, "from_chief", lambda number: number)
+    with pytest.raises(SystemExit, match=f"SIGTERM at step {stops} of 15, saved"):
+        run.fit(tmp_path, seconds=NOTHING_SAVED)
+    assert [path.stem for path in Checkpoints(tmp_path).files()] == [f"{stops:09d}"]
+
+
 @pytest.mark.parametrize(
     ("poisoned", "message", "last"),
     [
