@@ -149,6 +149,9 @@ def claims(runs: Runs) -> list[Claim]:
             for seed in seeds(one[0], other[0])
         }
 
+    def above(text: str, one: tuple[str, str], other: tuple[str, str]) -> Claim:
+        return Claim(text, {column: pairs(one, other, column) for column in ("overall", "tail")})
+
     def probed(number: Callable[[dict], float], larger: str, smaller: str) -> dict[int, Bounds]:
         return {s: {"value": number(runs[larger, s]) - number(runs[smaller, s])} for s in seeds(larger, smaller)}
 
@@ -189,34 +192,13 @@ def claims(runs: Runs) -> list[Claim]:
             "The mean is above both",
             {"mean - CLS, overall": pairs(mean, cls, "overall"), "mean - DIST, overall": pairs(mean, dist, "overall")},
         ),
-        Claim(
-            "DeiT-LT (1) is above the plain ViT",
-            {column: pairs(mean, ("vit", "cls"), column) for column in ("overall", "tail")},
-        ),
-        Claim(
-            "It is so when both are exported with --prior=uniform",
-            {column: pairs((ours, "uniform"), ("vit", "uniform"), column) for column in ("overall", "tail")},
-        ),
-        Claim(
-            "It is above the plain ViT with patches of 4, too",
-            {column: pairs(("fine", "mean"), ("vit_fine", "cls"), column) for column in ("overall", "tail")},
-        ),
-        Claim(
-            "And so are both exported with --prior=uniform",
-            {column: pairs(("fine", "uniform"), ("vit_fine", "uniform"), column) for column in ("overall", "tail")},
-        ),
-        Claim(
-            "DeiT-LT (1) is above its own teacher",
-            {column: pairs(mean, (ours, "teacher"), column) for column in ("overall", "tail")},
-        ),
-        Claim(
-            "It is so with patches of 4",
-            {column: pairs(("fine", "mean"), ("fine", "teacher"), column) for column in ("overall", "tail")},
-        ),
-        Claim(
-            "And exported with --prior=uniform",
-            {column: pairs(("fine", "uniform"), ("fine", "teacher"), column) for column in ("overall", "tail")},
-        ),
+        above("DeiT-LT (1) is above the plain ViT", mean, ("vit", "cls")),
+        above("It is so when both are exported with --prior=uniform", (ours, "uniform"), ("vit", "uniform")),
+        above("It is above the plain ViT with patches of 4, too", ("fine", "mean"), ("vit_fine", "cls")),
+        above("And so are both exported with --prior=uniform", ("fine", "uniform"), ("vit_fine", "uniform")),
+        above("DeiT-LT (1) is above its own teacher", mean, (ours, "teacher")),
+        above("It is so with patches of 4", ("fine", "mean"), ("fine", "teacher")),
+        above("And exported with --prior=uniform", ("fine", "uniform"), ("fine", "teacher")),
         Claim(
             "Hard distillation is better than soft",
             {"hard - soft, overall": pairs(mean, ("soft", "mean"), "overall")},
