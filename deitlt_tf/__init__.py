@@ -47,6 +47,7 @@ MODULES = (
     "findings",
     "finished",
     "glmc",
+    "graphs",
     "intervals",
     "local_server",
     "loop",

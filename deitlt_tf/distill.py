@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from deitlt_tf import devices, loss_scale, losses, metrics, mixing
+from deitlt_tf import devices, graphs, loss_scale, losses, metrics, mixing
 from deitlt_tf.losses import NEVER
 from deitlt_tf.models import vit
 
@@ -250,7 +250,7 @@ def global_sum(values: tf.Tensor) -> tf.Tensor:
     return devices.all_sum(tf.reduce_sum(values))
 
 
-@tf.function(experimental_attributes={"_noinline": True})
+@graphs.one_node
 def added(total, part):
     """Their sum. A call of its own in the graph: TensorFlow would fuse a loop's total with sums inside the loop, and,
     where it thinks memory short, keep the result in a temporary variable that outlives the step: the next one fails.

@@ -11,13 +11,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from deitlt_tf import graphs
+
 MEAN = (123.675, 116.28, 103.53)  # ImageNet's, in pixels: 255 * (.485, .456, .406)
 STD = (58.395, 57.12, 57.375)  # 255 * (.229, .224, .225)
 _TRIES = 10  # of a random box, as in torchvision and timm
-
-_compiled = tf.function(jit_compile=True, autograph=False)  # one pass over the pixels instead of one per operation
-# One node of a graph: of a branch that is not taken, every other node would have to be passed over.
-_one_node = tf.function(autograph=False, experimental_attributes={"_noinline": True})
 
 
 class RandAugment(NamedTuple):
@@ -159,7 +157,7 @@ def _box_sides(
     return tf.round(tf.sqrt(areas * aspect)), tf.round(tf.sqrt(areas / aspect))
 
 
-@_one_node
+@graphs.one_node
 def _erased(image: tf.Tensor, draws: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """A random box of the square image erased. draws: of the box; the noise has a seed of its own."""
     box = erasing_box(image.shape[0], draws)
@@ -228,7 +226,7 @@ def _apply_drawn(image: tf.Tensor, draws: tf.Tensor, settings: RandAugment) -> t
     return tf.switch_case(index, [*branches, lambda: image])
 
 
-@_compiled
+@graphs.compiled
 def autocontrast(image: tf.Tensor) -> tf.Tensor:
     """255 (x - min) / (max - min) per channel; a channel of one value stays."""
     pixels = tf.cast(tf.reshape(image, [-1, 3]), tf.float32)
@@ -247,7 +245,7 @@ def equalize(image: tf.Tensor) -> tf.Tensor:
     return _looked_up(image, _equalizing_tables(image))
 
 
-@_compiled
+@graphs.compiled
 def _equalizing_tables(image: tf.Tensor) -> tf.Tensor:
     """What `equalize` makes of 0..255 in each channel: uint8 [3, 256]."""
     channels = tf.unstack(tf.cast(tf.reshape(image, [-1, 3]), tf.int32), axis=1)
@@ -261,7 +259,7 @@ def _equalizing_tables(image: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.where(step > 0, table, tf.range(256)), tf.uint8)
 
 
-@_compiled  # apart from the tables: in one program they would be worked out again for each pixel
+@graphs.compiled  # apart from the tables: in one program they would be worked out again for each pixel
 def _looked_up(image: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
     """tables[channel, x]: uint8 [3, 256]."""
     return tf.gather(tf.reshape(tables, [-1]), tf.cast(image, tf.int32) + tf.constant([0, 256, 512]))
@@ -277,20 +275,20 @@ def posterize(image: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.bitwise_and(image, tf.cast(256 - tf.bitwise.left_shift(1, 8 - bits), tf.uint8))
 
 
-@_compiled
+@graphs.compiled
 def solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
     """255 - x where x >= threshold (int, 0..256)."""
     bright = tf.cast(image, tf.int16) >= tf.cast(threshold, tf.int16)
     return tf.bitwise.bitwise_xor(image, tf.cast(bright, tf.uint8) * 255)
 
 
-@_compiled
+@graphs.compiled
 def solarize_add(image: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
     """x + amount (int, 0..128) where x < 128."""
     return image + tf.cast(image < 128, tf.uint8) * tf.cast(amount, tf.uint8)
 
 
-@_compiled
+@graphs.compiled
 def color(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Blend of the grey image (factor 0) and the image (factor 1)."""
     return _blend(_grey(image), image, factor)
@@ -315,7 +313,7 @@ def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return tf.concat([image[:1], rows, image[-1:]], axis=0)
 
 
-@_compiled
+@graphs.compiled
 def _sharpened(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """`sharpness` without the outermost pixels: uint8 [H - 2, W - 2, 3]."""
     pixels = tf.cast(image, tf.int32)
@@ -382,7 +380,7 @@ OPERATIONS: Mapping[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tuple[int, i
     "TranslateYRel": lambda image, m, sign, fill: translate_y(image, sign * m * 0.045, fill),
 }
 
-_BRANCHES = [_one_node(operation) for operation in OPERATIONS.values()]
+_BRANCHES = [graphs.one_node(operation) for operation in OPERATIONS.values()]
 
 
 def _grey(image: tf.Tensor) -> tf.Tensor:
@@ -396,7 +394,7 @@ def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: tf.Tensor) -> tf.Ten
     return _to_uint8(degenerate + factor * (tf.cast(image, tf.float32) - degenerate))
 
 
-@_compiled  # an eighth of what ImageProjectiveTransformV3 takes
+@graphs.compiled  # an eighth of what ImageProjectiveTransformV3 takes
 def _affine(image: tf.Tensor, matrix: tf.Tensor, fill: tuple[int, int, int]) -> tf.Tensor:
     """out(x, y) = in(a x + b y + c, d x + e y + f), bilinear; `fill` where that point lies outside the image.
 

@@ -9,7 +9,9 @@ from multiprocessing.pool import ThreadPool
 import tensorflow as tf
 from tqdm import tqdm
 
-_OTHER, _JPEG, _PNG, _WEBP, _BMP, _PALETTE_BMP = range(6)
+from deitlt_tf import graphs
+
+_UNKNOWN, _JPEG, _PNG, _WEBP, _BMP, _PALETTE_BMP = range(6)
 _HEADER_BYTES = 32  # all that is read of any header
 
 
@@ -25,12 +27,17 @@ def decode(data: tf.Tensor, *, name: str | tf.Tensor, max_pixels: int) -> tf.Ten
     Raises tf.errors.InvalidArgumentError: other formats (names `name`), more than `max_pixels` pixels (names `name` and
     the flag), truncated or damaged data (TensorFlow's own message, without a name: ask `bad_images`).
     """
-    header = tf.io.decode_raw(data, tf.uint8, fixed_length=_HEADER_BYTES)  # cut, or filled up with zeros
-    header = tf.cast(tf.ensure_shape(header, [_HEADER_BYTES]), tf.int64)
-    kind = _kind(header)
-    readable = _check(kind != _OTHER, name, ": not a JPEG, PNG, BMP or (not animated) WebP image")
+    # Most images are JPEG: all that the others need lies apart.
+    is_jpeg = tf.strings.substr(data, 0, 3) == b"\xff\xd8\xff"
+    kind = tf.cond(is_jpeg, lambda: _JPEG, lambda: _other_kind(data))
+    readable = _check(kind != _UNKNOWN, name, ": not a JPEG, PNG, BMP or (not animated) WebP image")
     with tf.control_dependencies([readable]):
-        height, width = _height_width(data, header, kind)
+        shape = tf.cond(
+            is_jpeg,
+            lambda: tf.image.extract_jpeg_shape(data, output_type=tf.int64)[:2],
+            lambda: _other_shape(data, kind),
+        )
+        height, width = tf.unstack(shape, num=2)
     # float64: two 32-bit sides can overflow the product of int64
     pixels = tf.cast(height, tf.float64) * tf.cast(width, tf.float64)
     limit = tf.cast(max_pixels, tf.int64)
@@ -43,10 +50,7 @@ def decode(data: tf.Tensor, *, name: str | tf.Tensor, max_pixels: int) -> tf.Ten
     def jpeg() -> tf.Tensor:  # bit for bit Pillow's; the default is 2 % faster and a level off
         return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
 
-    def other() -> tf.Tensor:  # channels=0, because channels=3 fails on a WebP image with alpha
-        return tf.io.decode_image(data, channels=0, expand_animations=False)
-
-    image = tf.switch_case(kind, [other, jpeg, other, other, other, lambda: _decode_palette_bmp(data, header)])
+    image = tf.cond(is_jpeg, jpeg, lambda: _decode_other(data, kind))
     rgb = tf.cond(  # 1 or 2 channels are grey without or with alpha
         tf.shape(image)[-1] < 3, lambda: tf.repeat(image[..., :1], 3, axis=-1), lambda: image[..., :3]
     )
@@ -88,8 +92,16 @@ def bad_images(
     return found
 
 
-def _kind(header: tf.Tensor) -> tf.Tensor:
-    """int32 scalar: which format the first bytes announce."""
+def _header(data: tf.Tensor) -> tf.Tensor:
+    """The first bytes, cut or filled up with zeros, int64 [_HEADER_BYTES]."""
+    header = tf.io.decode_raw(data, tf.uint8, fixed_length=_HEADER_BYTES)
+    return tf.cast(tf.ensure_shape(header, [_HEADER_BYTES]), tf.int64)
+
+
+@graphs.one_node
+def _other_kind(data: tf.Tensor) -> tf.Tensor:
+    """int32 scalar: which format but JPEG the first bytes announce."""
+    header = _header(data)
 
     def starts(signature: bytes, at: int = 0) -> tf.Tensor:
         return tf.reduce_all(header[at : at + len(signature)] == list(signature))
@@ -97,20 +109,18 @@ def _kind(header: tf.Tensor) -> tf.Tensor:
     # TensorFlow 2.21 writes past its buffer when it decodes an animated WebP: never let it
     animated = starts(b"VP8X", at=12) & (header[20] & 2 != 0)
     kinds = {
-        _JPEG: starts(b"\xff\xd8\xff"),
         _PNG: starts(b"\x89PNG\r\n\x1a\n"),
         _WEBP: starts(b"RIFF") & starts(b"WEBP", at=8) & ~animated,
         _BMP: starts(b"BM") & (header[28] != 8),
         _PALETTE_BMP: starts(b"BM") & (header[28] == 8),
     }
-    return sum(kind * tf.cast(found, tf.int32) for kind, found in kinds.items())  # at most one is found; _OTHER is 0
+    return sum(kind * tf.cast(found, tf.int32) for kind, found in kinds.items())  # at most one is; _UNKNOWN is 0
 
 
-def _height_width(data: tf.Tensor, header: tf.Tensor, kind: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """int64 scalars as the header states them, no pixel decoded."""
-
-    def jpeg() -> tf.Tensor:
-        return tf.image.extract_jpeg_shape(data, output_type=tf.int64)[:2]
+@graphs.one_node
+def _other_shape(data: tf.Tensor, kind: tf.Tensor) -> tf.Tensor:
+    """int64 [2], height and width as the header of an image that is no JPEG states them, no pixel decoded."""
+    header = _header(data)
 
     def png() -> tf.Tensor:  # IHDR: width, height, big-endian
         return tf.stack([_integer(header[23:19:-1]), _integer(header[19:15:-1])])
@@ -126,9 +136,17 @@ def _height_width(data: tf.Tensor, header: tf.Tensor, kind: tf.Tensor) -> tuple[
         unsigned = tf.stack([_integer(header[22:26]), _integer(header[18:22])])
         return tf.minimum(unsigned, 2**32 - unsigned)
 
-    never = jpeg  # other formats have been refused before
-    height, width = tf.unstack(tf.switch_case(kind, [never, jpeg, png, webp, bmp, bmp]), num=2)
-    return height, width
+    return tf.switch_case(kind - _PNG, [png, webp, bmp, bmp])
+
+
+@graphs.one_node
+def _decode_other(data: tf.Tensor, kind: tf.Tensor) -> tf.Tensor:
+    """uint8 [H, W, 1 to 4] of what is no JPEG."""
+
+    def ordinary() -> tf.Tensor:  # channels=0, because channels=3 fails on a WebP image with alpha
+        return tf.io.decode_image(data, channels=0, expand_animations=False)
+
+    return tf.cond(kind == _PALETTE_BMP, lambda: _decode_palette_bmp(data, _header(data)), ordinary)
 
 
 def _decode_palette_bmp(data: tf.Tensor, header: tf.Tensor) -> tf.Tensor:

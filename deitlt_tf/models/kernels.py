@@ -9,6 +9,8 @@ import math
 
 import tensorflow as tf
 
+from deitlt_tf import graphs
+
 
 def gelu(x: tf.Tensor) -> tf.Tensor:
     """x Phi(x) = x (1 + erf(x / sqrt 2)) / 2, exactly. Keras' own becomes an Erfc op, which ONNX does not have."""
@@ -30,12 +32,12 @@ def dense_of_gelu(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor
     return tf.nn.bias_add(tf.matmul(_compiled_gelu(x), kernel), bias), gradient
 
 
-@tf.function(jit_compile=True)
+@graphs.compiled
 def _compiled_gelu(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(gelu(_wide(x)), x.dtype)
 
 
-@tf.function(jit_compile=True)
+@graphs.compiled
 def _gelu_and_gradient(x: tf.Tensor, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """x Phi(x), and upstream times its derivative Phi(x) + x phi(x)."""
     dtype, x = x.dtype, _wide(x)
