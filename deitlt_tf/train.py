@@ -232,6 +232,7 @@ def labels_of_teacher(flags: SimpleNamespace, source, teacher: Path, *, unmixed_
     import tensorflow as tf
 
     from deitlt_tf import devices, teacher_labels
+    from deitlt_tf.data import augment
 
     if flags.method.startswith("vit") or flags.distillation != "hard":
         raise ValueError("--teacher_labels holds a teacher's classes: it needs one, and --distillation=hard.")
@@ -241,6 +242,7 @@ def labels_of_teacher(flags: SimpleNamespace, source, teacher: Path, *, unmixed_
     key["devices times --accumulation"] = str(tf.distribute.get_strategy().num_replicas_in_sync * flags.accumulation)
     key["training data, SHA-256"] = teacher_labels.fingerprint(source)
     key["teacher's file, SHA-256"] = teacher_labels.digest(teacher)
+    key["version of the views"] = str(augment.VERSION)
     key["TensorFlow"] = tf.__version__
     given = {"batch": flags.batch_size, "num_classes": len(source.class_names)}
     if devices.is_chief():
