@@ -3,6 +3,7 @@
 The reading order; each file is one station and nothing turns back:
 
     options       every command-line flag, once (only programs read flags)
+    graphs        a function as one program, or as one node, of a graph
     data.storage  1 WHERE      files on disk or behind a URL
     data.splits                images, labels, class names; class counts, long tail, held-out part
     data.sources               where they are: data.folders, data.listings (lists, JSON), data.packaged (TFDS, digits)

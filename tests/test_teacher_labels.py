@@ -7,6 +7,7 @@ from test_loop import BATCH, STEPS, Killed, Run, dying, forget
 from test_programs import SMALL, images, run, snapshot  # noqa: F401
 
 from deitlt_tf import teacher_labels, train
+from deitlt_tf.data import augment
 from deitlt_tf.data.splits import Source
 from deitlt_tf.teacher_labels import TeacherLabels
 
@@ -117,7 +118,12 @@ def test_a_sweep_asks_the_teacher_once(run, images, tmp_path):  # noqa: F811
     students = [{k: v for k, v in one.items() if not k.startswith("teacher")} for one in found]
     assert students[0] == students[1] == students[2] and "student.keras 0" in students[0]
 
-    for flag, message in (("--seed=1", "--seed is '0' there and '1' here"), ("--cutmix=0", "--cutmix is '1.0'"), CLEAN):
+    now = f'"version of the views": "{augment.VERSION}"'.encode()
+    older = (tmp_path / "labels").read_bytes().replace(now, b'"version of the views": "0"')
+    (tmp_path / "older").write_bytes(older)
+    earlier = f"--teacher_labels={tmp_path / 'older'}", "version of the views is '0' there"
+    seed, cutmix = ("--seed=1", "--seed is '0' there and '1' here"), ("--cutmix=0", "--cutmix is '1.0'")
+    for flag, message in (seed, cutmix, CLEAN, earlier):
         code, printed = run(train, *arguments, f"--workdir={tmp_path / 'other'}", flag)
         assert code == 1 and message in printed, printed
     code, printed = run(train, *arguments, f"--workdir={tmp_path / 'soft'}", "--distillation=soft")
