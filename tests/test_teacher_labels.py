@@ -123,8 +123,8 @@ def test_a_sweep_asks_the_teacher_once(run, images, tmp_path):  # noqa: F811
     (tmp_path / "older").write_bytes(older)
     earlier = f"--teacher_labels={tmp_path / 'older'}", "version of the views is '0' there"
     seed, cutmix = ("--seed=1", "--seed is '0' there and '1' here"), ("--cutmix=0", "--cutmix is '1.0'")
-    for flag, message in (seed, cutmix, CLEAN, earlier):
-        code, printed = run(train, *arguments, f"--workdir={tmp_path / 'other'}", flag)
+    for number, (flag, message) in enumerate((seed, cutmix, CLEAN, earlier)):
+        code, printed = run(train, *arguments, f"--workdir={tmp_path / str(number)}", flag)
         assert code == 1 and message in printed, printed
     code, printed = run(train, *arguments, f"--workdir={tmp_path / 'soft'}", "--distillation=soft")
     assert code == 1 and "--teacher_labels holds a teacher's classes: it needs one, and --distillation=hard" in printed
