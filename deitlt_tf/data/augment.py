@@ -251,11 +251,8 @@ def _equalizing_tables(image: tf.Tensor) -> tf.Tensor:
     """What `equalize` makes of 0..255 in each channel: uint8 [3, 256]."""
     channels = tf.unstack(tf.cast(tf.reshape(image, [-1, 3]), tf.int32), axis=1)
     counts = tf.stack([tf.math.unsorted_segment_sum(tf.ones_like(x), x, 256) for x in channels])
-    # XLA's cumsum takes three times as long as all of this; sums below 2^24 are exact in float32
-    earlier = tf.cast(tf.range(256)[:, None] < tf.range(256), tf.float32)
-    below = tf.cast(tf.cast(counts, tf.float32) @ earlier, tf.int32)
-    below_maximum = tf.reduce_max(tf.where(counts > 0, below, 0), axis=1, keepdims=True)
-    step = below_maximum // 255
+    below = tf.cumsum(counts, axis=1, exclusive=True)
+    step = tf.reduce_max(tf.where(counts > 0, below, 0), axis=1, keepdims=True) // 255
     table = tf.minimum((step // 2 + below) // tf.maximum(step, 1), 255)
     return tf.cast(tf.where(step > 0, table, tf.range(256)), tf.uint8)
 
@@ -395,7 +392,7 @@ def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: tf.Tensor) -> tf.Ten
     return _to_uint8(degenerate + factor * (tf.cast(image, tf.float32) - degenerate))
 
 
-@graphs.compiled  # an eighth of what ImageProjectiveTransformV3 takes
+@graphs.compiled  # less than a quarter of what ImageProjectiveTransformV3 takes
 def _affine(image: tf.Tensor, matrix: tf.Tensor, fill: tuple[int, int, int]) -> tf.Tensor:
     """out(x, y) = in(a x + b y + c, d x + e y + f), bilinear; `fill` where that point lies outside the image.
 
