@@ -29,7 +29,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from deitlt_tf import options
+from deitlt_tf.recipes import command_line
+from deitlt_tf.recipes.flags import DEFAULTS, FREE
 
 RECIPE = Path(__file__).parent.parent / "configs" / "folder_small.cfg"
 EPOCHS, TEACHER_EPOCHS = 100, 40
@@ -203,11 +204,11 @@ def student_flags(asked: argparse.Namespace, row: str, seed: int) -> list[str]:
 
 def recipe_of(flags: list[str]) -> dict:
     """What decides a run's weights and is not a default: {flag: value}."""
-    found = vars(options.parse(["ablation", *flags]))
-    kept = {name: found[name] for name in options.DEFAULTS if name not in options.FREE | {"teacher", "seed"}}
+    found = vars(command_line.parse(["ablation", *flags]))
+    kept = {name: found[name] for name in DEFAULTS if name not in FREE | {"teacher", "seed"}}
     if not found["teacher"]:
         kept = {name: value for name, value in kept.items() if not name.startswith("teacher")}
-    return {name: value for name, value in sorted(kept.items()) if value != options.DEFAULTS[name]}
+    return {name: value for name, value in sorted(kept.items()) if value != DEFAULTS[name]}
 
 
 def lines_of(out: Path) -> list[dict]:
@@ -351,31 +352,31 @@ def start(task: Task, place: int, asked: argparse.Namespace, lock) -> subprocess
 
 def keep(task: Task, asked: argparse.Namespace) -> None:
     """Add a finished run's line, and write the tables anew."""
-    from deitlt_tf import workdir
+    from deitlt_tf.runs.files import write_text
 
     row, seed = task.run
     line = {"row": row, "seed": seed, "recipe": recipe_of(student_flags(asked, row, seed))}
     line |= json.loads((task.folder / "measured.json").read_text())
     text = "".join(json.dumps(each) + "\n" for each in [*lines_of(asked.out_dir), line])
-    workdir.write_text(asked.out_dir / "ablation.jsonl", text)
+    write_text(asked.out_dir / "ablation.jsonl", text)
     write_tables(asked.out_dir)
 
 
 def write_tables(out: Path) -> str:
     import ablation_tables
 
-    from deitlt_tf import workdir
+    from deitlt_tf.runs.files import write_text
 
     lines = lines_of(out)
     teachers = {row: ROWS[row].teacher for row in ROWS}
     text = ablation_tables.page(lines, titles={row: ROWS[row].title for row in ROWS}, teachers=teachers)
-    workdir.write_text(out / "ablation.md", text)
+    write_text(out / "ablation.md", text)
     return text
 
 
 def finish(asked: argparse.Namespace) -> None:
     """Print the tables, and put the first seeds of all rows on one page."""
-    from deitlt_tf import workdir
+    from deitlt_tf.runs.files import write_text
 
     lines = lines_of(asked.out_dir)
     if not lines:
@@ -390,7 +391,7 @@ def finish(asked: argparse.Namespace) -> None:
         command = [sys.executable, "-m", "deitlt_tf.report", f"--compare={','.join(map(str, folders))}"]
         if subprocess.run(command, stdout=sys.stderr).returncode:
             raise ValueError(f"{asked.out_dir / 'ablation.html'} could not be made.")
-        workdir.write_text(asked.out_dir / "ablation.html", (folders[0] / "comparison.html").read_text())
+        write_text(asked.out_dir / "ablation.html", (folders[0] / "comparison.html").read_text())
     say(f"{asked.out_dir}: ablation.md, ablation.jsonl" + (", ablation.html" if len(folders) > 1 else ""))
 
 
@@ -406,17 +407,22 @@ def measure(folder: Path) -> None:
     import keras
     import numpy as np
 
-    from deitlt_tf import answers, findings, metrics, probes, report, workdir
+    from deitlt_tf.evaluation import predictions, probes
+    from deitlt_tf.models import interface
+    from deitlt_tf.report import sections
+    from deitlt_tf.report.numbers import batches, networks, opened
+    from deitlt_tf.runs.checkpoints import Journal
+    from deitlt_tf.runs.files import write_json
+    from deitlt_tf.serving.served import prior_adjustment
 
     sys.path.append(str(Path(__file__).parent.parent / "export"))  # its files import each other so
-    import serving_model
 
-    flags = options.parse(["ablation", f"--workdir={folder}"], from_workdir=True)
+    flags = command_line.parse(["ablation", f"--workdir={folder}"], from_workdir=True)
     flags.prior, flags.weights = "uniform", "student"
-    run = report.opened(flags)
-    models = report.networks(run)
+    run = opened(flags)
+    models = networks(run)
     asked = {
-        name: answers.ask(network, report.batches(run, teacher=name == "teacher")) for name, network in models.items()
+        name: predictions.predict(network, batches(run, teacher=name == "teacher")) for name, network in models.items()
     }
     student = "student" if "student" in models else "ViT"
     labels, classes = asked[student].labels, len(run.counts)
@@ -424,24 +430,24 @@ def measure(folder: Path) -> None:
     for name in ("EMA", "teacher"):
         if name in asked:
             right[name] = asked[name].right(list(asked[name].predicted)[-1])  # of several the mean, which is the last
-    heads = metrics.heads(models[student].output)
+    heads = interface.heads(models[student].output)
     main = list(heads)[-1]
-    shift = serving_model.prior_adjustment(flags, run.splits.train.class_names, run.counts, head=main)
+    shift = prior_adjustment(flags, run.splits.train.class_names, run.counts, head=main)
     adjusted = keras.Model(models[student].input, heads[main] + shift)
-    right["uniform"] = answers.ask(adjusted, report.batches(run)).right("cls")
+    right["uniform"] = predictions.predict(adjusted, batches(run)).right("cls")
     drawn = np.random.default_rng(0).choice(len(labels), min(PROBE_IMAGES, len(labels)), replace=False)
-    inside = findings.inside(probes.probe(models[student], report.batches(run, indices=drawn, batch=100)))
+    inside = sections.inside(probes.probe(models[student], batches(run, indices=drawn, batch=100)))
     found = {
         "class_counts": run.counts.tolist(),
         "total": np.bincount(labels, minlength=classes).tolist(),
         "right": {name: ablation_tables.packed(marks, labels, classes) for name, marks in right.items()},
         "reweight_epoch": flags.reweight_epoch,
-        "cosine": [line.get("cosine") for line in workdir.Journal(folder).lines()],
+        "cosine": [line.get("cosine") for line in Journal(folder).lines()],
         "diversity": inside["diversity"],
         "rank": inside["rank"],
         "distance": [float(np.mean(heads)) for heads in inside["distance"]],
     }
-    workdir.write_json(folder / "measured.json", found)
+    write_json(folder / "measured.json", found)
 
 
 if __name__ == "__main__":

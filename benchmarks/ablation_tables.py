@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deitlt_tf import intervals
+from deitlt_tf.evaluation import intervals
 
 COLUMNS = ("overall", "head", "mid", "tail")
 OUTPUTS = {"cls": "CLS", "dist": "DIST", "mean": "mean", "uniform": "--prior=uniform", "EMA": "EMA"}

@@ -32,12 +32,12 @@ TFLOPS = flags.DEFINE_float("tflops", 100.0, "What one GPU does, 10^12 operation
 
 def main(argv: list[str]) -> None:
     del argv
-    from deitlt_tf import options
+    from deitlt_tf.recipes import command_line
 
     titles = ["recipe", "GFLOP a view", "10^18 FLOP, student", "teacher", "GPU hours", "images/s a GPU"]
     print(f"| {' | '.join(titles)} |\n|" + "---|" * len(titles))
     for name in IMAGES:
-        flags_of = options.parse(["cost", f"--flagfile={CONFIGS / name}.cfg"])
+        flags_of = command_line.parse(["cost", f"--flagfile={CONFIGS / name}.cfg"])
         print("| " + " | ".join(row(name, flags_of)) + " |", flush=True)
 
 

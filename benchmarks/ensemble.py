@@ -27,9 +27,9 @@ def main() -> None:
 def join(paths: list[Path], out: Path) -> None:
     import keras
 
-    from deitlt_tf import workdir
+    from deitlt_tf.runs.models import load_model, save_model
 
-    members, names = zip(*(workdir.load_model(path) for path in paths), strict=True)
+    members, names = zip(*(load_model(path) for path in paths), strict=True)
     for path, its in zip(paths, names, strict=True):
         if not its or its != names[0]:
             raise ValueError(f"{path} does not name the same classes as {paths[0]}.")
@@ -39,7 +39,7 @@ def join(paths: list[Path], out: Path) -> None:
     answers = keras.ops.stack([keras.ops.log_softmax(member(images)) for member in members])
     pooled = keras.ops.logsumexp(answers, axis=0) - math.log(len(members))
     out.parent.mkdir(parents=True, exist_ok=True)
-    workdir.save_model(keras.Model(images, pooled, name="teachers"), out, class_names=names[0])
+    save_model(keras.Model(images, pooled, name="teachers"), out, class_names=names[0])
 
 
 if __name__ == "__main__":

@@ -81,16 +81,16 @@ def main() -> None:
 
 def measured(folder: Path) -> tuple[dict, dict]:
     """A line as ablation_tables reads it, an output a rule; and the numbers that either half has chosen."""
-    import serving_model
+    from deitlt_tf.recipes import command_line
+    from deitlt_tf.report.numbers import opened
+    from deitlt_tf.serving.served import prior_adjustment
 
-    from deitlt_tf import options, report
-
-    flags = options.parse(["fusing", f"--workdir={folder}"], from_workdir=True)
+    flags = command_line.parse(["fusing", f"--workdir={folder}"], from_workdir=True)
     flags.prior, flags.weights = "uniform", "student"
-    run = report.opened(flags)
+    run = opened(flags)
     cls, dist, labels = answers(run)
     counts, classes = run.counts, len(run.counts)
-    shift = serving_model.prior_adjustment(flags, run.splits.train.class_names, counts, head="mean")
+    shift = prior_adjustment(flags, run.splits.train.class_names, counts, head="mean")
     log_counts = np.log(counts) - np.log(counts).mean()
     half = halves(labels)
     predicted = {"plain mean": (cls + dist).argmax(-1), "--prior=uniform": ((cls + dist) / 2 + shift).argmax(-1)}
@@ -112,14 +112,14 @@ def answers(run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """log p of CLS and of DIST [N, C], labels [N], on the test images."""
     import tensorflow as tf
 
-    from deitlt_tf import report
+    from deitlt_tf.report.numbers import batches, networks
 
-    student = report.networks(run).get("student")
+    student = networks(run).get("student")
     if student is None:
         raise ValueError(f"{run.folder} holds a plain ViT, which has no DIST to put together with CLS.")
     ask = tf.function(lambda images: student(images, training=False), reduce_retracing=True)
     found = []
-    for images, labels, mask in report.batches(run):
+    for images, labels, mask in batches(run):
         outputs, real = ask(images), mask.numpy() > 0
         found.append([*(tf.nn.log_softmax(outputs[head]).numpy()[real] for head in ("cls", "dist")), labels[real]])
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))

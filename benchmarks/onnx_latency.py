@@ -44,10 +44,10 @@ Side = Callable[[np.ndarray], object]
 def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)  # tf2onnx tells what it does, step by step
-    import check
     import tensorflow as tf
 
     from deitlt_tf import models
+    from deitlt_tf.serving import check
 
     if (load := os.getloadavg()[0]) > 0.5:
         print(f"note: the machine is busy (load {load:.1f}): compare processor times, with --threads=1")
@@ -66,9 +66,7 @@ def main(argv: list[str]) -> None:
 
 
 def onnx_sides(model, folder: Path) -> dict[str, Side]:
-    import onnx_files
-
-    from deitlt_tf import onnx_graph
+    from deitlt_tf.serving import onnx_files, onnx_graph
 
     start = time.process_time()
     graph = onnx_graph.build(model, heads="all")
@@ -92,12 +90,13 @@ def converted(model, path: Path) -> bool:
         print("without tf2onnx: it is not installed")
         return False
     import onnx
-    import serving_model
     import tensorflow as tf
+
+    from deitlt_tf.serving.served import answers
 
     signature = [tf.TensorSpec((None, IMAGE_SIZE.value, IMAGE_SIZE.value, 3), tf.uint8, name="images")]
     function = tf.function(
-        lambda images: serving_model.answers(model(tf.cast(images, tf.float32), training=False), heads="all"),
+        lambda images: answers(model(tf.cast(images, tf.float32), training=False), heads="all"),
         input_signature=signature,
     )
     start = time.process_time()
@@ -108,11 +107,11 @@ def converted(model, path: Path) -> bool:
 
 
 def keras_side(model) -> Side:
-    import check
-    import serving_model
+    from deitlt_tf.serving import check
+    from deitlt_tf.serving.served import Served
 
     names = tuple(map(str, range(CLASSES.value)))
-    return check.keras_answer(serving_model.Served(model, names, None, "all", None, IMAGE_SIZE.value, 0, 0))
+    return check.keras_answer(Served(model, names, None, "all", None, IMAGE_SIZE.value, 0, 0))
 
 
 def torch_side(model) -> dict[str, Side]:

@@ -63,14 +63,14 @@ def ours(kind: str, folder: Path, resize: str, *, cores: int) -> turns.Work:
     import numpy as np
     import tensorflow as tf
 
-    from deitlt_tf.data import augment, pipeline, sources
+    from deitlt_tf.data import augment, pipeline, randaugment, sources
 
     tf.config.threading.set_intra_op_parallelism_threads(cores)
     tf.config.threading.set_inter_op_parallelism_threads(cores)
     images = arrays() if kind == "arrays" else np.array(sorted(map(str, folder.glob("*.jpg"))))
     source = sources.Source(images=images, labels=np.zeros(len(images), np.int32), class_names=("a",))
     view = functools.partial(
-        augment.train_view, size=SIZE, randaugment=augment.RandAugment(), erasing=0.25, resize=resize
+        augment.train_view, size=SIZE, randaugment=randaugment.RandAugment(), erasing=0.25, resize=resize
     )
 
     batches = iter(pipeline.train(source, view=view, batch=BATCH, steps=10**6, steps_per_epoch=10**4))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from deitlt_tf import options
+from deitlt_tf.recipes import command_line
 
 RECIPE = Path(__file__).parent.parent / "configs" / "folder_small.cfg"
 COMMON = ["--teacher_model=resnet32", "--teacher_epochs=8", "--teacher_rho=0.05"]
@@ -59,23 +59,27 @@ def arguments(name: str, row: list[str], out: Path) -> list[str]:
 
 
 def parsed(name: str, row: list[str], out: Path):
-    return options.parse(["teachers", *arguments(name, row, out)])
+    return command_line.parse(["teachers", *arguments(name, row, out)])
 
 
 def measured(name: str, row: list[str], out: Path) -> dict[str, float]:
     """Accuracy of the finished teacher as it wrote it, and how sharp its minimum is."""
     import numpy as np
 
-    from deitlt_tf import assemble, losses, sam, train_teacher, workdir
+    from deitlt_tf import losses, sam
     from deitlt_tf.data import sources
+    from deitlt_tf.runs.data import load_splits
+    from deitlt_tf.runs.models import load_model
+    from deitlt_tf.training.teacher import folder_of
+    from deitlt_tf.training.views import evaluation_batches
 
     recipe = parsed(name, row, out)
-    folder = train_teacher.folder_of(recipe)
+    folder = folder_of(recipe)
     accuracy = json.loads((folder / "results.json").read_text())["teacher"]["paper"]["cls"]
-    network, _ = workdir.load_model(folder / "teacher.keras")
-    train = assemble.splits(recipe, folder=folder).train
+    network, _ = load_model(folder / "teacher.keras")
+    train = load_splits(recipe, folder=folder).train
     some = sources.take(train, np.random.default_rng(0).permutation(len(train))[:SAMPLE])
-    batches = list(assemble.evaluation_batches(some, recipe, teacher=True, batch=250))
+    batches = list(evaluation_batches(some, recipe, teacher=True, batch=250))
 
     def loss(batch):
         return losses.cross_entropy(batch[1], network(batch[0], training=False))
@@ -88,18 +92,20 @@ def timed(out: Path) -> dict[str, float]:
     """Median seconds of an epoch's steps (input pipeline apart), the teachers taking turns."""
     import tensorflow as tf
 
-    from deitlt_tf import assemble, train_teacher
     from deitlt_tf.data import pipeline, sources
+    from deitlt_tf.runs.data import load_splits
+    from deitlt_tf.training.teacher import make
+    from deitlt_tf.training.views import train_view
 
     steps, epoch = {}, {}
     for name, row in ROWS.items():
         recipe = parsed(name, row, out)
-        train = assemble.splits(recipe, folder=out).train
+        train = load_splits(recipe, folder=out).train
         batch = recipe.teacher_batch_size
         epoch[name] = pipeline.steps_per_epoch(len(train), batch=batch)
         counts = sources.class_counts(train.labels, len(train.class_names))
-        teacher = train_teacher.make(recipe, counts, steps_per_epoch=epoch[name])
-        view = assemble.train_view(recipe, teacher=True, views=teacher.objective.views)
+        teacher = make(recipe, counts, steps_per_epoch=epoch[name])
+        view = train_view(recipe, teacher=True, views=teacher.objective.views)
         stream = pipeline.train(train, view=view, batch=batch, steps=1, steps_per_epoch=1)
         data = next(iter(stream))
         function = tf.function(teacher.train_step)

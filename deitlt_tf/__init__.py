@@ -1,29 +1,24 @@
 """DeiT-LT in TensorFlow / Keras 3: Vision Transformers trained from scratch on long-tailed image collections.
 
-The reading order; each file is one station and nothing turns back:
+One image from disk to loss, in this order; each file is opened once:
 
-    options       every command-line flag, once (only programs read flags)
-    graphs        a function as one program, or as one node, of a graph
-    data.storage  1 WHERE      files on disk or behind a URL
-    data.splits                images, labels, class names; class counts, long tail, held-out part
-    data.sources               where they are: data.folders, data.listings (lists, JSON), data.packaged (TFDS, digits)
-    data.augment  2 ONE IMAGE  crop, flip, RandAugment, erasing; the evaluation view
-    data.pipeline 3 BATCHES    order by index, repeats, shards, padding mask
-    models        4 LOGITS     vit: tokens CLS + DIST; resnet: CIFAR and ImageNet teachers
-    mixing                     mixup, cutmix and soft targets of a batch
-    losses        5 LOSS       per example; one mean over the global batch at the end
-    sam, optimizers            the gradient at perturbed weights; schedules, AdamW, SGD
-    distill       6 STEP       Distiller: the student's train_step
-    teacher                    Teacher: the flat CNN that it learns from; paco, mdcs, glmc: what else it may learn by
-    metrics       7 NUMBERS    overall, head, mid, tail for CLS, DIST and their mean
-    teacher_labels             the teacher's classes of all views, kept for the next student
-    answers, probes, findings  8 PICTURES   every answer of a run; what the paper plots; intervals, figures, pages
-    cluster, devices, loss_scale, workdir, loop
-                               replicas and precision; a run's folder; from its last checkpoint to the last step
-    finished, onnx_graph       a finished network, and the same as an ONNX graph; local_server, vendor: a page for it
-    official, class_order      weights and classes of the PyTorch code; torch_files reads its files
-    assemble                   what the programs share: from flags to data, views, networks, numbers
-    inspect_data, to_tfds, train, train_teacher, evaluate, report, demo, import_torch      programs
+    recipes     flags, command_line, recipe      what a user types -> typed settings
+    data        sources, dataset, storage        1 WHERE      images, labels, class names
+                decode, augment, randaugment     2 ONE IMAGE  bytes -> pixels -> the training view
+                pipeline                         3 BATCHES    order by index: any step can be made again
+    models      vit, resnet, experts             4 LOGITS     pixels 0..255 in, named logits out
+    mixing, losses, sam, optimizers              5 LOSS       the parts of a step
+    distill     Distiller                        6 STEP       mix, ask the teacher, losses, apply
+    teacher     Teacher; objectives                           the flat CNN that the student learns from
+    devices                                                   replicas, workers, precision, accumulation
+    training    student, teacher, loop, keeper                from the last checkpoint to the last step
+    runs                                                      a run's folder: files, checkpoints, models
+    evaluation                                   7 NUMBERS    head, mid, tail for CLS, DIST and their mean
+    report, demo, inspect_data                   8 PICTURES   pages for people
+    interop, serving                                          weights from PyTorch; ONNX, LiteRT, SavedModel
+
+Commands: train, train_teacher, evaluate, inspect_data, report, demo, to_tfds, import_torch, to_onnx, to_litert,
+to_saved_model, versions.
 
 `import deitlt_tf` imports neither TensorFlow nor Keras, so `--help` answers at once: submodules load when first used.
 It does make `keras.models.load_model` know our layers, whichever of `deitlt_tf` and `keras` is imported first.
@@ -33,49 +28,50 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
+__version__ = "0.2.0"
+
 MODULES = (
-    "answers",
-    "assemble",
-    "class_order",
-    "cluster",
     "data",
+    "demo",
     "devices",
     "distill",
-    "figures",
-    "findings",
-    "finished",
-    "glmc",
+    "evaluation",
     "graphs",
-    "intervals",
-    "local_server",
-    "loop",
-    "loss_scale",
+    "inspect_data",
+    "interop",
     "losses",
-    "mdcs",
-    "metrics",
     "mixing",
     "models",
-    "official",
-    "onnx_graph",
+    "objectives",
     "optimizers",
-    "options",
-    "paco",
-    "pages",
-    "probes",
+    "recipes",
+    "report",
+    "runs",
     "sam",
+    "serving",
     "teacher",
-    "teacher_labels",
-    "torch_files",
-    "vendor",
-    "workdir",
+    "training",
 )
+
+# Names of version 0.1 and where their content is now. They go with version 0.3.
+MOVED = {
+    "metrics": "evaluation.metrics",
+    "options": "recipes.command_line",
+    "probes": "evaluation.probes",
+    "workdir": "runs",
+}
 
 
 def __getattr__(name: str) -> ModuleType:
     """The submodule `name`, imported on first use (PEP 562)."""
+    if name in MOVED:
+        message = f"deitlt_tf.{name} is deitlt_tf.{MOVED[name]} now; the old name goes with version 0.3."
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return importlib.import_module(f"deitlt_tf.{MOVED[name]}")
     if name in MODULES:
         return importlib.import_module(f"deitlt_tf.{name}")
     raise AttributeError(f"module 'deitlt_tf' has no attribute {name!r}")

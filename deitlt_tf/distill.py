@@ -5,9 +5,11 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from deitlt_tf import devices, graphs, loss_scale, losses, metrics, mixing
-from deitlt_tf.losses import NEVER
-from deitlt_tf.models import vit
+from deitlt_tf import losses
+from deitlt_tf.devices import loss_scale, replicas
+from deitlt_tf.devices.accumulation import in_parts
+from deitlt_tf.mixing import mix
+from deitlt_tf.models import interface, resizing, vit
 
 
 class Distiller(keras.Model):
@@ -56,10 +58,10 @@ class Distiller(keras.Model):
         teacher_sees: str = "mixed",
         temperature: float = 3.0,
         logit_adjustment: float = 0.0,
-        reweight_step: int = NEVER,
+        reweight_step: int = losses.NEVER,
         beta: float = 0.9999,
         mixing: dict | None = None,
-        mixing_off_step: int = NEVER,
+        mixing_off_step: int = losses.NEVER,
         accumulation: int = 1,
         clip_norm: float = 0.0,
         ema_decay: float = 0.99996,
@@ -98,7 +100,7 @@ class Distiller(keras.Model):
         self.ask_teacher = (lambda images: teacher(images, training=False)) if teacher_is_model else teacher
         self.with_tokens = vit.with_tokens(student)
         self.accuracy = {
-            name: keras.metrics.SparseCategoricalAccuracy(name=name) for name in metrics.heads(student.output)
+            name: keras.metrics.SparseCategoricalAccuracy(name=name) for name in interface.heads(student.output)
         }
         self.built = True
 
@@ -121,18 +123,18 @@ class Distiller(keras.Model):
         variables = self.student.trainable_variables
 
         def seed(k):
-            return devices.step_seed(self.seed, step, part=k, parts=self.accumulation)
+            return replicas.step_seed(self.seed, step, part=k, parts=self.accumulation)
 
         def view(k, part):
-            return self.view(*part[:2], step, fold(seed(k), 0), *part[2:])
+            return self.view(*part[:2], step, replicas.fold(seed(k), 0), *part[2:])
 
         # What student and teacher are asked, for the whole batch: only then the global sum of weights is known.
         views = in_parts(self.accumulation, view, tuple(batch[:3]))
-        share = tf.ones_like(views["weight"]) / global_sum(tf.ones_like(views["weight"]))
-        weighted_share = views["weight"] / global_sum(views["weight"])
+        share = tf.ones_like(views["weight"]) / replicas.global_sum(tf.ones_like(views["weight"]))
+        weighted_share = views["weight"] / replicas.global_sum(views["weight"])
 
         def gradients(k, part):
-            with vit.drawing_from(fold(seed(k), 1)), tf.GradientTape() as tape:
+            with vit.drawing_from(replicas.fold(seed(k), 1)), tf.GradientTape() as tape:
                 parts = self.losses_of(**part)
                 loss = parts["loss"] * self.scaling.scale if self.scaling else parts["loss"]
             return tape.gradient(loss, variables), parts
@@ -140,9 +142,9 @@ class Distiller(keras.Model):
         slopes, parts = in_parts(
             self.accumulation, gradients, views | {"share": share, "weighted_share": weighted_share}, add_up=True
         )
-        devices.apply_summed(self.optimizer, slopes, variables, clip_norm=self.clip_norm, scaling=self.scaling)
+        replicas.apply_summed(self.optimizer, slopes, variables, clip_norm=self.clip_norm, scaling=self.scaling)
         self.follow()
-        return devices.all_sum(parts), views.get("chosen")
+        return replicas.all_sum(parts), views.get("chosen")
 
     def view(self, images, labels, step, seed, chosen=None):
         """A part of a batch as both networks see it: mixed images, targets, what the teacher says, weights by class.
@@ -156,7 +158,7 @@ class Distiller(keras.Model):
         def mixed(classes, **options):
             return tf.cond(
                 step < self.mixing_off_step,
-                lambda: mixing.mix(plain, classes, seed, **self.mixing | options),
+                lambda: mix(plain, classes, seed, **self.mixing | options),
                 lambda: (plain, tf.one_hot(classes, self.num_classes)),
             )
 
@@ -168,13 +170,13 @@ class Distiller(keras.Model):
 
         images, targets = mixed(labels)
         view = {"images": images, "labels": labels, "targets": targets}
-        if self.ask_teacher is None and self.reweight_step == NEVER:  # mixes nothing a second time
+        if self.ask_teacher is None and self.reweight_step == losses.NEVER:  # mixes nothing a second time
             return view | {"weight": tf.ones(tf.shape(labels))}
         if self.ask_teacher is None:
             return view | {"weight": weights(tf.linalg.matvec(shares(labels), self.class_weights))}
         if chosen is None or self.distillation == "soft":
             seen = tf.cast(clean, tf.float32) if self.teacher_sees == "clean" else images
-            answer = self.ask_teacher(resize(seen, self.teacher_size or seen.shape[1]))
+            answer = self.ask_teacher(resizing.resize(seen, self.teacher_size or seen.shape[1]))
             answer = tf.stop_gradient(tf.cast(answer, tf.float32))
             chosen = tf.argmax(answer, -1)
         view |= {"chosen": chosen}
@@ -216,73 +218,14 @@ class Distiller(keras.Model):
         old, new = self.ema.weights, self.student.weights
         d = self.ema_decay
         with tf.name_scope("ema"):
-            devices.assign(old, [d * e + (1 - d) * w for e, w in zip(old, new, strict=True)])
+            replicas.assign(old, [d * e + (1 - d) * w for e, w in zip(old, new, strict=True)])
 
     def test_step(self, batch):
         """Accuracy of cls, dist and their mean; a third element of the batch marks images (1) and padding (0)."""
         images, labels, mask = (*batch, None)[:3]
-        for name, logits in metrics.heads(self.student(images, training=False)).items():
+        for name, logits in interface.heads(self.student(images, training=False)).items():
             self.accuracy[name].update_state(labels, logits, sample_weight=mask)
         return {name: metric.result() for name, metric in self.accuracy.items()}
 
     def get_config(self):
         raise NotImplementedError("a Distiller is not saved: save `distiller.student`, which is a plain Keras model.")
-
-
-def fold(seed: tf.Tensor, number) -> tf.Tensor:
-    """Another seed, a function of `seed` and `number`."""
-    return tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int32))
-
-
-def resize(images: tf.Tensor, size: int) -> tf.Tensor:
-    """[B, S, S, 3] -> [B, size, size, 3], bicubic (a = -0.75), not antialiased: torch's F.interpolate.
-
-    Two matrix products, because TensorFlow's own bicubic has another kernel (a = -0.5) and runs on CPUs only.
-    Source: official engine.py, the teacher's input.
-    """
-    if images.shape[1] == size:
-        return images
-    matrix = tf.constant(vit.bicubic_matrix(images.shape[1], size), images.dtype)
-    return tf.einsum("yh,bhwc,xw->byxc", matrix, images, matrix, optimize="optimal")
-
-
-def global_sum(values: tf.Tensor) -> tf.Tensor:
-    return devices.all_sum(tf.reduce_sum(values))
-
-
-@graphs.one_node
-def added(total, part):
-    """Their sum. A call of its own in the graph: TensorFlow would fuse a loop's total with sums inside the loop, and,
-    where it thinks memory short, keep the result in a temporary variable that outlives the step: the next one fails.
-    Source: tensorflow/tensorflow, issue 23780.
-    """
-    return tf.nest.map_structure(tf.add, total, part)
-
-
-def in_parts(parts: int, function: Callable, data, *, add_up: bool = False):
-    """function(k, k-th of `parts` equal slices of data), one after the other; results joined again, or added up.
-
-    A loop in the graph, not an unrolled one, so that only one part's activations are in memory at a time.
-    """
-    if parts == 1:
-        return function(0, data)
-
-    def split(x):
-        if x.shape[0] is None or x.shape[0] % parts:
-            raise ValueError(f"a batch of {x.shape[0]} images does not split into {parts} equal parts of accumulation.")
-        return tf.reshape(x, [parts, x.shape[0] // parts, *x.shape[1:]])
-
-    slices = tf.nest.map_structure(split, data)
-
-    def one(k):
-        return function(k, tf.nest.map_structure(lambda x: x[k], slices))
-
-    if add_up:
-        rest = tf.range(1, parts)
-        return tf.foldl(lambda total, k: added(total, one(k)), rest, initializer=one(0), parallel_iterations=1)
-    first = one(0)
-    signature = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), first)
-    joined = tf.map_fn(one, tf.range(1, parts), fn_output_signature=signature, parallel_iterations=1)
-    return tf.nest.map_structure(
-        lambda x, xs: tf.concat([x, tf.reshape(xs, [-1, *x.shape[1:]])], axis=0), first, joined
-    )

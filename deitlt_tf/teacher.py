@@ -12,59 +12,14 @@ An objective says what a batch is asked; the Teacher says how a step is taken. O
     finish(asked)                                   once a step, after the optimiser: the queue
 """
 
-from functools import partial
-from typing import Protocol
-
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deitlt_tf import devices, loss_scale, losses
-from deitlt_tf.losses import NEVER
-from deitlt_tf.sam import gradient, imbsam_gradient, sam_gradient
-
-
-class Objective(Protocol):
-    """What a Teacher is trained towards; see the top of this file."""
-
-    views: int
-    trainable: list
-    state: list
-
-    def prepare(self, views: tuple, labels: tf.Tensor, *, seed: tf.Tensor, step: tf.Tensor) -> dict: ...
-    def losses(self, asked: dict) -> tf.Tensor: ...
-    def finish(self, asked: dict) -> None: ...
-
-
-class FromLabels:
-    """Cross-entropy or its long-tail kin, on one view: "ce", "ldam" (of a cosine classifier) or "balanced_softmax".
-
-    max_margin, scale: floats. Of LDAM. Default to 0.5 and 30.
-    Source: Cao et al., NeurIPS 2019 (LDAM); Ren et al., NeurIPS 2020 (balanced softmax).
-    """
-
-    views, ascent_losses, state = 1, None, ()
-
-    def __init__(
-        self, network: keras.Model, class_counts, *, loss: str = "ldam", max_margin: float = 0.5, scale: float = 30.0
-    ):
-        offered = {
-            "ce": losses.cross_entropy,
-            "ldam": partial(losses.ldam, class_counts=class_counts, max_margin=max_margin, scale=scale),
-            "balanced_softmax": partial(losses.balanced_softmax, class_counts=class_counts),
-        }
-        if loss not in offered:
-            raise ValueError(f"teacher loss {loss!r} is unknown: choose one of {', '.join(offered)}.")
-        self.network, self.loss, self.trainable = network, offered[loss], network.trainable_variables
-
-    def prepare(self, views: tuple, labels: tf.Tensor, *, seed: tf.Tensor, step: tf.Tensor) -> dict:
-        return {"images": views[0], "labels": labels}
-
-    def losses(self, asked: dict) -> tf.Tensor:
-        return self.loss(asked["labels"], self.network(asked["images"], training=True))
-
-    def finish(self, asked: dict) -> None:
-        pass
+from deitlt_tf import losses, sam
+from deitlt_tf.devices import loss_scale, replicas
+from deitlt_tf.objectives import Objective
+from deitlt_tf.objectives.labels import FromLabels
 
 
 class Teacher(keras.Model):
@@ -98,7 +53,7 @@ class Teacher(keras.Model):
         rho: float = 0.8,
         rho_steps: dict[int, float] | None = None,
         flat_below: int = 0,
-        reweight_step: int = NEVER,
+        reweight_step: int = losses.NEVER,
         beta: float = 0.9999,
         clip_norm: float = 0.0,
         seed: int = 0,
@@ -134,20 +89,20 @@ class Teacher(keras.Model):
         asked = self.objective.prepare(
             images if isinstance(images, tuple) else (images,),
             labels,
-            seed=devices.step_seed(self.seed, step),
+            seed=replicas.step_seed(self.seed, step),
             step=step,
         )
         by_class = tf.gather(self.class_weights, labels)
         weight = tf.where(step >= self.reweight_step, by_class, tf.ones_like(by_class))
-        share = weight / devices.all_sum(tf.reduce_sum(weight))
+        share = weight / replicas.all_sum(tf.reduce_sum(weight))
         scale = tf.convert_to_tensor(self.scaling.scale) if self.scaling else 1.0
 
         value, slopes = self.gradient(asked, labels, share * scale, step)
-        devices.apply_summed(
+        replicas.apply_summed(
             self.optimizer, slopes, self.objective.trainable, clip_norm=self.clip_norm, scaling=self.scaling
         )
         self.objective.finish(asked)
-        return {"loss": devices.all_sum(value) / scale}
+        return {"loss": replicas.all_sum(value) / scale}
 
     def gradient(self, asked: dict, labels: tf.Tensor, share: tf.Tensor, step: tf.Tensor):
         """Loss and gradient of this replica's part of the batch, taken where SAM says; both times a scale in `share`.
@@ -160,8 +115,8 @@ class Teacher(keras.Model):
             return tf.reduce_sum(share * objective.losses(asked))
 
         if not self.rho and not self.rho_steps:
-            return gradient(loss, variables)
-        how = {"rho": self.radius(step), "all_reduce": devices.all_sum}
+            return sam.gradient(loss, variables)
+        how = {"rho": self.radius(step), "all_reduce": replicas.all_sum}
         if self.is_tail is not None:
             tail = tf.gather(self.is_tail, labels)
 
@@ -169,9 +124,9 @@ class Teacher(keras.Model):
                 each = share * objective.losses(asked)
                 return tf.reduce_sum((1 - tail) * each), tf.reduce_sum(tail * each)
 
-            return imbsam_gradient(head_and_tail, variables, **how)
+            return sam.imbsam_gradient(head_and_tail, variables, **how)
         climb = objective.ascent_losses
-        return sam_gradient(loss, variables, climb=climb and (lambda: tf.reduce_sum(share * climb(asked))), **how)
+        return sam.sam_gradient(loss, variables, climb=climb and (lambda: tf.reduce_sum(share * climb(asked))), **how)
 
     def radius(self, step: tf.Tensor) -> tf.Tensor:
         """rho at this step."""

@@ -15,9 +15,9 @@ from itertools import islice
 from multiprocessing.pool import ThreadPool
 from types import SimpleNamespace
 
-from deitlt_tf import options
 from deitlt_tf.data import sources, storage
-from deitlt_tf.data.splits import Source, Splits
+from deitlt_tf.data.dataset import Source, Splits
+from deitlt_tf.recipes import command_line
 
 EXAMPLES_PER_SHARD = 1024  # about 100 MB of photographs
 TFDS_NAMES = {"train": "train", "val": "validation", "test": "test"}
@@ -101,4 +101,4 @@ def read(path: str) -> bytes:
 
 
 if __name__ == "__main__":
-    options.program(main, __doc__, takes=("out",))
+    command_line.program(main, __doc__, takes=("out",))

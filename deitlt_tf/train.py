@@ -11,256 +11,57 @@ import copy
 from pathlib import Path
 from types import SimpleNamespace
 
-from deitlt_tf import options
+from deitlt_tf.recipes import command_line
+from deitlt_tf.recipes.flags import DEFAULTS, FREE
+from deitlt_tf.training import student
 
 
 def main(flags: SimpleNamespace) -> None:
     if not flags.workdir:
         raise ValueError("--workdir is missing: name the folder where the run is kept, e.g. --workdir=runs/first.")
-    from deitlt_tf import devices
+    from deitlt_tf.devices.strategy import prepare, running
 
-    with devices.running(flags.strategy, logical_cpus=flags.logical_cpus, timeout_seconds=flags.worker_timeout):
-        devices.prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
+    with running(flags.strategy, logical_cpus=flags.logical_cpus, timeout_seconds=flags.worker_timeout):
+        prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
         train(flags)
 
 
 def train(flags: SimpleNamespace) -> None:
     """Teacher, student and, if asked, the plain ViT beside; tables and files."""
-    from deitlt_tf import assemble, devices, train_teacher, workdir
     from deitlt_tf.data import sources
+    from deitlt_tf.devices.strategy import is_chief
+    from deitlt_tf.evaluation import tables
+    from deitlt_tf.runs.data import load_splits
+    from deitlt_tf.runs.files import write_json
+    from deitlt_tf.runs.folder import refuse_other
+    from deitlt_tf.training.teacher import train_teacher
 
     if flags.teacher_sees == "clean" and flags.distillation == "soft":
         raise ValueError("--teacher_sees=clean mixes the classes that the teacher chose: it needs --distillation=hard.")
     folder = Path(flags.workdir)
-    workdir.refuse_other(
-        folder, vars(flags), free=options.FREE, defaults=options.DEFAULTS
-    )  # before anything takes time or writes
-    splits = assemble.splits(flags, folder=folder)
-    claim(flags, folder, splits)
+    refuse_other(folder, vars(flags), free=FREE, defaults=DEFAULTS)  # before anything takes time or writes
+    splits = load_splits(flags, folder=folder)
+    student.claim_run(flags, folder, splits)
     counts = sources.class_counts(splits.train.labels, len(splits.train.class_names))
     teacher = None
     if not flags.method.startswith("vit"):
-        given = find_teacher(flags.teacher) if flags.teacher else train_teacher.train(flags, splits)
-        teacher = keep_teacher(given, folder / "teacher.keras", class_names=splits.train.class_names)
-    results = train_student(flags, splits, folder=folder, teacher=teacher)
+        given = student.find_teacher(flags.teacher) if flags.teacher else train_teacher(flags, splits)
+        teacher = student.keep_teacher(given, folder / "teacher.keras", class_names=splits.train.class_names)
+    results = student.train_student(flags, splits, folder=folder, teacher=teacher)
     if flags.baseline and teacher is not None:
         plain = copy.copy(flags)
         plain.method, plain.workdir, plain.baseline, plain.teacher_labels = "vit", str(folder / "vit"), False, ""
-        claim(plain, folder / "vit", splits)
-        results["vit"] = train_student(plain, splits, folder=folder / "vit", teacher=None)["raw"]
-        if devices.is_chief():
-            workdir.write_json(folder / "results.json", results)
+        student.claim_run(plain, folder / "vit", splits)
+        results["vit"] = student.train_student(plain, splits, folder=folder / "vit", teacher=None)["raw"]
+        if is_chief():
+            write_json(folder / "results.json", results)
     labels = {"vit": "ViT", "teacher": "teacher", "raw": "student", "ema": "EMA", "best": "best"}
     rows = {}
     for name in filter(results.get, labels):
-        rows |= assemble.rows_of(labels[name], results[name])
-    assemble.print_tables(rows, counts)
+        rows |= tables.rows_of(labels[name], results[name])
+    tables.print_tables(rows, counts)
     print(f"\n{folder}: " + ", ".join(path.name for path in sorted(folder.iterdir()) if path.is_file()))
 
 
-def claim(flags: SimpleNamespace, folder: Path, splits) -> None:
-    from deitlt_tf import devices, workdir
-
-    text, names = options.as_flagfile(vars(flags)), splits.train.class_names
-    if devices.is_chief():
-        workdir.claim(folder, vars(flags), text=text, class_names=names, free=options.FREE, defaults=options.DEFAULTS)
-
-
-def find_teacher(path: str) -> Path:
-    """--teacher as a file: a .keras model, or the teacher.keras of a workdir."""
-    found = Path(path) / "teacher.keras" if Path(path).is_dir() else Path(path)
-    if not found.is_file():
-        raise FileNotFoundError(f"--teacher={path}: there is no {found}.")
-    return found
-
-
-def keep_teacher(path: Path, kept: Path, *, class_names: tuple[str, ...]):
-    """The teacher model from `path`, checked against the data's classes, and a copy of its file in the workdir."""
-    from deitlt_tf import devices, workdir
-
-    teacher, names = workdir.load_model(path)
-    workdir.same_classes(names, class_names, path=path, num_outputs=teacher.output_shape[-1])
-    if devices.is_chief() and not (kept.is_file() and kept.samefile(path)):
-        with workdir.replacing(kept) as temporary:
-            temporary.write_bytes(path.read_bytes())
-    return teacher
-
-
-def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> dict:
-    """Train (or go on training) the student, evaluate, save; returns what results.json holds."""
-    from deitlt_tf import assemble, devices, distill, loop, metrics, optimizers, workdir
-    from deitlt_tf.data import pipeline, sources
-    from deitlt_tf.losses import NEVER
-
-    assemble.check_batch(flags.batch_size, parts=flags.accumulation, flag="batch_size")
-    class_names = splits.train.class_names
-    counts = sources.class_counts(splits.train.labels, len(class_names))
-    per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=flags.batch_size, repeats=flags.repeats)
-    steps = flags.epochs * per_epoch
-    reweight_epoch = assemble.reweight_epoch(flags)
-    late = reweight_epoch * per_epoch if reweight_epoch >= 0 else NEVER
-    title = "ViT" if teacher is None else "student"
-    clean = teacher is not None and flags.teacher_sees == "clean"
-
-    student = assemble.student(flags, num_classes=len(class_names))
-    distiller = distill.Distiller(
-        student,
-        teacher,
-        counts,
-        alpha=flags.alpha,
-        distillation=flags.distillation,
-        teacher_sees=flags.teacher_sees,
-        temperature=flags.temperature,
-        logit_adjustment=flags.logit_adjustment,
-        reweight_step=late,
-        beta=flags.beta,
-        mixing=assemble.mixing(flags),
-        mixing_off_step=late if flags.mixing_off else NEVER,
-        accumulation=flags.accumulation,
-        clip_norm=flags.clip_norm,
-        ema_decay=flags.ema_decay,
-        seed=flags.seed,
-    )
-    schedule = optimizers.WarmupCosine(
-        peak=peak_lr(flags),
-        epochs=flags.epochs,
-        steps_per_epoch=per_epoch,
-        warmup_epochs=flags.warmup_epochs,
-        warmup_lr=flags.warmup_lr,
-        min_lr=flags.min_lr,
-    )
-    optimizer = optimizers.adamw(student, schedule, weight_decay=flags.weight_decay)
-    distiller.compile(optimizer)
-    contenders = {"raw": student} | ({"ema": distiller.ema} if distiller.ema else {})
-
-    labels = None
-    if flags.teacher_labels:
-        labels = labels_of_teacher(
-            flags, splits.train, folder / "teacher.keras", unmixed_from=distiller.mixing_off_step
-        )
-
-    def batches(first_step, **share):
-        return pipeline.train(
-            assemble.in_memory(splits.train, flags),
-            view=assemble.with_clean_view(flags) if clean else assemble.train_view(flags),
-            batch=flags.batch_size,
-            steps=steps,
-            steps_per_epoch=per_epoch,
-            first_step=first_step,
-            repeats=flags.repeats,
-            seed=flags.seed,
-            sampling=flags.sampling,
-            max_pixels=assemble.max_pixels(flags),
-            **share,
-        )
-
-    def measure(model, split, what):
-        return assemble.measure(model, split, flags, class_counts=counts, title=f"{title}, {what}")
-
-    def evaluate(step, memory):
-        """Journal numbers every --eval_every epochs; with a validation split, also keep the best weights so far."""
-        last = step == steps
-        if not (flags.eval_every and step // per_epoch % flags.eval_every == 0) and not (last and splits.val):
-            return {}
-        split, what = (splits.val, "val") if splits.val else (splits.test, "test")
-        line = {}
-        for name, model in contenders.items():
-            measured = measure(model, split, what)
-            line |= metrics.flatten(measured, prefix=f"{what}/{name}")
-            score = list(measured["paper"].values())[-1]["overall"]  # of the mean, or of the only head
-            if splits.val and score > memory.get("best", {"score": -1.0})["score"]:
-                memory["best"] = {"score": score, "step": step, "weights": name}
-                if devices.is_chief():
-                    workdir.save_weights(model, folder / "best.npz")
-        return line
-
-    def run():
-        memory = loop.fit(
-            distiller,
-            batches=batches,
-            variables=loop.total_variables(
-                *(model.weights for model in contenders.values()), optimizer.variables, distiller.state
-            ),
-            folder=folder,
-            title=title,
-            batch=flags.batch_size,
-            steps=steps,
-            steps_per_epoch=per_epoch,
-            checkpoint_seconds=flags.checkpoint_seconds,
-            evaluate=evaluate,
-            teacher_labels=labels,
-        )
-        return memory, {name: measure(model, splits.test, "test") for name, model in contenders.items()}
-
-    memory, results = assemble.naming_bad_images(run, splits, max_pixels=assemble.max_pixels(flags))
-    chosen = "the last weights"
-    if "best" in memory:
-        best = memory["best"]
-        devices.wait_for_all()
-        workdir.load_weights(student, folder / "best.npz")
-        results["best"] = measure(student, splits.test, "test")
-        chosen = (
-            f"{best['weights']} weights of step {best['step']}, best on the validation split ({best['score']:.2f} %)"
-        )
-    if teacher is not None:
-        results["teacher"] = assemble.measure(
-            teacher, splits.test, flags, class_counts=counts, teacher=True, title="teacher, test"
-        )
-    results |= {
-        "groups": {convention: metrics.describe_groups(counts, convention) for convention in ("shots", "paper")},
-        "class_counts": counts.tolist(),
-        "student.keras": chosen,
-        "steps": steps,
-    }
-    if devices.is_chief():
-        workdir.write_json(folder / "results.json", results)
-        workdir.save_model(student, folder / "student.keras", class_names=class_names)
-        if distiller.ema:
-            workdir.save_model(distiller.ema, folder / "student_ema.keras", class_names=class_names)
-    return results
-
-
-# What decides a view and what the teacher says of it, beside the data, the teacher and how a batch is cut in parts.
-VIEWS = [
-    "seed", "epochs", "batch_size", "sampling", "repeats", "image_size", "crop", "crop_min_scale", "padding", "flip",
-    "randaugment", "erasing", "resize", "mixup", "cutmix", "mix_prob", "switch_prob", "teacher_sees",
-]  # fmt: skip
-
-
-def labels_of_teacher(flags: SimpleNamespace, source, teacher: Path, *, unmixed_from: int):
-    """The `TeacherLabels` of --teacher_labels. Raises ValueError for a recipe that does not ask for classes."""
-    import tensorflow as tf
-
-    from deitlt_tf import devices, teacher_labels
-    from deitlt_tf.data import augment
-
-    if flags.method.startswith("vit") or flags.distillation != "hard":
-        raise ValueError("--teacher_labels holds a teacher's classes: it needs one, and --distillation=hard.")
-    devices.wait_for_all()  # the chief has written the teacher's file
-    key = {f"--{name}": str(getattr(flags, name)) for name in VIEWS}
-    key["step without mixing (--mixing_off, --reweight_epoch)"] = str(unmixed_from)
-    key["devices times --accumulation"] = str(tf.distribute.get_strategy().num_replicas_in_sync * flags.accumulation)
-    key["training data, SHA-256"] = teacher_labels.fingerprint(source)
-    key["teacher's file, SHA-256"] = teacher_labels.digest(teacher)
-    key["version of the views"] = str(augment.VERSION)
-    key["TensorFlow"] = tf.__version__
-    given = {"batch": flags.batch_size, "num_classes": len(source.class_names)}
-    if devices.is_chief():
-        labels = teacher_labels.TeacherLabels(Path(flags.teacher_labels), key, **given)
-    devices.wait_for_all()
-    if not devices.is_chief():
-        labels = teacher_labels.TeacherLabels(Path(flags.teacher_labels), key, **given, writes=False)
-    return labels
-
-
-def peak_lr(flags: SimpleNamespace) -> float:
-    """The peak learning rate of --lr, --lr_rule and --batch_size."""
-    if flags.lr_rule == "linear":
-        return flags.lr * flags.batch_size / 512
-    if flags.lr_rule == "official":
-        return flags.lr * flags.batch_size / flags.accumulation / 512
-    return flags.lr
-
-
 if __name__ == "__main__":
-    options.program(main, __doc__)
+    command_line.program(main, __doc__)

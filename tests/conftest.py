@@ -1,55 +1,26 @@
 """What all tests share: one thread pool size, quiet TensorFlow, golden numbers, deterministic operations."""
 
-import functools
 import json
 import os
 import shutil
 import sys
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
-import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import GOLDEN
+from helpers.golden import Golden
+from helpers.programs import write_images
 
-from deitlt_tf import options
+from deitlt_tf import evaluate
+from deitlt_tf.recipes import command_line
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 tf.config.experimental.enable_op_determinism()
-
-
-@functools.cache  # one for all: the collectives of a process's second MirroredStrategy collide with the first's
-def strategy_of(replicas: int) -> tf.distribute.Strategy:
-    """The default strategy for one replica, a MirroredStrategy over logical CPUs for more."""
-    if replicas == 1:
-        return tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
-
-
-GOLDEN = Path(__file__).parent / "golden"
-
-
-class Golden:
-    """Arrays of tests/golden/NAME.npz, with `config` parsed; numbers of the reference implementation."""
-
-    def __init__(self, name: str):
-        with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as archive:
-            self.arrays = {key: archive[key] for key in archive.files if key != "config"}
-            self.config = json.loads(str(archive["config"])) if "config" in archive.files else {}
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        return self.arrays[key]
-
-    def images(self, key: str) -> np.ndarray:
-        """Stored as [..., C, H, W], returned as [..., H, W, C]."""
-        return np.moveaxis(self.arrays[key], -3, -1)
-
-    def under(self, prefix: str) -> dict[str, np.ndarray]:
-        return {key.removeprefix(prefix): value for key, value in self.arrays.items() if key.startswith(prefix)}
 
 
 @pytest.fixture
@@ -66,20 +37,32 @@ def golden_json():
 def program(monkeypatch, capsys):
     """program(module, *arguments, **rules) -> (exit code, all that was printed), without a new process.
 
-    rules: those of `options.program`, as the module's last line gives them.
+    rules: those of `command_line.program`, as the module's last line gives them.
     """
 
     def call(module, *arguments, **rules):
         monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
         code = 0
         try:
-            options.program(module.main, module.__doc__, **rules)
+            command_line.program(module.main, module.__doc__, **rules)
         except SystemExit as stop:
             code = stop.code
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 
     return call
+
+
+@pytest.fixture
+def run(program):
+    """run(module, *arguments) -> (exit code, all that was printed)."""
+    return lambda module, *arguments: program(module, *arguments, from_workdir=module is evaluate)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """`write_images` in a new folder."""
+    return write_images(tmp_path / "images")
 
 
 @pytest.fixture(scope="module")

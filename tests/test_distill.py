@@ -2,10 +2,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import strategy_of
+from helpers.strategies import strategy_of
 
-from deitlt_tf import assemble, devices, losses, mixing, models, optimizers
-from deitlt_tf.distill import Distiller, fold, resize
+from deitlt_tf import distill, losses, mixing, models, optimizers
+from deitlt_tf.devices.replicas import fold, step_seed
+from deitlt_tf.interop import pretrained
+from deitlt_tf.models import resizing
+from deitlt_tf.models.weights import load_state, state_dict, torch_name
 
 COUNTS = np.array([40, 20, 10, 5])
 NO_STATISTICS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # the golden images are already normalised
@@ -72,11 +75,11 @@ def test_train_steps_equal_the_reference(golden):
         drop_path=0.0,
         **NO_STATISTICS,
     )
-    models.load_state(student, start.under("param/"))
+    load_state(student, start.under("param/"))
     flat = models.build("resnet32", num_classes=10, image_size=32, **NO_STATISTICS)
-    models.load_state(flat, golden("resnet32_forward").under("param/"))
+    load_state(flat, golden("resnet32_forward").under("param/"))
 
-    exempt = {models.torch_name(v) for v in optimizers.without_decay(student.trainable_variables)}
+    exempt = {torch_name(v) for v in optimizers.without_decay(student.trainable_variables)}
     assert exempt == set(c["no_weight_decay"])
 
     counts = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
@@ -96,7 +99,7 @@ def test_train_steps_equal_the_reference(golden):
     seen = fit(distiller, list(zip(tf.unstack(images), tf.unstack(labels), strict=True)))
     ours = [[s["loss"], (1 - c["alpha"]) * s["cls_loss"], c["alpha"] * s["dist_loss"]] for s in seen]
     np.testing.assert_allclose(ours, case["losses"], rtol=1e-4)
-    state = models.state_dict(student)
+    state = state_dict(student)
     for name, expected in case.under("final/").items():
         value = state[name].numpy()
         value = value.T if value.ndim == 2 else value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
@@ -112,7 +115,7 @@ def relative_error(ours, expected):
     return np.abs(ours - expected).max() / np.abs(expected).max()
 
 
-class Given(Distiller):
+class Given(distill.Distiller):
     """The reference recorded its soft targets instead of mixing; here they take the place of `mixing.mix`."""
 
     def __init__(self, *args, soft, **options):
@@ -130,7 +133,7 @@ class Given(Distiller):
 
 def after_steps(*, replicas=1, steps=3, graph=False, **options):
     with strategy_of(replicas).scope():
-        distiller = compiled(Distiller(small(drop_path=0.0), teacher(), COUNTS, **options), graph=graph)
+        distiller = compiled(distill.Distiller(small(drop_path=0.0), teacher(), COUNTS, **options), graph=graph)
         seen = fit(distiller, [batch(seed=k) for k in range(steps)])
     return distiller, seen
 
@@ -153,7 +156,7 @@ def test_logit_adjustment_acts_on_the_loss_of_cls_alone(name):
     given = None if name == "vit_nano" else teacher()
     parts = []
     for tau in (0.0, 1.5):
-        distiller = Distiller(small(name, drop_path=0.0), given, COUNTS, logit_adjustment=tau, **NO_MIXING)
+        distiller = distill.Distiller(small(name, drop_path=0.0), given, COUNTS, logit_adjustment=tau, **NO_MIXING)
         parts.append(compiled(distiller, lr=0.0).train_step((images, labels)))
         logits = distiller.student(images, training=False)
     logits = logits if given is None else logits["cls"]
@@ -189,7 +192,7 @@ def test_replicas_draw_different_mixes():
     images, labels = batch()
 
     def on_replica():
-        seed = devices.step_seed(3, tf.constant(5))
+        seed = step_seed(3, tf.constant(5))
         return mixing.mix(tf.cast(images, tf.float32), labels, seed, num_classes=4)[0]
 
     a, b = strategy.experimental_local_results(strategy.run(on_replica))
@@ -209,7 +212,7 @@ def test_the_total_of_a_loop_is_no_part_of_a_larger_sum():
     """
     from tensorflow.python.eager import context  # where run graphs are to be had, as nothing public gives them
 
-    step = tf.function(compiled(Distiller(small(), teacher(), COUNTS, accumulation=4), graph=True).train_step)
+    step = tf.function(compiled(distill.Distiller(small(), teacher(), COUNTS, accumulation=4), graph=True).train_step)
     context.enable_run_metadata()
     try:
         step(batch())
@@ -236,7 +239,7 @@ def test_a_batch_that_does_not_split_is_refused():
 def test_teacher_is_untouched_and_in_inference_mode():
     flat = teacher()
     before = flat.get_weights()
-    distiller = compiled(Distiller(small(), flat, COUNTS))
+    distiller = compiled(distill.Distiller(small(), flat, COUNTS))
     fit(distiller, [batch()])
     for x, y in zip(before, flat.get_weights(), strict=True):
         np.testing.assert_array_equal(x, y)
@@ -244,7 +247,7 @@ def test_teacher_is_untouched_and_in_inference_mode():
 
 
 def test_steps_are_a_function_of_seed_and_step_number():
-    runs = [compiled(Distiller(small(drop_path=0.5), teacher(), COUNTS, seed=seed)) for seed in (3, 3, 4)]
+    runs = [compiled(distill.Distiller(small(drop_path=0.5), teacher(), COUNTS, seed=seed)) for seed in (3, 3, 4)]
     for run in runs:
         fit(run, [batch(), batch(seed=1)])
     weights = [np.concatenate([w.ravel() for w in run.student.get_weights()]) for run in runs]
@@ -253,7 +256,7 @@ def test_steps_are_a_function_of_seed_and_step_number():
 
 
 def test_ema_follows_the_student():
-    distiller = compiled(Distiller(small(), teacher(), COUNTS, ema_decay=0.75))
+    distiller = compiled(distill.Distiller(small(), teacher(), COUNTS, ema_decay=0.75))
     before = distiller.student.get_weights()
     fit(distiller, [batch()])
     for old, new, ema in zip(before, distiller.student.get_weights(), distiller.ema.get_weights(), strict=True):
@@ -261,7 +264,7 @@ def test_ema_follows_the_student():
 
 
 def test_reweighting_and_mixing_switch_at_their_step():
-    distiller = Distiller(small(), teacher(), COUNTS, reweight_step=5, mixing_off_step=5)
+    distiller = distill.Distiller(small(), teacher(), COUNTS, reweight_step=5, mixing_off_step=5)
     images, labels = batch()
     seed = tf.constant([0, 1])
     early, late = (distiller.view(images, labels, tf.constant(step, tf.int64), seed) for step in (4, 5))
@@ -280,14 +283,14 @@ def test_teacher_sees_the_mixed_view_at_its_own_size():
         shapes.append(images.shape.as_list())
         return images[:, 0, 0, :1] * tf.ones([1, 4])
 
-    distiller = compiled(Distiller(small(), spy, COUNTS, teacher_size=16))
+    distiller = compiled(distill.Distiller(small(), spy, COUNTS, teacher_size=16))
     fit(distiller, [batch()])
     assert shapes[0] == [8, 16, 16, 3]
 
 
 def test_a_clean_teacher_is_asked_before_mixing_and_its_classes_are_mixed_as_the_labels_are():
     asked = []
-    distiller = Distiller(
+    distiller = distill.Distiller(
         small(), lambda x: asked.append(x) or tf.eye(8)[:, :4], COUNTS, teacher_sees="clean", reweight_step=0
     )
     (images, labels), other = batch(), batch(seed=1)[0]
@@ -317,9 +320,11 @@ def test_soft_distillation_learns_from_cosines_times_their_scale():
     images, labels = batch()
     cosines = network(tf.cast(images, tf.float32))
     for _ in range(2):  # done once
-        assemble.scale_cosines(network, ldam=30.0)
+        pretrained.scale_cosines(network, ldam=30.0)
         np.testing.assert_allclose(network(tf.cast(images, tf.float32)), 30 * cosines, rtol=1e-5)
-    distiller = Distiller(small(drop_path=0.0), network, COUNTS, distillation="soft", temperature=2.0, **NO_MIXING)
+    distiller = distill.Distiller(
+        small(drop_path=0.0), network, COUNTS, distillation="soft", temperature=2.0, **NO_MIXING
+    )
     found = compiled(distiller, lr=0.0).train_step((images, labels))["dist_loss"]
     outputs = distiller.student(images, training=False)["dist"]
     expected = losses.soft_distillation(outputs, 30 * cosines, temperature=2.0)
@@ -330,24 +335,24 @@ def test_other_answers_are_not_scaled():
     network = teacher()
     images = tf.cast(batch()[0], tf.float32)
     answers = network(images)
-    assemble.scale_cosines(network, ldam=30.0)
+    pretrained.scale_cosines(network, ldam=30.0)
     np.testing.assert_array_equal(network(images), answers)
 
 
 def test_a_clean_teacher_cannot_be_distilled_softly():
     with pytest.raises(ValueError, match="distillation must be hard"):
-        Distiller(small(), teacher(), COUNTS, teacher_sees="clean", distillation="soft")
+        distill.Distiller(small(), teacher(), COUNTS, teacher_sees="clean", distillation="soft")
     with pytest.raises(ValueError, match="'dirty' is unknown: choose mixed or clean"):
-        Distiller(small(), teacher(), COUNTS, teacher_sees="dirty")
+        distill.Distiller(small(), teacher(), COUNTS, teacher_sees="dirty")
 
 
 def test_a_plain_vit_can_be_reweighted_too():
     """From its step on the loss is sum(w l) / sum(w), w = class weights in the shares of a mixed image's labels."""
     images, labels = batch()
-    distiller = Distiller(small("vit_nano", drop_path=0.0), None, COUNTS, reweight_step=1)
+    distiller = distill.Distiller(small("vit_nano", drop_path=0.0), None, COUNTS, reweight_step=1)
     compiled(distiller, lr=0.0)
     for step in (0, 1):
-        seed = fold(devices.step_seed(0, tf.constant(step, tf.int64)), 0)
+        seed = fold(step_seed(0, tf.constant(step, tf.int64)), 0)
         mixed, shares = mixing.mix(tf.cast(images, tf.float32), labels, seed, num_classes=4, smoothing=0.0)
         each = losses.cross_entropy(0.9 * shares + 0.1 / 4, distiller.student(mixed, training=False))
         weight = shares.numpy() @ losses.class_balanced_weights(COUNTS) if step else np.ones(len(labels))
@@ -363,14 +368,14 @@ def test_teacher_resize_is_torchs_bicubic():
         outer * 0 + inner * 0 + inner * 100 + outer * 200,
         outer * 100 + inner * 200 + inner * 50 + outer * 50,
     ]
-    np.testing.assert_allclose(resize(rows, 2)[0, :, 0, 0], expected, rtol=1e-5)
-    assert resize(rows, 4) is rows
+    np.testing.assert_allclose(resizing.resize(rows, 2)[0, :, 0, 0], expected, rtol=1e-5)
+    assert resizing.resize(rows, 4) is rows
 
 
 def test_losses_stay_float32_in_bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        distiller = compiled(Distiller(small(), teacher(), COUNTS))
+        distiller = compiled(distill.Distiller(small(), teacher(), COUNTS))
         parts = distiller.train_step(batch())
     finally:
         keras.config.set_dtype_policy("float32")
@@ -379,17 +384,17 @@ def test_losses_stay_float32_in_bfloat16():
 
 
 def test_plain_vit_needs_no_teacher_and_the_other_way_round():
-    plain = compiled(Distiller(small("vit_nano"), None, COUNTS))
+    plain = compiled(distill.Distiller(small("vit_nano"), None, COUNTS))
     assert set(fit(plain, [batch()])[0]) == {"loss"}
     assert set(plain.evaluate(tf.data.Dataset.from_tensors(batch()), verbose=0, return_dict=True)) == {"cls"}
     with pytest.raises(ValueError, match="needs a teacher"):
-        Distiller(small(), None, COUNTS)
+        distill.Distiller(small(), None, COUNTS)
     with pytest.raises(ValueError, match="takes none"):
-        Distiller(small("vit_nano"), teacher(), COUNTS)
+        distill.Distiller(small("vit_nano"), teacher(), COUNTS)
 
 
 def test_evaluate_masks_the_padding():
-    distiller = compiled(Distiller(small(), teacher(), COUNTS))
+    distiller = compiled(distill.Distiller(small(), teacher(), COUNTS))
     images, labels = batch()
     mask = tf.constant([1.0] * 5 + [0.0] * 3)
     padded = distiller.evaluate(tf.data.Dataset.from_tensors((images, labels, mask)), verbose=0, return_dict=True)
@@ -403,7 +408,7 @@ def test_learns_a_separable_toy_problem():
     labels = np.tile(np.arange(4, dtype=np.int32), 4)
     images = np.broadcast_to(colours[labels][:, None, None], (16, 8, 8, 3)).copy()
     oracle = lambda x: 10 * tf.one_hot(tf.constant(labels), 4)  # noqa: E731
-    distiller = compiled(Distiller(small(), oracle, COUNTS, mixing_off_step=0), lr=1e-2)
+    distiller = compiled(distill.Distiller(small(), oracle, COUNTS, mixing_off_step=0), lr=1e-2)
     seen = fit(distiller, [(images, labels)] * 10)
     assert seen[-1]["loss"] < 0.5 * seen[0]["loss"] and seen[-1]["agreement"] == 1
     assert distiller.evaluate(tf.data.Dataset.from_tensors((images, labels)), verbose=0, return_dict=True)["mean"] == 1

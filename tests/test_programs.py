@@ -3,62 +3,16 @@
 import json
 import shlex
 import shutil
-from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
+from helpers import GOLDEN, ROOT
+from helpers.programs import SMALL, picture, snapshot
 from PIL import Image
 
-from deitlt_tf import assemble, evaluate, options, train, train_teacher
-
-COLOURS = {"blue": (20, 20, 230), "green": (10, 220, 30), "red": (230, 10, 20)}
-TRAIN = {"blue": 12, "green": 6, "red": 3}
-
-SMALL = shlex.split("""
-    --image_size=8 --crop=padded --padding=1 --randaugment= --eval_resize=0 --repeats=1 --eval_every=1
-    --model=deit_nano --patch_size=4 --embed_dim=16 --depth=1 --num_heads=2
-    --epochs=2 --reweight_epoch=1 --batch_size=7 --lr=1e-3 --lr_rule=constant --warmup_epochs=0 --ema_decay=.5
-    --teacher_model=resnet8 --teacher_image_size=8 --teacher_epochs=1 --teacher_batch_size=7 --teacher_rho=.1
-    --teacher_lr=.01 --teacher_padding=1
-""")
-
-
-def picture(colour, seed, size=(9, 11)):
-    noise = np.random.default_rng(seed).integers(-20, 20, (*size, 3))
-    return Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))
-
-
-@pytest.fixture
-def images(tmp_path):
-    """A folder of a user: train/ long-tailed, test/ balanced, in four formats, one grey, one with alpha."""
-    root = tmp_path / "images"
-    for split, counts in (("train", TRAIN), ("test", dict.fromkeys(COLOURS, 4))):
-        for name, count in counts.items():
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                suffix = ("png", "jpg", "webp", "bmp")[i % 4]
-                picture(COLOURS[name], i).save(root / split / name / f"{i}.{suffix}")
-    picture((90, 90, 90), 1).convert("L").save(root / "train" / "red" / "grey.png")
-    picture((90, 0, 0), 2).convert("RGBA").save(root / "train" / "red" / "alpha.webp", lossless=True)
-    return root
-
-
-@pytest.fixture
-def run(program):
-    """run(module, *arguments) -> (exit code, all that was printed)."""
-    return lambda module, *arguments: program(module, *arguments, from_workdir=module is evaluate)
-
-
-def snapshot(workdir: Path) -> dict:
-    """All that has to repeat bit by bit: weights of every model and the lines of every journal."""
-    found = {}
-    for path in sorted(workdir.rglob("*.keras")):
-        for i, weight in enumerate(keras.models.load_model(path).get_weights()):
-            found[f"{path.relative_to(workdir)} {i}"] = weight.tobytes()
-    for path in sorted(workdir.rglob("*.jsonl")):
-        found[str(path.relative_to(workdir))] = path.read_text()
-    return found
+from deitlt_tf import evaluate, train, train_teacher
+from deitlt_tf.recipes import command_line
+from deitlt_tf.runs.data import load_splits
 
 
 def table(printed: str) -> set[tuple[str, ...]]:
@@ -198,8 +152,8 @@ def test_damaged_images_and_bombs_are_named_or_left_out(run, images, tmp_path):
     assert code == 1 and str(victim) in printed and "--skip_bad_images" in printed
     assert not (workdir / "student.keras").exists()
 
-    flags = options.parse(["train", *arguments, "--skip_bad_images"])
-    splits = assemble.splits(flags, folder=tmp_path / "second")
+    flags = command_line.parse(["train", *arguments, "--skip_bad_images"])
+    splits = load_splits(flags, folder=tmp_path / "second")
     assert (len(splits.train), len(splits.test)) == (22, 11)
     report = (tmp_path / "second" / "skipped_images.txt").read_text()
     assert len(report.splitlines()) == 2 and str(victim) in report
@@ -257,7 +211,7 @@ def test_evaluate_and_train_teacher_ask_for_their_workdir(run, tmp_path):
 @pytest.mark.slow
 def test_places_lt_runs_through_all_programs(run, tmp_path):
     """The first lines of every class of the real lists, with stand-in JPEGs, through the real recipe made small."""
-    lists = Path(__file__).parent / "golden" / "places_lt"
+    lists = GOLDEN / "places_lt"
     root = tmp_path / "places"
     root.mkdir()
     for path in lists.iterdir():
@@ -272,7 +226,7 @@ def test_places_lt_runs_through_all_programs(run, tmp_path):
         --teacher_image_size=32 --teacher_eval_resize=36
         --teacher_epochs=1 --teacher_batch_size=128
     """)
-    recipe = f"--flagfile={Path(__file__).parent.parent / 'configs' / 'places_lt.cfg'}"
+    recipe = f"--flagfile={ROOT / 'configs' / 'places_lt.cfg'}"
     arguments = [recipe, *small, f"--data_dir={root}", f"--workdir={tmp_path / 'run'}"]
     code, printed = run(train_teacher, *arguments)
     assert code == 0, printed
@@ -286,7 +240,7 @@ def test_places_lt_runs_through_all_programs(run, tmp_path):
 
 
 def test_places_lt_without_its_data_says_what_belongs_where(run, tmp_path):
-    recipe = f"--flagfile={Path(__file__).parent.parent / 'configs' / 'places_lt.cfg'}"
+    recipe = f"--flagfile={ROOT / 'configs' / 'places_lt.cfg'}"
     code, printed = run(train, recipe, f"--data_dir={tmp_path / 'places'}", f"--workdir={tmp_path / 'run'}")
     assert code == 1
     assert f"{tmp_path / 'places'} is not a folder: it should hold Places_LT_train.txt" in printed

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import keras
+from helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 

@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import strategy_of
+from helpers.strategies import strategy_of
 
 from deitlt_tf import losses, optimizers
-from deitlt_tf.models.resnet import CosineClassifier
-from deitlt_tf.teacher import FromLabels, Teacher
+from deitlt_tf.models import resnet
+from deitlt_tf.objectives.labels import FromLabels
+from deitlt_tf.teacher import Teacher
 
 COUNTS = np.array([40, 20, 10, 5])
 
@@ -21,7 +22,7 @@ def network() -> keras.Model:
     y = keras.layers.Conv2D(8, 3, strides=2, use_bias=False)(y)
     y = keras.layers.BatchNormalization(momentum=0.9, synchronized=True)(y)
     y = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(y))
-    return keras.Model(x, CosineClassifier(4)(y))
+    return keras.Model(x, resnet.CosineClassifier(4)(y))
 
 
 def compiled(*, lr: float = 0.1, loss: str = "ldam", **options) -> Teacher:
@@ -178,7 +179,7 @@ def test_clip_norm_cuts_the_global_norm():
 
 
 def test_cosine_classifier_gives_cosines():
-    layer = CosineClassifier(4)
+    layer = resnet.CosineClassifier(4)
     x = tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
     found = layer(x).numpy()
     unit = lambda v, axis: v / np.linalg.norm(v, axis=axis, keepdims=True)  # noqa: E731

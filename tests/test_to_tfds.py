@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from deitlt_tf import options, to_tfds
+from deitlt_tf import to_tfds
 from deitlt_tf.data import decode, pipeline, sources
+from deitlt_tf.recipes import command_line
 
 
 def view(image, seed):
@@ -23,7 +24,7 @@ def write(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["to_tfds", *map(str, arguments)])
         code = 0
         try:
-            options.program(to_tfds.main, to_tfds.__doc__, takes=("out",))
+            command_line.program(to_tfds.main, to_tfds.__doc__, takes=("out",))
         except SystemExit as stop:
             code = stop.code
         printed = capsys.readouterr()
@@ -52,7 +53,7 @@ def images(tmp_path):
 def flags_of(*arguments):
     return {
         name: value
-        for name, value in vars(options.parse(["train", *map(str, arguments)])).items()
+        for name, value in vars(command_line.parse(["train", *map(str, arguments)])).items()
         if name in sources.load.__kwdefaults__ or name == "data"
     }
 

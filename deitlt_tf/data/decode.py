@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from multiprocessing.pool import ThreadPool
 
@@ -10,6 +10,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from deitlt_tf import graphs
+from deitlt_tf.data import sources
 
 _UNKNOWN, _JPEG, _PNG, _WEBP, _BMP, _PALETTE_BMP = range(6)
 _HEADER_BYTES = 32  # all that is read of any header
@@ -176,3 +177,26 @@ def _plain(message: str) -> str:
     lines = [line.strip() for line in message.splitlines() if not line.startswith(("Graph ", "Detected ", "  File "))]
     text = " ".join(filter(None, lines))
     return re.sub(r"^assertion failed: \[(?:: )?(.*)\]$", r"\1", text)
+
+
+def bad_images_of(source: sources.Source, *, max_pixels: int) -> list[tuple[int, str]]:
+    if source.kind == "pixels":
+        return []
+    return bad_images(source.images, sources.names(source), max_pixels=max_pixels)
+
+
+def naming_bad_images(action: Callable, found: sources.Splits, *, max_pixels: int):
+    """action(), where a failure to decode an image is told by the image's name. Looks for it only after a failure."""
+    try:
+        return action()
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+        print("an image could not be read; looking for all that cannot")
+        for source in filter(None, (found.train, found.val, found.test)):
+            bad = bad_images_of(source, max_pixels=max_pixels)
+            if bad:
+                _, reason = bad[0]
+                more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+                raise ValueError(
+                    f"{reason}{more}. Mend or remove it, or leave such images out with --skip_bad_images."
+                ) from error
+        raise

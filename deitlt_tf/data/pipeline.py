@@ -15,7 +15,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from deitlt_tf.data import decode
-from deitlt_tf.data.splits import Source
+from deitlt_tf.data.dataset import Source
 
 View = Callable[..., tf.Tensor]  # image (and, in training, a seed int [2]) -> uint8 [size, size, 3], or two of them
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import keras
 
-from deitlt_tf.models.resnet import BasicBlock, BatchNorm, Bottleneck, CosineClassifier, _conv, _linear_kernel
+from deitlt_tf.models import resnet
 
 EXPERTS = 3
 SCALE = 30.0  # of the cosines: without it softmax over cosines in [-1, 1] stays nearly flat
@@ -28,10 +28,10 @@ def _stage(x: keras.KerasTensor, block: type, filters: int, count: int, *, name:
 
 def _head(num_classes: int, *, classifier: str, name: str) -> keras.layers.Layer:
     if classifier == "cosine":
-        return CosineClassifier(num_classes, scale=SCALE, name=name)
+        return resnet.CosineClassifier(num_classes, scale=SCALE, name=name)
     if classifier != "linear":
         raise ValueError(f"unknown classifier {classifier!r}: choose linear or cosine")
-    return keras.layers.Dense(num_classes, kernel_initializer=_linear_kernel(), name=name, dtype="float32")
+    return keras.layers.Dense(num_classes, kernel_initializer=resnet._linear_kernel(), name=name, dtype="float32")
 
 
 def _mean_of_experts(
@@ -56,11 +56,11 @@ def mdcs_cifar_resnet(
     6 * blocks + 2 layers deep. classifier: "cosine" (30 times the cosine) or "linear".
     Source: expert_resnet_cifar.py. Its shortcuts are option A: 16 -> 24 channels is 4 zero channels on each side.
     """
-    x = _conv(16, 3, mode="fan_in", name="conv1")(x)
-    x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
-    x = _stage(x, BasicBlock, 16, blocks, name="layer1")
+    x = resnet._conv(16, 3, mode="fan_in", name="conv1")(x)
+    x = keras.layers.ReLU(name="relu")(resnet.BatchNorm(name="bn1")(x))
+    x = _stage(x, resnet.BasicBlock, 16, blocks, name="layer1")
     own = [("layer2", 24, blocks), ("layer3", 48, blocks)]
-    return _mean_of_experts(x, BasicBlock, own, num_classes=num_classes, classifier=classifier)
+    return _mean_of_experts(x, resnet.BasicBlock, own, num_classes=num_classes, classifier=classifier)
 
 
 def mdcs_resnet(
@@ -73,11 +73,11 @@ def mdcs_resnet(
     Source: Expert_ResNet.py (v1.5: the stride is in the 3x3 convolution).
     """
     x = keras.layers.ZeroPadding2D(3, name="pad1")(x)
-    x = _conv(64, 7, stride=2, mode="fan_out", name="conv1")(x)
-    x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
+    x = resnet._conv(64, 7, stride=2, mode="fan_out", name="conv1")(x)
+    x = keras.layers.ReLU(name="relu")(resnet.BatchNorm(name="bn1")(x))
     x = keras.layers.ZeroPadding2D(1, name="pad2")(x)  # after relu nothing is below zero
     x = keras.layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
-    x = _stage(x, Bottleneck, 64, blocks[0], name="layer1")
-    x = _stage(x, Bottleneck, 128, blocks[1], name="layer2")
+    x = _stage(x, resnet.Bottleneck, 64, blocks[0], name="layer1")
+    x = _stage(x, resnet.Bottleneck, 128, blocks[1], name="layer2")
     own = [("layer3", 192, blocks[2]), ("layer4", 384, blocks[3])]
-    return _mean_of_experts(x, Bottleneck, own, num_classes=num_classes, classifier=classifier)
+    return _mean_of_experts(x, resnet.Bottleneck, own, num_classes=num_classes, classifier=classifier)

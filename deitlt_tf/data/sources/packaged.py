@@ -1,0 +1,113 @@
+"""Images that come in a package: TensorFlow Datasets, CIFAR among them, and scikit-learn's digits."""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from deitlt_tf.data.dataset import Source, Splits, split_off, subsample, take
+
+DIGITS_TEST_PER_CLASS = 60
+
+
+def cifar(name: str, *, data_dir: str | None = None, download: bool = True) -> Splits:
+    """`cifar10` or `cifar100` as pixels, in the official order, which TFDS shuffles and its `id` feature remembers."""
+    import tensorflow_datasets as tfds
+
+    builder = _prepared(name, data_dir=data_dir, download=download)
+    class_names = tuple(builder.info.features["label"].names)
+
+    def read(split: str) -> Source:
+        data = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
+        order = np.argsort(data["id"].astype("S"))  # "train_00000", "train_00001", ...
+        return Source(data["image"][order], data["label"][order].astype(np.int32), class_names)
+
+    return Splits(read("train"), None, read("test"))
+
+
+def tfds_set(
+    name: str, *, data_dir: str | None = None, download: bool = True, test_fraction: float = 0.2, split_seed: int = 0
+) -> Splits:
+    """Any TFDS set with the features image and label; images stay encoded, all in memory (ImageNet-LT: about 20 GB).
+
+    Splits train, validation, test; one whose labels are hidden (-1) counts as missing. Without test, validation is the
+    test set; without both, a stratified one is split off train.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = _prepared(name, data_dir=data_dir, download=download)
+    features = builder.info.features
+    features = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    if not (
+        isinstance(features.get("label"), tfds.features.ClassLabel)
+        and isinstance(features.get("image"), tfds.features.Image)
+        and features["image"].np_dtype == np.uint8
+    ):
+        raise ValueError(
+            f"tfds:{name} is no classification set: it needs the features image (uint8) and label (ClassLabel)"
+        )
+    class_names = tuple(features["label"].names)
+    decoders = tfds.decode.PartialDecoding(
+        {"image": True, "label": True}, decoders={"image": tfds.decode.SkipDecoding()}
+    )
+
+    def dataset(split: str) -> Iterable[dict[str, Any]]:
+        return tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders))
+
+    def read(split: str) -> Source:
+        examples = [(example["image"], example["label"]) for example in dataset(split)]
+        images, labels = zip(*examples, strict=True)
+        return Source(np.array(images, object), np.array(labels, np.int32), class_names)
+
+    labelled = [
+        split
+        for split in ("train", "validation", "test")
+        if split in builder.info.splits and next(iter(dataset(split)))["label"] >= 0
+    ]
+    if "train" not in labelled:
+        raise ValueError(f"tfds:{name} has no labelled split `train`, only {', '.join(builder.info.splits)}")
+    if labelled == ["train"]:
+        train, test = split_off(read("train"), test_fraction, seed=split_seed, flag="--test_fraction")
+        return Splits(train, None, test)
+    train, *val, test = [read(split) for split in labelled]
+    return Splits(train, val[0] if val else None, test)
+
+
+def _prepared(name: str, *, data_dir: str | None, download: bool) -> Any:
+    """The TFDS builder of `name`, its files present; raises FileNotFoundError, or OSError if they cannot be fetched."""
+    import requests  # what TFDS downloads with
+    import tensorflow_datasets as tfds
+
+    where = data_dir or os.path.expanduser("~/tensorflow_datasets")
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(f"TensorFlow Datasets knows no data set {name}, nor is there one in {where}") from error
+    if builder.is_prepared():
+        return builder
+    if not download:
+        raise FileNotFoundError(f"{name} is not in {where}, where TensorFlow Datasets keeps it, and downloading is off")
+    try:
+        for url in list(builder.url_infos)[:1]:
+            requests.head(url, timeout=30)  # fails at once without a network, where TFDS would retry for minutes
+        builder.download_and_prepare()
+    except Exception as error:  # TFDS raises whatever its downloaders and its scripts for single data sets raise
+        reason = " ".join(str(error).split())[:300]
+        raise OSError(
+            f"{name} is not in {where} and TensorFlow Datasets cannot fetch it, so --data_dir should name a folder "
+            f"where it lies prepared ({type(error).__name__}: {reason})"
+        ) from error
+    return builder
+
+
+def digits(*, split_seed: int = 0) -> Splits:
+    """1797 handwritten digits, 8x8 grey, bundled with scikit-learn, as RGB 0..255; test set: 60 per class, seeded."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    pixels = np.rint(data.images * (255 / 16)).astype(np.uint8)
+    class_names = tuple(str(name) for name in data.target_names)
+    whole = Source(np.repeat(pixels[..., None], 3, axis=-1), data.target.astype(np.int32), class_names)
+    test = np.sort(subsample(whole.labels, [DIGITS_TEST_PER_CLASS] * len(class_names), seed=split_seed))
+    return Splits(take(whole, np.setdiff1d(np.arange(len(whole)), test)), None, take(whole, test))

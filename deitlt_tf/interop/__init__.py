@@ -1,0 +1,1 @@
+"""Weights from and to other libraries. May import models, runs, data, evaluation."""

@@ -1,0 +1,206 @@
+"""Weights of the PyTorch world as arrays: which network they are, the same network here, and the way back.
+
+    state dict -> recognise -> Network(name, options, state) -> build -> keras.Model -> to_torch -> state dict
+    start_from(student, weights): train on from the weights of another Vision Transformer
+
+A state dict here is {name: NumPy array in torch's layout}; nothing needs PyTorch, `import_torch` reads its files.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+
+from deitlt_tf import models
+from deitlt_tf.models import interface, vit
+from deitlt_tf.models.weights import load_state, state_dict
+
+CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR_STD = (0.2023, 0.1994, 0.2010)
+
+# Stem, blocks of each stage, 3x3 convolution of the first block, bottlenecks or not -> our name.
+RESNETS = {
+    ((16, 3, 3, 3), (1, 1, 1), (16, 16, 3, 3), False): "resnet8",
+    ((16, 3, 3, 3), (3, 3, 3), (16, 16, 3, 3), False): "resnet20",
+    ((16, 3, 3, 3), (5, 5, 5), (16, 16, 3, 3), False): "resnet32",
+    ((64, 3, 7, 7), (3, 4, 6, 3), (64, 64, 3, 3), True): "resnet50",
+    ((64, 3, 7, 7), (3, 4, 23, 3), (64, 64, 3, 3), True): "resnet101",
+    ((64, 3, 7, 7), (3, 8, 36, 3), (64, 64, 3, 3), True): "resnet152",
+    ((64, 3, 7, 7), (3, 4, 6, 3), (128, 4, 3, 3), True): "resnext50",
+}
+# What a PaCo checkpoint has for its training alone: momentum branch, projection head, queue.
+PACO_TRAINING = ("encoder_k.", "linear_k.", "encoder_q.fc.", "queue")
+# Data sets whose classes the official code sorts by frequency, by number of classes: ImageNet-LT, iNaturalist 2018.
+SORTED_BY_FREQUENCY = (1000, 8142)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network recognised in a state dict.
+
+    kind: what it is, in words.
+    name, options: for `models.build`; num_classes and image_size are among the options.
+    state: its weights by our names, in torch's layout.
+    mean, std: statistics of the pixels it was trained on, for pixels in 0..1.
+    long_tailed: trained by one of the long-tail codes (PaCo, LDAM), not on a balanced data set.
+    """
+
+    kind: str
+    name: str
+    options: dict[str, object]
+    state: dict[str, np.ndarray]
+    mean: Sequence[float] = interface.IMAGENET_MEAN
+    std: Sequence[float] = interface.IMAGENET_STD
+    long_tailed: bool = False
+
+    @property
+    def num_classes(self) -> int:
+        return self.options["num_classes"]
+
+    @property
+    def teacher(self) -> bool:
+        return self.name.startswith("res")
+
+
+def recognise(state: Mapping[str, np.ndarray], *, num_heads: int = 0) -> Network:
+    """The network that a state dict holds, sizes read off the shapes.
+
+    Known are DeiT-LT students, distilled and plain DeiT and ViT (facebookresearch/deit, timm); PaCo teachers; LDAM
+    teachers and other ResNets (CIFAR ResNet-8/20/32, torchvision's ResNet-50/101/152 and ResNeXt-50).
+    num_heads: attention heads, which no shape tells; 0: those of the published sizes, else one per 64 channels.
+    Raises ValueError for any other architecture.
+    """
+    state = _plain_names(state)
+    try:
+        if any(name.startswith("encoder_q.") for name in state):
+            return _paco(state)
+        if "pos_embed" in state:
+            return _vit(state, num_heads=num_heads)
+        if "layer1.0.conv1.weight" in state:
+            return _resnet(state)
+    except KeyError as error:
+        raise ValueError(f"these weights are incomplete: {error.args[0]} is missing.") from error
+    shown = ", ".join(list(state)[:3]) or "nothing"
+    raise ValueError(
+        f"these weights ({shown}, ...) are of an unknown architecture: DeiT, ViT, CIFAR ResNet-8/20/32, "
+        "ResNet-50/101/152 and ResNeXt-50 can be imported."
+    )
+
+
+def _plain_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Without the `module.` of DataParallel, and without torch's counters of batches."""
+    wrapped = all(name.startswith("module.") for name in state)
+    return {
+        name.removeprefix("module.") if wrapped else name: value
+        for name, value in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def _paco(state: Mapping[str, np.ndarray]) -> Network:
+    """The query encoder and the linear classifier on its pooled feature, which is what answers at inference.
+
+    Source: val-iisc/DeiT-LT moco/builder.py, MoCo._inference (without --normalize, as in all its recipes).
+    """
+    kept = {name: value for name, value in state.items() if not name.startswith(PACO_TRAINING)}
+    network = _resnet({name.removeprefix("encoder_q."): value for name, value in kept.items()})
+    return replace(network, kind=f"{network.kind} trained with PaCo", long_tailed=True)
+
+
+def _resnet(state: Mapping[str, np.ndarray]) -> Network:
+    state = {re.sub(r"^linear\.", "fc.", name): value for name, value in state.items()}
+    blocks = tuple(filter(None, (_count(state, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4))))
+    stem, inner = state["conv1.weight"].shape, state["layer1.0.conv2.weight"].shape
+    bottleneck = "layer1.0.conv3.weight" in state
+    name = RESNETS.get((stem, blocks, inner, bottleneck))
+    if name is None:
+        what = "bottleneck" if bottleneck else "basic"
+        raise ValueError(
+            f"a ResNet with stages of {blocks} {what} blocks, a stem {stem} and 3x3 convolutions {inner} is not among "
+            f"those that can be imported: {', '.join(RESNETS.values())}."
+        )
+    cosine = "fc.bias" not in state  # NormedLinear, [D, C]
+    options = {
+        "num_classes": state["fc.weight"].shape[1 if cosine else 0],
+        "image_size": 32 if len(blocks) == 3 else 224,
+        "classifier": "cosine" if cosine else "linear",
+    }
+    network = Network(f"{name} with a {options['classifier']} classifier", name, options, state, long_tailed=cosine)
+    return replace(network, mean=CIFAR_MEAN, std=CIFAR_STD) if len(blocks) == 3 else network
+
+
+def _vit(state: Mapping[str, np.ndarray], *, num_heads: int) -> Network:
+    _, length, dim = state["pos_embed"].shape
+    distilled, patch_size = "dist_token" in state, state["patch_embed.proj.weight"].shape[-1]
+    depth, kind = _count(state, r"blocks\.(\d+)\."), "deit" if distilled else "vit"
+    options = {
+        "num_classes": state["head.weight"].shape[0],
+        "image_size": _grid(length, prefix=2 if distilled else 1) * patch_size,
+        "patch_size": patch_size,
+    }
+    named = {sizes[:2]: (size, sizes[2]) for size, sizes in vit.SIZES.items()}
+    size, usual_heads = named.get((dim, depth), ("base", 0))
+    heads = num_heads or usual_heads or _published_heads(dim)
+    if heads != usual_heads:
+        options |= {"embed_dim": dim, "depth": depth, "num_heads": heads}
+    name = f"{kind}_{size}"
+    return Network(f"{name} ({dim} wide, {depth} deep, {heads} heads)", name, options, dict(state))
+
+
+def _published_heads(dim: int) -> int:
+    """Heads by width: those of our sizes, else 64 channels each, as in every published ViT from Tiny to Huge."""
+    by_width = {width: heads for width, _, heads in vit.SIZES.values()}
+    if dim not in by_width and dim % 64:
+        raise ValueError(f"how many attention heads {dim} channels have is not in the weights: give --num_heads.")
+    return by_width.get(dim, dim // 64)
+
+
+def _count(state: Mapping[str, np.ndarray], pattern: str) -> int:
+    """How many different numbers `pattern` finds at the start of the names."""
+    return len({found[1] for name in state if (found := re.match(pattern, name))})
+
+
+def _grid(length: int, *, prefix: int) -> int:
+    """Patches along a side, from the rows of a position embedding."""
+    side = math.isqrt(max(length - prefix, 0))
+    if not side or side**2 != length - prefix:
+        raise ValueError(f"pos_embed has {length} rows, which are not {prefix} tokens and a square of patches.")
+    return side
+
+
+def build(network: Network) -> keras.Model:
+    """The network as one of ours: every weight used once, every variable set once.
+
+    Raises ValueError that names the network and lists what is missing, left over or of another shape.
+    """
+    model = models.build(network.name, mean=network.mean, std=network.std, **network.options)
+    try:
+        load_state(model, network.state)
+    except ValueError as error:
+        raise ValueError(f"recognised as {network.kind}, but {error}") from error
+    return model
+
+
+def in_order(network: Network, order: np.ndarray | None) -> Network:
+    """The same network, but class c is answered by what was unit order[c] of its heads. None: as it is."""
+    if order is None:
+        return network
+    axes = {"head": 0, "head_dist": 0, "fc": 0 if "fc.bias" in network.state else 1}  # a cosine classifier is [D, C]
+
+    def ordered(name: str, value: np.ndarray) -> np.ndarray:
+        head, _, part = name.rpartition(".")
+        return np.take(value, order, axis=axes[head] if part == "weight" else 0) if head in axes else value
+
+    return replace(network, state={name: ordered(name, value) for name, value in network.state.items()})
+
+
+def to_torch(model: keras.Model) -> dict[str, np.ndarray]:
+    """The model's weights by their official names, in torch's layout; of a DeiT or ViT what timm's model loads."""
+    axes = {2: (1, 0), 4: (3, 2, 0, 1)}
+    return {
+        name: v.numpy().transpose(axes[len(v.shape)]) if v.name == "kernel" else v.numpy()
+        for name, v in state_dict(model).items()
+    }

@@ -1,0 +1,101 @@
+"""MDCS: experts of the head, of all and of the tail, each consistent with itself between a weak and a strong view."""
+
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deitlt_tf import losses
+from deitlt_tf.devices import replicas
+
+NETWORKS = ("mdcs_resnet8", "mdcs_resnet32", "mdcs_resnet50")  # the models that have experts
+
+
+def consistency(strong: tf.Tensor, weak: tf.Tensor) -> tf.Tensor:
+    """KL(softmax(weak) || softmax(strong)); the weak view is the target and gets no gradient. [B, C] twice -> [B]."""
+    target = tf.stop_gradient(tf.nn.log_softmax(weak))
+    return tf.reduce_sum(tf.exp(target) * (target - tf.nn.log_softmax(strong)), axis=-1)
+
+
+def recognised(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """1 where the largest logit is the label's, else 0: float32 [B]."""
+    return tf.cast(tf.argmax(logits, -1, tf.int32) == tf.cast(labels, tf.int32), tf.float32)
+
+
+class Mdcs:
+    """sum_k { mean CE(z_k + lambda_k log n) of both views + w(t) mean KL(weak || strong) of recognised weak views }.
+
+    An objective of `Teacher`. views = 2: (strong, weak) of every image; both go through the network as one batch.
+    With lambda_k < 0 expert k leans toward the head more than the data do, with lambda_k > 1 toward the tail. The mean
+    of the lambdas is 1, so the mean of the raw logits, which predicts, answers as a balanced softmax does.
+
+    Args:
+      network: keras.Model, pixels -> mean of the experts' logits, which are the outputs of its layers `expert{k}.fc`.
+      class_counts: training images of each class, n, [C].
+      ramp_steps: int. Optimiser steps over which w grows linearly from 0 to `weight`: 20 epochs in the paper.
+      lambdas: float for each expert. Defaults to (-0.5, 1, 2.5).
+      weight: float. Of the consistency. Defaults to 0.6.
+
+    Raises ValueError unless the network has one expert for each lambda; for a class without images; for ramp_steps < 1.
+
+    As in the official code: the experts' losses are summed, not averaged; both KL and the question whether a weak view
+    is recognised are about the adjusted logits z_k + lambda_k log n, at temperature 1 (the option `tau` has no effect);
+    KL is averaged over the recognised views of the global batch, each expert's own, and 0 where there are none.
+    Unlike it, w grows by step and not by epoch (there 1/20 throughout the first epoch, 2/20 throughout the second).
+    Deferred re-weighting is no part of the method: with it the shares of the recognised views no longer sum to 1.
+    Source: Zhao et al., ICCV 2023; fistyee/MDCS model/loss.py (MDCSLoss), trainer/trainer.py.
+    """
+
+    views = 2
+    ascent_losses = None
+
+    def __init__(
+        self,
+        network: keras.Model,
+        class_counts,
+        *,
+        ramp_steps: int,
+        lambdas: tuple[float, ...] = (-0.5, 1.0, 2.5),
+        weight: float = 0.6,
+    ):
+        heads = [layer.output for layer in network.layers if re.fullmatch(r"expert\d+\.fc", layer.name)]
+        if len(heads) != len(lambdas):
+            raise ValueError(
+                f"MDCS trains {len(lambdas)} experts and {network.name} has {len(heads) or 'none'}: "
+                f"as the teacher's model choose one of {', '.join(NETWORKS)}."
+            )
+        counts = np.asarray(class_counts, np.float64)
+        if counts.min() < 1:
+            raise ValueError(f"class {int(counts.argmin())} has no training image: MDCS needs one in every class.")
+        if ramp_steps < 1:
+            raise ValueError(f"MDCS needs at least one step to bring in its consistency, not ramp_steps={ramp_steps}.")
+        self.experts = keras.Model(network.input, heads)
+        self.shifts = [tf.constant(exponent * np.log(counts), tf.float32) for exponent in lambdas]
+        self.ramp_steps, self.weight = ramp_steps, weight
+        self.trainable, self.state = network.trainable_variables, []
+
+    def prepare(self, views: tuple, labels: tf.Tensor, *, seed: tf.Tensor, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Both views as one batch [2B, H, W, C], strong first, and w(t) of this step. Nothing is drawn from `seed`."""
+        ramp = tf.minimum(tf.cast(step, tf.float32) / self.ramp_steps, 1.0)
+        return {"images": tf.concat(views, 0), "labels": labels, "weight": self.weight * ramp}
+
+    def losses(self, asked: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Per example, [B]; KL comes times global batch / recognised, so that the mean of all of it is the loss."""
+        labels = asked["labels"]
+
+        def terms(logits):
+            strong, weak = tf.split(logits, 2)
+            entropy = (losses.cross_entropy(labels, strong) + losses.cross_entropy(labels, weak)) / 2
+            return entropy, consistency(strong, weak), recognised(labels, weak)
+
+        logits = [z + shift for z, shift in zip(self.experts(asked["images"], training=True), self.shifts, strict=True)]
+        entropy, divergence, right = (tf.stack(term) for term in zip(*map(terms, logits), strict=True))  # (K, B)
+        # Meant inside the tape: a count has no gradient.
+        found, batch = replicas.all_sum([tf.reduce_sum(right, 1, keepdims=True), tf.cast(tf.size(labels), tf.float32)])
+        share = right * batch / tf.maximum(found, 1.0)
+        return tf.reduce_sum(entropy + asked["weight"] * share * divergence, 0)
+
+    def finish(self, asked: dict[str, tf.Tensor]) -> None:
+        """Nothing outlives a step."""
+        return  # AutoGraph cannot read a function that is a docstring alone

@@ -1,0 +1,1 @@
+"""What a finished run has learnt, on one page; `python -m deitlt_tf.report`."""

@@ -1,0 +1,317 @@
+"""A Keras network of this project as an ONNX graph, node by node: opset 17, only ai.onnx, static but for the batch.
+
+Why not a converter: of a Tiny student tf2onnx makes 655 nodes in 8 s of processor time, each LayerNorm a chain of ten;
+these are 341 in 0.15 s, and onnxruntime needs 3/4 of the time for them, having one kernel each for LayerNorm and GELU
+(`benchmarks/onnx_latency.py`). Products of three dimensions with a separate bias, another layout of the key, and
+leaving out the biases of k and v were tried: onnxruntime fuses other nodes then and is no faster.
+In the last block only CLS and DIST ask, and only they go through the MLP: nobody reads the patches after it.
+"""
+
+import math
+
+import keras
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from deitlt_tf.models import interface, resnet, vit
+
+OPSET = 17
+IR_VERSION = 8  # the oldest that opset 17 may have, so that old runtimes read it
+INPUT_TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
+
+
+class Graph:
+    """Nodes and constants in the making. Tensors are known by their names; each method returns the one it makes."""
+
+    def __init__(self):
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+
+    def op(self, kind: str, *inputs: str, name: str = "", **attributes: object) -> str:
+        name = name or f"{kind}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def weight(self, value: np.ndarray, name: str) -> str:
+        assert name not in self.constants, f"two weights are called {name}"
+        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name)
+        return name
+
+    def number(self, value: float) -> str:
+        self.constants[f"{value:.9g}"] = numpy_helper.from_array(np.array(value, np.float32), f"{value:.9g}")
+        return f"{value:.9g}"
+
+    def integers(self, *values: int) -> str:
+        name = str(list(values))
+        self.constants[name] = numpy_helper.from_array(np.array(values, np.int64), name)
+        return name
+
+    def reshape(self, x: str, *shape: int) -> str:
+        return self.op("Reshape", x, self.integers(*shape))
+
+    def dense(self, x: str, kernel: np.ndarray, bias: np.ndarray, name: str) -> str:
+        """x W + b for rows [N, in]: one Gemm."""
+        return self.op("Gemm", x, self.weight(kernel, f"{name}.weight"), self.weight(bias, f"{name}.bias"), name=name)
+
+    def layer_norm(self, x: str, layer: keras.layers.LayerNormalization, name: str) -> str:
+        gamma, beta = self.weight(layer.gamma, f"{name}.weight"), self.weight(layer.beta, f"{name}.bias")
+        return self.op("LayerNormalization", x, gamma, beta, name=name, axis=-1, epsilon=layer.epsilon)
+
+
+def build(
+    model: keras.Model,
+    *,
+    heads: str,
+    adjustment: np.ndarray | None = None,
+    input_type: str = "uint8",
+    metadata: dict[str, str] | None = None,
+    with_rollout: bool = False,
+) -> onnx.ModelProto:
+    """images [batch, S, S, 3], pixels 0..255 -> `logits_<head>` and `probabilities`, float32 [batch, C] each.
+
+    model: of `models.build`, in float32. heads: "all", or the one that is asked for. adjustment: float32 [C], added to
+    the logits of `metrics.main_head`. with_rollout: of a Vision Transformer, also `rollout`, float32 [batch, P, g, g].
+    metadata: metadata_props of the file. Raises ValueError for a network with a layer that has no counterpart here.
+    """
+    graph = Graph()
+    two = isinstance(model.output, dict)
+    asked = ("cls", "dist") if two and heads in ("all", "mean") else (heads,)
+    is_vit = any(isinstance(layer, vit.Block) for layer in model.layers)
+    logits = transformer(graph, model, asked) if is_vit else {"cls": convolutional(graph, model)}
+    if asked == ("cls", "dist"):
+        logits["mean"] = graph.op("Mul", graph.op("Add", logits["cls"], logits["dist"]), graph.number(0.5))
+    main = interface.main_head(heads)
+    if adjustment is not None:
+        logits[main] = graph.op("Add", logits[main], graph.weight(adjustment, "prior"))
+    shown = logits if heads == "all" else {main: logits[main]}
+    outputs = [graph.op("Identity", tensor, name=f"logits_{name}") for name, tensor in shown.items()]
+    outputs.append(graph.op("Softmax", logits[main], name="probabilities", axis=-1))
+
+    size, classes = model.input_shape[1], interface.heads(model.output)["cls"].shape[-1]
+    shapes = {name: [classes] for name in outputs}
+    if with_rollout:
+        tensor, shape = rollout(graph, model)
+        shapes[graph.op("Identity", tensor, name="rollout")] = shape
+    built = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            model.name,
+            [helper.make_tensor_value_info("images", INPUT_TYPES[input_type], ["batch", size, size, 3])],
+            [helper.make_tensor_value_info(x, TensorProto.FLOAT, ["batch", *shape]) for x, shape in shapes.items()],
+            list(graph.constants.values()),
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="deitlt_tf",
+    )
+    helper.set_model_props(built, metadata or {})
+    return built
+
+
+def transformer(graph: Graph, model: keras.Model, heads: tuple[str, ...]) -> dict[str, str]:
+    """`vit.vit` and the normalisation before it -> logits of `heads`."""
+    prefix, blocks = model.get_layer("tokens").prefix, [x for x in model.layers if isinstance(x, vit.Block)]
+    x = embedding(graph, model)
+    for layer in blocks:
+        x = block(graph, layer, x, asking=prefix if layer is blocks[-1] else layer.length)
+    x = graph.layer_norm(x, model.get_layer("norm"), "norm")
+    x = graph.reshape(x, -1, prefix, blocks[-1].dim)
+    layers = {"cls": "head", "dist": "head_dist"}
+    logits = {}
+    for head in heads:
+        row = graph.op("Gather", x, graph.integers(("cls", "dist").index(head)), axis=1)
+        layer = model.get_layer(layers[head])
+        row = graph.reshape(row, -1, blocks[-1].dim)
+        logits[head] = graph.dense(row, layer.kernel.numpy(), layer.bias.numpy(), layer.name)
+    return logits
+
+
+def embedding(graph: Graph, model: keras.Model) -> str:
+    """Pixels -> rows of tokens, CLS (and DIST) first. Normalisation is folded into the patch embedding, exactly:
+    (x / 255 - mean) / std W + b = x W' + b'. The patches are cut out while pixels are still bytes.
+    """
+    normalize, conv, tokens = (model.get_layer(name) for name in ("normalize", "patch_embed.proj", "tokens"))
+    patch, dim, grid = conv.kernel_size[0], conv.filters, model.input_shape[1] // conv.kernel_size[0]
+    mean, std = np.float64(normalize.mean), np.float64(normalize.std)
+    kernel = conv.kernel.numpy().astype(np.float64)  # (patch, patch, 3, D)
+    bias = conv.bias.numpy() - np.einsum("hwcd,c->d", kernel, mean / std)
+    kernel = (kernel / (255 * std)[:, None]).reshape(-1, dim)
+
+    x = graph.reshape("images", -1, grid, patch, grid, patch, 3)
+    x = graph.reshape(graph.op("Transpose", x, perm=(0, 1, 3, 2, 4, 5)), -1, patch * patch * 3)
+    x = graph.dense(graph.op("Cast", x, to=TensorProto.FLOAT), kernel, bias, conv.name)
+    x = graph.reshape(x, -1, tokens.patches, dim)
+    x = graph.op("Pad", x, graph.integers(0, tokens.prefix, 0, 0, 0, 0))
+    offset = tokens.pos_embed.numpy().copy()
+    offset[:, 0] += tokens.cls_token.numpy()[:, 0]
+    if tokens.distilled:
+        offset[:, 1] += tokens.dist_token.numpy()[:, 0]
+    return graph.reshape(graph.op("Add", x, graph.weight(offset, "pos_embed")), -1, dim)
+
+
+def block(graph: Graph, layer: vit.Block, x: str, *, asking: int) -> str:
+    """`vit.Block` on rows [batch * T, D] -> rows [batch * asking, D]: the first `asking` tokens of each image."""
+    name, length, dim, heads = layer.name, layer.length, layer.dim, layer.attn.num_heads
+    kernels = np.split(layer.attn.qkv.kernel.numpy(), 3, axis=1)
+    biases = np.split(layer.attn.qkv.bias.numpy(), 3)
+    scale = (dim // heads) ** -0.5
+    kernels[0], biases[0] = kernels[0] * scale, biases[0] * scale  # of q k^T: one operation less
+
+    def first(rows: str) -> str:
+        if asking == length:
+            return rows
+        rows = graph.op("Slice", graph.reshape(rows, -1, length, dim), *map(graph.integers, (0, asking, 1)))
+        return graph.reshape(rows, -1, dim)
+
+    def part(index: int, rows: str, tokens: int, perm: tuple[int, ...]) -> str:
+        rows = graph.dense(rows, kernels[index], biases[index], f"{name}.attn.{'qkv'[index]}")
+        return graph.op("Transpose", graph.reshape(rows, -1, tokens, heads, dim // heads), perm=perm)
+
+    def dense(rows: str, layer: keras.layers.Dense, path: str) -> str:
+        return graph.dense(rows, layer.kernel.numpy(), layer.bias.numpy(), f"{name}.{path}")
+
+    y = graph.layer_norm(x, layer.norm1, f"{name}.norm1")
+    q = part(0, first(y), asking, (0, 2, 1, 3))  # (batch, heads, asking, d)
+    k = part(1, y, length, (0, 2, 3, 1))  # (batch, heads, d, T)
+    v = part(2, y, length, (0, 2, 1, 3))  # (batch, heads, T, d)
+    attention = graph.op("Softmax", graph.op("MatMul", q, k), name=f"{name}.attn.probabilities", axis=-1)
+    y = graph.op("Transpose", graph.op("MatMul", attention, v), perm=(0, 2, 1, 3))
+    x = graph.op("Add", first(x), dense(graph.reshape(y, -1, dim), layer.attn.proj, "attn.proj"))
+    y = dense(graph.layer_norm(x, layer.norm2, f"{name}.norm2"), layer.fc1, "mlp.fc1")
+    return graph.op("Add", x, dense(gelu(graph, y), layer.fc2, "mlp.fc2"), name=name)
+
+
+def rollout(graph: Graph, model: keras.Model) -> tuple[str, list[int]]:
+    """`probes.rollout` of the patches, rows of CLS (and DIST) alone: [batch, P, g, g], and its shape without the batch.
+
+    The product is taken from the last block backwards, whose attention has those P rows only: each factor then costs
+    P T^2 instead of T^3.
+    """
+    tokens, blocks = model.get_layer("tokens"), [x for x in model.layers if isinstance(x, vit.Block)]
+    prefix, side = tokens.prefix, math.isqrt(tokens.patches)
+    rows = None
+    for layer in reversed(blocks):
+        mean = graph.op("ReduceMean", f"{layer.name}.attn.probabilities", axes=[1], keepdims=0)
+        identity = np.eye(prefix if rows is None else layer.length, layer.length)
+        eye = graph.weight(identity, f"{layer.name}.identity")
+        factor = graph.op("Mul", graph.op("Add", mean, eye), graph.number(0.5))
+        rows = factor if rows is None else graph.op("MatMul", rows, factor)
+    ends = (prefix, prefix + tokens.patches, 2)  # of axis 2: the patches
+    rows = graph.op("Slice", rows, *map(graph.integers, ends))
+    return graph.reshape(rows, -1, prefix, side, side), [prefix, side, side]
+
+
+def gelu(graph: Graph, x: str) -> str:
+    """x (1 + erf(x / sqrt 2)) / 2, in the words that onnxruntime fuses into one kernel."""
+    erf = graph.op("Erf", graph.op("Div", x, graph.number(math.sqrt(2))))
+    return graph.op("Mul", graph.op("Mul", x, graph.op("Add", erf, graph.number(1))), graph.number(0.5))
+
+
+def convolutional(graph: Graph, model: keras.Model) -> str:
+    """The layers of a functional model, in its order -> its one output."""
+    made = {}
+    for operation in model.operations:
+        if isinstance(operation, keras.layers.InputLayer):
+            made[id(operation.output)] = "images"
+            continue
+        inputs = [made[id(tensor)] for tensor in keras.tree.flatten(operation.input)]
+        made[id(operation.output)] = counterpart(graph, operation, inputs)
+    return made[id(model.output)]
+
+
+def counterpart(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    """One Keras layer in ONNX. Raises ValueError for a layer that is not in the list."""
+    x, name = inputs[0], layer.name
+    match layer:
+        case interface.Normalize():
+            scale = 1 / (255 * np.float64(layer.std))
+            shift = -np.float64(layer.mean) / layer.std
+            x = graph.op("Cast", graph.op("Transpose", x, perm=(0, 3, 1, 2)), to=TensorProto.FLOAT)
+            x = graph.op("Mul", x, graph.weight(scale[:, None, None], f"{name}.scale"))
+            return graph.op("Add", x, graph.weight(shift[:, None, None], f"{name}.shift"))
+        case keras.layers.ZeroPadding2D():
+            (top, bottom), (left, right) = layer.padding
+            return graph.op("Pad", x, graph.integers(0, 0, top, left, 0, 0, bottom, right), name=name)
+        case keras.layers.Conv2D():
+            return conv(graph, layer, x, name, pad=layer.kernel_size[0] // 2 if layer.padding == "same" else 0)
+        case keras.layers.BatchNormalization():
+            return batch_norm(graph, layer, x, name)
+        case keras.layers.ReLU():
+            return graph.op("Relu", x, name=name)
+        case keras.layers.MaxPooling2D():
+            return graph.op("MaxPool", x, name=name, kernel_shape=layer.pool_size, strides=layer.strides)
+        case resnet.BasicBlock():
+            return basic_block(graph, layer, x)
+        case resnet.Bottleneck():
+            return bottleneck(graph, layer, x)
+        case keras.layers.GlobalAveragePooling2D():
+            return graph.op("Flatten", graph.op("GlobalAveragePool", x), name=name)
+        case keras.layers.Dense():
+            return graph.dense(x, layer.kernel.numpy(), layer.bias.numpy(), name)
+        case resnet.CosineClassifier():
+            return cosine(graph, layer, x, name)
+        case keras.layers.Average():
+            return graph.op("Mean", *inputs, name=name)
+    raise ValueError(f"the ONNX export has no counterpart of layer {name!r} ({type(layer).__name__}).")
+
+
+def conv(graph: Graph, layer: keras.layers.Conv2D, x: str, name: str, *, pad: int) -> str:
+    kernel = graph.weight(layer.kernel.numpy().transpose(3, 2, 0, 1), f"{name}.weight")
+    return graph.op("Conv", x, kernel, name=name, strides=layer.strides, group=layer.groups, pads=(pad,) * 4)
+
+
+def batch_norm(graph: Graph, layer: keras.layers.BatchNormalization, x: str, name: str) -> str:
+    parts = {"weight": layer.gamma, "bias": layer.beta}
+    parts |= {"running_mean": layer.moving_mean, "running_var": layer.moving_variance}
+    weights = [graph.weight(value.numpy(), f"{name}.{part}") for part, value in parts.items()]
+    return graph.op("BatchNormalization", x, *weights, name=name, epsilon=layer.epsilon)
+
+
+def conv_norm(graph: Graph, block: keras.Layer, x: str, number: int, *, pad: int, relu: bool) -> str:
+    """conv<number> and bn<number> of a residual block, and ReLU."""
+    parts = {1: (block.conv1, block.bn1), 2: (block.conv2, block.bn2)}
+    if isinstance(block, resnet.Bottleneck):
+        parts[3] = (block.conv3, block.bn3)
+    convolution, norm = parts[number]
+    x = conv(graph, convolution, x, f"{block.name}.conv{number}", pad=pad)
+    x = batch_norm(graph, norm, x, f"{block.name}.bn{number}")
+    return graph.op("Relu", x) if relu else x
+
+
+def projected(graph: Graph, block: keras.Layer, x: str) -> str:
+    """The shortcut with weights, where the block has one."""
+    if block.downsample is None:
+        return x
+    x = conv(graph, block.downsample, x, f"{block.name}.downsample.0", pad=0)
+    return batch_norm(graph, block.downsample_bn, x, f"{block.name}.downsample.1")
+
+
+def basic_block(graph: Graph, layer: resnet.BasicBlock, x: str) -> str:
+    y = conv_norm(graph, layer, x, 1, pad=1, relu=True)
+    y = conv_norm(graph, layer, y, 2, pad=1, relu=False)
+    if layer.projection:
+        x = projected(graph, layer, x)
+    else:
+        if layer.stride > 1:
+            ends = (2**31 - 1, 2**31 - 1)
+            steps = (layer.stride, layer.stride)
+            x = graph.op("Slice", x, *(graph.integers(*values) for values in ((0, 0), ends, (2, 3), steps)))
+        if layer.extra:
+            x = graph.op("Pad", x, graph.integers(0, layer.extra, 0, 0, 0, layer.extra, 0, 0))
+    return graph.op("Relu", graph.op("Add", y, x), name=layer.name)
+
+
+def bottleneck(graph: Graph, layer: resnet.Bottleneck, x: str) -> str:
+    y = conv_norm(graph, layer, x, 1, pad=0, relu=True)
+    y = conv_norm(graph, layer, y, 2, pad=1, relu=True)
+    y = conv_norm(graph, layer, y, 3, pad=0, relu=False)
+    return graph.op("Relu", graph.op("Add", y, projected(graph, layer, x)), name=layer.name)
+
+
+def cosine(graph: Graph, layer: resnet.CosineClassifier, x: str, name: str) -> str:
+    """scale x / |x| W / |W|; as in Keras, zero features answer zero."""
+    kernel = layer.weight.numpy().astype(np.float64)
+    kernel *= layer.scale / np.sqrt(np.maximum(np.sum(kernel**2, axis=0), 1e-12))
+    unit = graph.op("LpNormalization", x, axis=1, p=2)
+    return graph.op("MatMul", unit, graph.weight(kernel, f"{name}.weight"), name=name)

@@ -1,0 +1,119 @@
+"""A `Served` network as a SavedModel with the signatures `serving_default`, `bytes` and `features`."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from deitlt_tf.data import augment, decode
+from deitlt_tf.evaluation import probes
+from deitlt_tf.models import interface, vit
+from deitlt_tf.serving.served import Served
+
+Signatures = Mapping[str, Callable[..., dict[str, tf.Tensor]]]
+Request = tuple[str, dict[str, tf.Tensor]]  # a signature's name and its inputs
+
+
+def views(image_bytes: tf.Tensor, *, size: int, resize: int, max_pixels: int) -> tf.Tensor:
+    """Encoded images, string [N] -> their evaluation views, uint8 [N, size, size, 3]. No two need have the same size.
+
+    Raises tf.errors.InvalidArgumentError, for all N, at one that is no image, has more than `max_pixels` pixels (as its
+    header says: nothing is decoded), or is damaged; in the first two cases it names it, `image <place in the batch>`.
+    """
+
+    @tf.autograph.experimental.do_not_convert  # nothing in it is Python control flow
+    def view(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        index, data = item
+        image = decode.decode(data, name="image " + tf.strings.as_string(index), max_pixels=max_pixels)
+        return augment.evaluation_view(image, size=size, resize=resize)
+
+    places = tf.range(tf.size(image_bytes))
+    return tf.map_fn(view, (places, image_bytes), fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
+
+
+def signatures(served: Served, *, top_k: int, max_pixels: int) -> Signatures:
+    """The functions that are exported; N, the number of images, is free in all of them.
+
+    serving_default: images, uint8 [N, S, S, 3], S = image_size: already in the evaluation view
+      -> logits_cls, logits_dist, logits_mean (those that --heads asks for), probabilities: float32 [N, C];
+      classes: int64 [N], the likeliest.
+    bytes: image_bytes, string [N]: JPEG, PNG, WebP or BMP of any size, decoded and viewed as in evaluation
+      -> the same, and top_probabilities: float32 [N, k], top_labels: string [N, k], likeliest first, k <= C.
+    features: images as above -> features_cls, features_dist: float32 [N, D], the tokens after the last norm.
+      A plain ViT has no features_dist; a convolutional network has not this signature.
+    """
+    pixels = tf.TensorSpec([None, served.image_size, served.image_size, 3], tf.uint8, name="images")
+    encoded = tf.TensorSpec([None], tf.string, name="image_bytes")  # *_bytes: what REST calls base64
+    labels = tf.constant(served.class_names)
+    main = f"logits_{interface.main_head(served.heads)}"
+    view = {"size": served.image_size, "resize": served.eval_resize, "max_pixels": max_pixels}
+
+    # Nobody else compares what a client sends with the signature: pixels without a batch axis would end the process in
+    # the convolution, and those of another size would be cut up into other images.
+    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        found = served(tf.ensure_shape(images, pixels.shape))
+        return found | {"classes": tf.argmax(found[main], -1)}
+
+    def answer_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        found = answer(views(tf.ensure_shape(image_bytes, encoded.shape), **view))
+        best = tf.math.top_k(found[main], min(top_k, len(served.class_names))).indices
+        likeliest = tf.gather(found["probabilities"], best, batch_dims=1)
+        return found | {"top_probabilities": likeliest, "top_labels": tf.gather(labels, best)}
+
+    functions = {
+        "serving_default": tf.function(answer, input_signature=[pixels]),
+        "bytes": tf.function(answer_bytes, input_signature=[encoded]),
+    }
+    if probes.has_attention(served.model):
+        with_tokens = vit.with_tokens(served.model)
+
+        def features(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            _, tokens = with_tokens(tf.cast(tf.ensure_shape(images, pixels.shape), tf.float32), training=False)
+            return dict(zip(("features_cls", "features_dist"), tf.unstack(tokens, axis=1), strict=False))
+
+        functions["features"] = tf.function(features, input_signature=[pixels])
+    return functions
+
+
+def write(functions: Signatures, folder: Path, *, served: Served) -> None:
+    """`folder`: a SavedModel of these signatures; assets/class_names.txt has one class a line, in label order."""
+    module = tf.Module()
+    module.state = [variable.value for variable in served.model.variables]
+    with tempfile.TemporaryDirectory() as temporary:
+        names = Path(temporary) / "class_names.txt"
+        names.write_text("".join(f"{name}\n" for name in served.class_names))
+        module.class_names = tf.saved_model.Asset(str(names))
+        tf.saved_model.save(module, str(folder), signatures=functions)
+
+
+def examples(functions: Signatures, *, size: int) -> list[Request]:
+    """One request for each signature, as a client might send it: to warm the server up with, and to check the export.
+
+    Pixels of noise, and as `bytes` a PNG and a JPEG of another size and shape.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (2 * size, 3 * size, 3), np.uint8)
+    pixels = {"images": tf.constant(noise[None, :size, :size])}
+    encoded = {"image_bytes": tf.stack([tf.io.encode_png(noise[:size, :size]), tf.io.encode_jpeg(noise)])}
+    return [(name, encoded if name == "bytes" else pixels) for name in functions]
+
+
+def check(functions: Signatures, folder: Path, requests: list[Request], *, tolerance: float = 1e-4) -> float:
+    """Reads `folder` back and replays the requests: the largest difference from the functions it was written from.
+
+    Raises ValueError where an output is missing or a number is further off than `tolerance`.
+    """
+    loaded = tf.saved_model.load(str(folder))
+    largest = 0.0
+    for name, inputs in requests:
+        expected, found = functions[name](**inputs), loaded.signatures[name](**inputs)
+        if expected.keys() != found.keys():
+            raise ValueError(f"the SavedModel's signature {name} answers {sorted(found)}, not {sorted(expected)}.")
+        for key, value in expected.items():
+            if value.dtype.is_floating:
+                difference = float(tf.reduce_max(tf.abs(value - found[key])))
+                if not difference <= tolerance:
+                    raise ValueError(f"the SavedModel's {name} answers {key} {difference:.1e} off: nothing was kept.")
+                largest = max(largest, difference)
+    return largest

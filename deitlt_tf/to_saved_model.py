@@ -1,0 +1,49 @@
+"""A finished run as a SavedModel for TensorFlow Serving, in OUT/<version>/: a new number, never an overwrite.
+
+    python -m deitlt_tf.to_saved_model --workdir=runs/first [--out=models/first]
+    docker compose -f models/first/docker-compose.yml up
+
+writes the network that --weights names (student, ema, teacher) with three signatures:
+
+    serving_default   images, uint8 [N, S, S, 3]   -> probabilities, logits_cls, logits_dist, logits_mean, classes
+    bytes             image_bytes, string [N]      -> the same, top_labels and top_probabilities (--top_k)
+    features          images, uint8 [N, S, S, 3]   -> features_cls, features_dist
+
+`bytes` takes JPEG, PNG, WebP or BMP files of any size (up to --request_megapixels), and views them as in evaluation.
+A bad image fails the request that it came in, with all images of that request, and no other.
+Beside the versions: docker-compose.yml and batching.config. Needs tensorflow-serving-api (`pip install --no-deps`).
+"""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from deitlt_tf.recipes import command_line
+
+TAKES = ("out", "weights", "heads", "prior", "top_k", "request_megapixels")
+
+
+def main(flags: SimpleNamespace) -> None:
+    from deitlt_tf.serving import saved_model, tf_serving
+    from deitlt_tf.serving.served import load_served
+
+    out = Path(flags.out) if flags.out else Path(flags.workdir) / "serving" / Path(flags.workdir).resolve().name
+    name = tf_serving.model_name(out)
+    served = load_served(flags)
+    max_pixels = min(served.max_pixels, int(flags.request_megapixels * 1e6))
+    functions = saved_model.signatures(served, top_k=flags.top_k, max_pixels=max_pixels)
+    requests = saved_model.examples(functions, size=served.image_size)
+    with tf_serving.unfinished(out) as folder:
+        print(f"writing signatures {', '.join(functions)}")
+        tf_serving.write_warm_up(folder, model=name, requests=requests)
+        saved_model.write(functions, folder, served=served)
+        print("reading them back")
+        difference = saved_model.check(functions, folder, requests)
+        tf_serving.write_server_files(out, model=name)
+        version = tf_serving.publish(folder, out)
+    size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
+    print(f"{version}: {size / 1e6:.1f} MB, answers within {difference:.0e} of {flags.weights}")
+    print(f"serve it with: docker compose -f {out / tf_serving.COMPOSE} up")
+
+
+if __name__ == "__main__":
+    command_line.program(main, __doc__, from_workdir=True, takes=TAKES)

@@ -1,0 +1,387 @@
+"""Each image operation against Pillow, eagerly and inside tf.data; boxes as properties; views as pure functions."""
+
+import json
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import GOLDEN
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance, ImageOps
+from sklearn.datasets import load_sample_images
+
+from deitlt_tf.data import augment, randaugment
+
+FILL = (124, 116, 104)
+SIZE = 32
+
+
+def photo(height=SIZE, width=SIZE, seed=0, noise=12):
+    """Smooth colours with some noise, as photographs have: uint8 [height, width, 3]."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(20, 235, (max(height // 8, 1), max(width // 8, 1), 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    return np.clip(smooth + rng.integers(-noise, noise + 1, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def mapped(function, *inputs):
+    """function(*inputs) computed inside tf.data."""
+    return next(iter(tf.data.Dataset.from_tensors(inputs).map(function))).numpy()
+
+
+def views(images, seeds, **options):
+    """Training views computed inside one tf.data pipeline: uint8 [n, size, size, 3]."""
+    data = tf.data.Dataset.from_tensor_slices((images, seeds))
+    return np.stack(list(data.map(lambda i, s: augment.train_view(i, s, **options)).as_numpy_iterator()))
+
+
+def seeds(count, run=7):
+    return np.stack([np.full(count, run), np.arange(count)], axis=1)
+
+
+# ---- the 15 operations ----
+
+
+def affine(image, *coefficients):
+    return image.transform(image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR, fillcolor=FILL)
+
+
+def enhanced(enhancer, image, m, sign):
+    return enhancer(image).enhance(max(0.1, 1 + sign * m / 10 * 0.9))
+
+
+def posterized(image, m, sign):
+    bits = 4 - int(m / 10 * 4)
+    return ImageOps.posterize(image, bits) if bits else Image.new("RGB", image.size)  # Pillow 13 refuses 0
+
+
+def solarize_added(image, m, sign):
+    amount = min(128, int(m / 10 * 110))
+    return image.point([min(255, value + amount) if value < 128 else value for value in range(256)] * 3)
+
+
+# timm's meaning of each name, in Pillow
+PILLOW = {
+    "AutoContrast": lambda image, m, sign: ImageOps.autocontrast(image),
+    "Equalize": lambda image, m, sign: ImageOps.equalize(image),
+    "Invert": lambda image, m, sign: ImageOps.invert(image),
+    "Rotate": lambda image, m, sign: image.rotate(sign * m / 10 * 30, Image.Resampling.BILINEAR, fillcolor=FILL),
+    "PosterizeIncreasing": posterized,
+    "SolarizeIncreasing": lambda image, m, sign: ImageOps.solarize(image, 256 - min(256, int(m / 10 * 256))),
+    "SolarizeAdd": solarize_added,
+    "ColorIncreasing": lambda image, m, sign: enhanced(ImageEnhance.Color, image, m, sign),
+    "ContrastIncreasing": lambda image, m, sign: enhanced(ImageEnhance.Contrast, image, m, sign),
+    "BrightnessIncreasing": lambda image, m, sign: enhanced(ImageEnhance.Brightness, image, m, sign),
+    "SharpnessIncreasing": lambda image, m, sign: enhanced(ImageEnhance.Sharpness, image, m, sign),
+    "ShearX": lambda image, m, sign: affine(image, 1, sign * m / 10 * 0.3, 0, 0, 1, 0),
+    "ShearY": lambda image, m, sign: affine(image, 1, 0, 0, sign * m / 10 * 0.3, 1, 0),
+    "TranslateXRel": lambda image, m, sign: affine(image, 1, 0, sign * m / 10 * 0.45 * image.size[0], 0, 1, 0),
+    "TranslateYRel": lambda image, m, sign: affine(image, 1, 0, 0, 0, 1, sign * m / 10 * 0.45 * image.size[1]),
+}
+EXACT = {"Equalize", "Invert", "PosterizeIncreasing", "SolarizeIncreasing", "SolarizeAdd", "SharpnessIncreasing"}
+
+
+def test_the_operations_are_timms_in_timms_order():
+    assert list(randaugment.OPERATIONS) == list(PILLOW)
+
+
+@pytest.mark.parametrize("name", PILLOW)
+def test_operation_equals_pillow_eagerly_and_in_tf_data(name):
+    operation = randaugment.OPERATIONS[name]
+    changed = False
+    for image, magnitudes in ((photo(32, 32), (0.0, 0.7, 4.3, 9.2, 10.0)), (photo(33, 33, seed=1, noise=0), (8.3,))):
+        for magnitude in magnitudes:
+            for sign in (-1.0, 1.0):
+                ours = operation(tf.constant(image), tf.constant(magnitude), tf.constant(sign), FILL).numpy()
+                theirs = np.asarray(PILLOW[name](Image.fromarray(image), magnitude, sign))
+                difference = np.abs(ours.astype(int) - theirs)
+                assert ours.dtype == np.uint8
+                # never two levels, borders included; one where float32 instead of double falls just below an integer
+                assert difference.max() <= (name not in EXACT) and difference.mean() < 0.15, (magnitude, sign)
+                changed |= bool((ours != image).any())
+    assert changed
+    shape, strength = image.shape, (np.float32(9.2), np.float32(-1.0))
+    inside = mapped(lambda x, m, s: operation(tf.ensure_shape(x, shape), m, s, FILL), image, *strength)
+    np.testing.assert_array_equal(inside, operation(tf.constant(image), *map(tf.constant, strength), FILL))
+
+
+@pytest.mark.parametrize("name", ["AutoContrast", "Equalize", "ContrastIncreasing"])
+def test_statistics_of_flat_channels(name):
+    image = photo()
+    image[..., 0], image[..., 1] = 77, np.where(image[..., 1] > 128, 250, 3)
+    ours = randaugment.OPERATIONS[name](tf.constant(image), tf.constant(9.0), tf.constant(1.0), FILL).numpy()
+    theirs = np.asarray(PILLOW[name](Image.fromarray(image), 9.0, 1.0)).astype(int)
+    assert np.abs(ours - theirs).max() <= 1
+
+
+def test_extreme_magnitudes_have_timms_meaning():
+    image = tf.constant(photo())
+    posterize, solarize = randaugment.OPERATIONS["PosterizeIncreasing"], randaugment.OPERATIONS["SolarizeIncreasing"]
+    assert not posterize(image, tf.constant(10.0), 1.0, FILL).numpy().any()
+    np.testing.assert_array_equal(solarize(image, tf.constant(10.0), 1.0, FILL), randaugment.invert(image))
+    np.testing.assert_array_equal(solarize(image, tf.constant(0.0), 1.0, FILL), image)
+
+
+def applied(draws, **changes):
+    policy = randaugment.RandAugment(**changes)
+    return randaugment.apply_randaugment(tf.constant(photo()), tf.constant(draws, tf.float32), settings=policy).numpy()
+
+
+def test_draws_choose_the_operation_its_strength_and_its_sign():
+    image = photo()
+    half = 0.5  # the median of N(9, .5)
+    for index, name in enumerate(randaugment.OPERATIONS):
+        for side, sign in ((0.2, -1.0), (0.8, 1.0)):
+            expected = randaugment.OPERATIONS[name](tf.constant(image), tf.constant(9.0), tf.constant(sign), FILL)
+            np.testing.assert_array_equal(applied([(index + 0.5) / 15, 0.4, half, side], layers=1), expected)
+    np.testing.assert_array_equal(applied([0.1, 0.5, half, 0.2], layers=1), image)  # not applied
+    twice = applied([2.5 / 15, 0.0, half, 0.0] * 2)
+    np.testing.assert_array_equal(twice, image)  # Invert after Invert
+    stronger = 0.5 * (1 + math.erf(1 / math.sqrt(2)))  # one standard deviation above: 9.5
+    expected = randaugment.brightness(tf.constant(image), tf.constant(1 + 0.95 * 0.9))
+    np.testing.assert_allclose(applied([9.5 / 15, 0.0, stronger, 0.9], layers=1), expected, atol=1)
+    np.testing.assert_array_equal(applied([4.5 / 15, 0.0, 1 - 1e-6, 0.9], layers=1), 0)  # clipped to 10: 0 bits
+    np.testing.assert_array_equal(applied([5.5 / 15, 0.0, 0.0, 0.9], layers=1), image)  # clipped to 0: threshold 256
+
+
+def test_only_drawn_operations_run():
+    image = tf.TensorSpec([SIZE, SIZE, 3], tf.uint8)
+
+    @tf.function
+    def view(image, seed):
+        return augment.train_view(image, seed, size=SIZE, crop="padded", randaugment=randaugment.RandAugment())
+
+    graph = view.get_concrete_function(image, tf.TensorSpec([2], tf.int64)).graph
+    cases = [op for op in graph.get_operations() if op.type in ("Case", "StatelessCase")]
+    assert [len(op.get_attr("branches")) for op in cases] == [16, 16]  # 15 operations and none, per layer
+    outside = {op.type for op in graph.get_operations()}
+    warps = {"StatefulPartitionedCall", "PartitionedCall"}  # of their own, because XLA compiles them
+    assert not outside & {*warps, "DenseBincount", "Bincount", "StatelessRandomNormalV2"}
+
+
+# ---- boxes ----
+
+
+@given(
+    height=st.integers(1, 5000),
+    width=st.integers(1, 5000),
+    draws=st.lists(st.floats(0, 1, exclude_max=True, width=32), min_size=22, max_size=22),
+    ratio=st.sampled_from([(3 / 4, 4 / 3), (0.1, 0.5), (2.0, 3.0), (1.0, 1.0)]),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_crop_lies_inside_any_image(height, width, draws, ratio):
+    draws = np.minimum(np.float32(draws), np.float32(1 - 2**-23))  # the largest number the generator draws
+    box = augment.crop_box(tf.constant(height), tf.constant(width), tf.constant(draws), scale=(0.08, 1.0), ratio=ratio)
+    top, left, rows, columns = (int(value) for value in box)
+    assert rows >= 1 and columns >= 1 and top >= 0 and left >= 0
+    assert top + rows <= height and left + columns <= width
+
+
+def boxes_of(function, count=300):
+    """int [count, 4] = (top, left, height, width) for that many random draws."""
+    draws = np.random.default_rng(0).random((count, 22), dtype=np.float32)
+    return np.array(list(tf.data.Dataset.from_tensor_slices(draws).map(function).as_numpy_iterator()))
+
+
+def test_crop_boxes_have_the_asked_area_and_ratio_and_reach_every_edge():
+    sides, shares = (tf.constant(300), tf.constant(400)), {"scale": (0.2, 0.5), "ratio": (3 / 4, 4 / 3)}
+    top, left, height, width = boxes_of(lambda draws: augment.crop_box(*sides, draws, **shares)).T
+    area, ratio = height * width / (300 * 400), width / height
+    assert area.min() > 0.19 and area.max() < 0.51 and 0.33 < area.mean() < 0.37
+    assert ratio.min() > 0.74 and ratio.max() < 1.35 and abs(np.log(ratio).mean()) < 0.03
+    assert top.min() < 5 and left.min() < 5 and (top + height).max() > 295 and (left + width).max() > 395
+
+
+def test_a_crop_that_fits_nowhere_is_central_and_of_the_nearest_ratio():
+    draws = tf.zeros([22])
+    for height, width, expected in [
+        (1000, 10, (493, 0, 13, 10)),
+        (10, 1000, (0, 493, 10, 13)),
+        (50, 50, (0, 0, 50, 50)),
+    ]:
+        box = augment.crop_box(tf.constant(height), tf.constant(width), draws, scale=(4.0, 4.0), ratio=(3 / 4, 4 / 3))
+        assert tuple(int(value) for value in box) == expected
+
+
+def test_erasing_boxes_have_the_asked_area_and_lie_inside():
+    top, left, height, width = boxes_of(lambda draws: augment.erasing_box(224, draws)).T
+    area = height * width / 224**2
+    assert area.min() > 0.019 and area.max() < 0.34 and 0.14 < area.mean() < 0.2
+    assert (height < 224).all() and (width < 224).all() and (top + height).max() <= 224 and (left + width).max() <= 224
+    ratio = height / width
+    assert ratio.min() > 0.28 and ratio.max() < 3.6 and ratio.min() < 0.4 and ratio.max() > 2.6
+    assert not boxes_of(lambda draws: augment.erasing_box(1, draws), 20)[:, 2:].any()  # none is smaller than one pixel
+
+
+def test_erasing_puts_normal_noise_into_its_box_and_nowhere_else():
+    image = np.full((96, 96, 3), 200, np.uint8)
+    box = [tf.constant(value) for value in (10, 20, 64, 48)]
+    erased = augment.erase(tf.constant(image), box, tf.constant([3, 4])).numpy()
+    inside = erased[10:74, 20:68].astype(float)
+    np.testing.assert_allclose(inside.mean((0, 1)), augment.MEAN, atol=4)
+    # clipping at 0 and 255, two standard deviations away, shortens the tails a little
+    np.testing.assert_allclose(inside.std((0, 1)), augment.STD, atol=4)
+    assert np.corrcoef(inside[..., 0].ravel(), inside[..., 1].ravel())[0, 1] < 0.1
+    erased[10:74, 20:68] = 200
+    np.testing.assert_array_equal(erased, image)
+    again = augment.erase(tf.constant(image), box, tf.constant([3, 5])).numpy()[10:74, 20:68]
+    assert (again != inside).mean() > 0.9
+
+
+# ---- resizing ----
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (40, 57), (20, 20), (24, 50), (33, 31), (1, 1), (8, 3), (200, 20)])
+@pytest.mark.parametrize("mode", ["fast", "exact"])
+def test_resizing_is_near_pillows_bicubic(shape, mode):
+    image = photo(*shape, noise=2)
+    ours = augment.resize_to(tf.constant(image), SIZE, mode=mode).numpy().astype(int)
+    theirs = np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    # "fast" is another filter where it shrinks
+    shrinks = max(shape) > SIZE
+    assert np.abs(ours - theirs).mean() <= (3 if mode == "fast" and shrinks else 0.5)
+    if mode == "exact" or not shrinks or shape in ((24, 50), (200, 20)):
+        assert np.abs(ours - theirs).max() <= 1
+
+
+def test_resizing_to_the_same_size_changes_nothing():
+    image = tf.constant(photo())
+    for mode in ("fast", "exact"):
+        np.testing.assert_array_equal(augment.resize_to(image, SIZE, mode=mode), image)
+        unknown = mapped(lambda x, m=mode: augment.resize_to(x, SIZE, mode=m), image)
+        np.testing.assert_array_equal(unknown, image)
+    with pytest.raises(ValueError, match="'fast' or 'exact'"):
+        augment.resize_to(image, SIZE, mode="cubic")
+
+
+# ---- views ----
+
+EVERYTHING = {"size": SIZE, "randaugment": randaugment.RandAugment(probability=1.0), "erasing": 1.0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"crop": "resized", "randaugment": randaugment.RandAugment(layers=1, probability=1.0)},
+        {"crop": "resized", "resize": "exact"},
+        {"crop": "padded"},
+        {"crop": "none", "resize": "exact"},
+    ],
+    ids=str,
+)
+def test_a_view_is_a_function_of_image_and_seed(options):
+    image, options = photo(45, 61), {"size": SIZE, "erasing": 1.0, **options}
+    numbers = np.concatenate([seeds(8), seeds(8, run=8), seeds(8)])
+    many = views(np.stack([image] * 24), numbers, **options)
+    np.testing.assert_array_equal(many[16:], many[:8])
+    assert len({view.tobytes() for view in many}) == 16
+    for index in (0, 5, 12):
+        eager = augment.train_view(tf.constant(image), tf.constant(numbers[index]), **options)
+        assert eager.dtype == tf.uint8 and eager.shape == (SIZE, SIZE, 3)
+        np.testing.assert_array_equal(eager, many[index])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (8, 8), (1, 50), (50, 1), (31, 47), (200, 100)])
+@pytest.mark.parametrize("crop", ["resized", "padded", "none"])
+def test_tiny_and_odd_images_make_views(shape, crop):
+    for seed in seeds(2):
+        view = augment.train_view(tf.constant(photo(*shape)), tf.constant(seed), **EVERYTHING, crop=crop)
+        assert view.shape == (SIZE, SIZE, 3)
+
+
+def test_a_source_that_tells_no_shape_makes_views_of_known_shape():
+    data = tf.data.Dataset.from_tensors(tf.io.encode_png(photo()))
+    data = data.map(lambda d: augment.train_view(tf.io.decode_png(d, channels=3), tf.constant([1, 2]), size=SIZE))
+    assert data.element_spec == tf.TensorSpec([SIZE, SIZE, 3], tf.uint8)
+
+
+def test_half_of_the_views_are_flipped():
+    image = photo()
+    made = views(np.stack([image] * 200), seeds(200), size=SIZE, crop="none", erasing=0.0)
+    flipped = (made == image[:, ::-1]).all((1, 2, 3))
+    assert ((made == image).all((1, 2, 3)) ^ flipped).all() and 70 < flipped.sum() < 130
+    kept = views(np.stack([image] * 20), seeds(20), size=SIZE, crop="none", erasing=0.0, flip=False)
+    np.testing.assert_array_equal(kept, [image] * 20)
+
+
+def test_padded_crops_are_windows_of_the_zero_padded_image():
+    image = np.maximum(photo(), 1)
+    padded = np.pad(image, [(4, 4), (4, 4), (0, 0)])
+    made = views(np.stack([image] * 300), seeds(300), size=SIZE, crop="padded", erasing=0.0, flip=False)
+    offsets = [
+        next((y, x) for y in range(9) for x in range(9) if (padded[y : y + SIZE, x : x + SIZE] == view).all())
+        for view in made
+    ]
+    for axis in (0, 1):
+        assert set(np.array(offsets)[:, axis]) == set(range(9))
+
+
+def test_erasing_happens_as_often_as_asked_and_moves_no_other_choice():
+    images = np.stack([photo()] * 200)
+    plain = views(images, seeds(200), size=SIZE, crop="padded", erasing=0.0)
+    erased = views(images, seeds(200), size=SIZE, crop="padded", erasing=0.25)
+    changed = (plain != erased).any(-1).mean((1, 2))
+    assert 30 < (changed > 0).sum() < 72
+    assert (changed < 0.36).all()
+
+
+def test_randaugment_moves_neither_crop_nor_flip():
+    images = np.stack([photo()] * 50)
+    options = {"size": SIZE, "crop": "padded", "erasing": 0.0}
+    idle = views(images, seeds(50), randaugment=randaugment.RandAugment(probability=0.0), **options)
+    np.testing.assert_array_equal(idle, views(images, seeds(50), **options))
+
+
+def test_unknown_settings_are_named():
+    with pytest.raises(ValueError, match="crop is 'center'"):
+        augment.train_view(tf.constant(photo()), tf.constant([0, 0]), size=SIZE, crop="center")
+    with pytest.raises(ValueError, match="short side to 20, too small for a crop of 32"):
+        augment.evaluation_view(tf.constant(photo()), size=SIZE, resize=20)
+
+
+@pytest.mark.parametrize("shape", [(60, 80), (81, 60), (20, 33), (36, 36), (37, 500)])
+def test_the_evaluation_view_equals_pillows_resize_and_centre_crop(shape):
+    image = photo(*shape)
+    height, width = shape
+    short = min(shape)
+    scaled = Image.fromarray(image).resize((width * 36 // short, height * 36 // short), Image.Resampling.BICUBIC)
+    top, left = round((scaled.size[1] - SIZE) / 2), round((scaled.size[0] - SIZE) / 2)
+    expected = np.asarray(scaled)[top : top + SIZE, left : left + SIZE].astype(int)
+    ours = augment.evaluation_view(tf.constant(image), size=SIZE, resize=36)
+    assert ours.shape == (SIZE, SIZE, 3) and np.abs(ours.numpy() - expected).max() <= 1
+    np.testing.assert_array_equal(mapped(lambda x: augment.evaluation_view(x, size=SIZE, resize=36), image), ours)
+
+
+@pytest.mark.parametrize("shape", [(SIZE, SIZE), (60, 80), (9, 12), (1, 1)])
+def test_the_evaluation_view_without_crop_sees_the_whole_image(shape):
+    image = photo(*shape)
+    ours = augment.evaluation_view(tf.constant(image), size=SIZE, resize=0).numpy().astype(int)
+    theirs = np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    assert np.abs(ours - theirs).max() <= (shape != (SIZE, SIZE))
+
+
+def test_a_very_long_image_is_no_memory_bomb():
+    image = tf.zeros([1, 200_000, 3], tf.uint8) + 9  # its short side at 256 would be 40 gigabytes of floats
+    assert (augment.evaluation_view(image, size=224, resize=256).numpy() == 9).all()
+
+
+@pytest.mark.parametrize("photo", [0, 1])
+def test_whole_views_are_as_bright_and_as_varied_as_timms(photo):
+    expected = json.loads((GOLDEN / "timm_views.json").read_text())[f"photo {photo}"]
+    image, count = tf.constant(load_sample_images().images[photo]), 1500
+    view = partial(augment.train_view, image, size=64, randaugment=randaugment.RandAugment())
+
+    def moments(position):
+        pixels = tf.cast(view(tf.stack([tf.constant(0, tf.int64), position])), tf.float32)
+        return tf.nn.moments(pixels, [0, 1])
+
+    views = tf.data.Dataset.range(count).map(moments, num_parallel_calls=tf.data.AUTOTUNE).batch(count)
+    means, variances = (part.numpy() for part in next(iter(views)))
+    spread = np.array(expected["spread of means"])
+    error = 4 * spread / np.sqrt(count)  # four standard errors of a mean
+    np.testing.assert_array_less(np.abs(means.mean(0) - expected["mean"]), error)
+    np.testing.assert_array_less(np.abs(means.std(0) - spread), error)
+    np.testing.assert_array_less(np.abs(np.sqrt(variances).mean(0) - expected["mean deviation within"]), error)

@@ -1,0 +1,454 @@
+"""import_torch as a user runs it. What reads real PyTorch files is skipped where the extra [torch] is not installed."""
+
+import argparse
+import json
+import os
+import pathlib
+import pickle
+import shlex
+import sys
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from deitlt_tf import evaluate, import_torch, models
+from deitlt_tf.interop import imports, keras_hub, pretrained, torch_files, torch_weights
+from deitlt_tf.models import interface, resizing
+from deitlt_tf.recipes import command_line
+from deitlt_tf.recipes.flags import OWN
+from deitlt_tf.runs.models import load_model, save_model
+from deitlt_tf.training.networks import student_network
+
+TINY = {"num_classes": 3, "image_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+COLOURS = {"blue": (20, 20, 230), "green": (10, 220, 30), "red": (230, 10, 20)}
+
+# Keras' own way of reading a variable for a file, under NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def states() -> dict[str, dict[str, np.ndarray]]:
+    """Weights with the official names: a student, its moving average, a teacher."""
+    rng = np.random.default_rng(0)
+    student = torch_weights.to_torch(models.build("deit_nano", **TINY))
+    teacher = torch_weights.to_torch(models.build("resnet8", num_classes=3, image_size=32))
+
+    def drawn(like):
+        return {name: rng.uniform(0.1, 0.9, v.shape).astype(np.float32) for name, v in like.items()}
+
+    return {"student": drawn(student), "ema": drawn(student), "teacher": drawn(teacher)}
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """A training list without its images: 5, 2 and 9 images of three classes."""
+    lines = [
+        f"{name}/{i}.jpg {c}\n" for c, (name, n) in enumerate(zip(COLOURS, (5, 2, 9), strict=True)) for i in range(n)
+    ]
+    (tmp_path / "train.txt").write_text("".join(lines))
+    return tmp_path / "train.txt"
+
+
+@pytest.fixture
+def run(program):
+    """run(module, *arguments) -> (exit code, all that was printed)."""
+    return lambda module, *arguments: program(module, *arguments, from_workdir=module is evaluate, takes=OWN)
+
+
+@pytest.fixture
+def bring(run, monkeypatch):
+    """bring(weights, settings, *arguments): the program on a file that holds these, without PyTorch."""
+
+    def call(weights, settings, *arguments):
+        monkeypatch.setattr(torch_files, "read", lambda path: (weights, settings))
+        return run(import_torch, "--checkpoint=some.pth", "--num_heads=2", *arguments)
+
+    return call
+
+
+def equal(model: keras.Model, state: dict[str, np.ndarray], order=None) -> bool:
+    order = slice(None) if order is None else order
+    heads = ("head.", "head_dist.", "fc.")
+    found = torch_weights.to_torch(model)
+    return found.keys() == state.keys() and all(
+        np.array_equal(found[name], value[order] if name.startswith(heads) else value) for name, value in state.items()
+    )
+
+
+# ---- the workdir -----------------------------------------------------------------------------------------------------
+
+
+def test_a_student_and_its_teacher_share_a_workdir(bring, states, lists, tmp_path):
+    folder = tmp_path / "run"
+    code, printed = bring(
+        {"": states["student"], "_ema": states["ema"]}, {}, f"--workdir={folder}", f"--train_list={lists}"
+    )
+    assert code == 0, printed
+    code, printed = bring({"": states["teacher"]}, {}, f"--workdir={folder}", f"--train_list={lists}")
+    assert code == 0, printed
+    for file, name in (("student", "student"), ("student_ema", "ema"), ("teacher", "teacher")):
+        model, names = load_model(folder / f"{file}.keras")
+        assert names == tuple(COLOURS) and equal(model, states[name])
+    assert (folder / "class_names.txt").read_text().split() == list(COLOURS)
+    results = json.loads((folder / "results.json").read_text())
+    assert results["class_counts"] == [5, 2, 9] and set(results["groups"]) == {"shots", "paper"}
+    assert results["imported"].keys() == {"student.keras", "student_ema.keras", "teacher.keras"}
+    assert results["imported"]["teacher.keras"]["network"] == "resnet8 with a linear classifier"
+
+    flags = command_line.parse(["", *command_line.read_flagfile(folder / "flags.cfg")])
+    assert (flags.data, flags.train_list, flags.method) == ("list", str(lists), "deit_lt")
+    for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads"):
+        assert getattr(flags, name) == TINY[name]
+    assert (flags.teacher_model, flags.teacher_classifier, flags.teacher_image_size) == ("resnet8", "linear", 32)
+    assert flags.teacher_mean == [str(x) for x in torch_weights.CIFAR_MEAN] and flags.teacher_eval_resize == 0
+    assert not list(folder.glob(".unfinished-*"))
+
+
+def test_a_teacher_of_cosines_is_kept_with_the_scale_of_its_loss(bring, tmp_path):
+    official_one = models.build(
+        "resnet8",
+        num_classes=3,
+        image_size=32,
+        classifier="cosine",
+        mean=torch_weights.CIFAR_MEAN,
+        std=torch_weights.CIFAR_STD,
+    )
+    code, printed = bring({"": torch_weights.to_torch(official_one)}, {}, f"--workdir={tmp_path}", "--teacher_scale=20")
+    assert code == 0, printed
+    kept, _ = load_model(tmp_path / "teacher.keras")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_allclose(kept(images), 20 * official_one(images), rtol=1e-3, atol=1e-3)
+
+
+def test_classes_are_put_in_order_once_and_names_need_no_data(bring, states, lists, tmp_path):
+    arguments = (f"--workdir={tmp_path / 'run'}", f"--train_list={lists}", "--class_order=official")
+    code, printed = bring({"": states["student"]}, {}, *arguments)
+    assert code == 0 and "their order: official, from the training images" in printed
+    assert equal(load_model(tmp_path / "run" / "student.keras")[0], states["student"], order=[1, 2, 0])
+
+    (tmp_path / "names.txt").write_text("un\ndeux\ntrois\n")
+    arguments = (f"--workdir={tmp_path / 'named'}", f"--class_names_file={tmp_path / 'names.txt'}")
+    code, printed = bring({"": states["student"]}, {"class_map": [2, 0, 1], "data_set": "INAT18"}, *arguments)
+    assert code == 0 and "their order: class_map in some.pth" in printed
+    model, names = load_model(tmp_path / "named" / "student.keras")
+    assert names == ("un", "deux", "trois") and equal(model, states["student"], order=[2, 0, 1])
+
+
+@pytest.mark.slow
+def test_without_names_the_classes_are_numbered(bring, states, tmp_path):
+    code, printed = bring(
+        {"": states["teacher"]}, {}, f"--workdir={tmp_path}", "--teacher_image_size=16", "--teacher_mean=0,0,0"
+    )
+    assert code == 0, printed
+    model, names = load_model(tmp_path / "teacher.keras")
+    assert names is None and model.input.shape[1:] == (16, 16, 3) and model.get_layer("normalize").mean == (0, 0, 0)
+    assert (tmp_path / "class_names.txt").read_text() == "class 0\nclass 1\nclass 2\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workdir="], "--workdir is missing"),
+        (["--checkpoint="], "--checkpoint is missing: name a PyTorch file"),
+        (["--model=deit_tiny"], "some.pth holds deit_base (16 wide, 1 deep, 2 heads), but --model is deit_tiny."),
+        (["--class_names_file={tmp}/four.txt"], "some.pth has 3 classes, the data 4."),
+        (["--class_names_file={tmp}/none.txt"], "--class_names_file={tmp}/none.txt: there is no such file"),
+        (["--class_order={tmp}/four.txt"], "--class_order={tmp}/four.txt is not a file of one whole number a line"),
+        (["--class_order=official"], "--class_order=official sorts by training images: name them"),
+        (["--num_heads=0"], "some.pth: how many attention heads 16 channels have is not in the weights"),
+    ],
+)
+def test_a_mistake_is_one_sentence(bring, states, tmp_path, arguments, message):
+    (tmp_path / "four.txt").write_text("a\nb\nc\nd\n")
+    arguments = [argument.format(tmp=tmp_path) for argument in arguments]
+    code, printed = bring({"": states["student"]}, {}, f"--workdir={tmp_path / 'run'}", *arguments)
+    assert code == 1 and message.format(tmp=tmp_path) in printed
+    assert printed.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_another_architecture_is_refused(bring, states, tmp_path):
+    code, printed = bring({"": states["teacher"]}, {}, f"--workdir={tmp_path / 'run'}", "--teacher_model=resnet50")
+    assert code == 1 and "some.pth holds resnet8 with a linear classifier, but --teacher_model is resnet50." in printed
+
+
+def test_a_run_is_not_written_over(bring, states, lists, tmp_path):
+    (tmp_path / "flags.cfg").write_text("--epochs=3\n")
+    code, printed = bring({"": states["student"]}, {}, f"--workdir={tmp_path}")
+    assert code == 1 and f"{tmp_path} holds a run (flags.cfg): choose another --workdir." in printed
+    assert not (tmp_path / "student.keras").exists()
+
+    folder = tmp_path / "imported"
+    assert bring({"": states["student"]}, {}, f"--workdir={folder}")[0] == 0
+    code, printed = bring({"": states["teacher"]}, {}, f"--workdir={folder}", f"--train_list={lists}")
+    assert code == 1 and f"{folder} holds a network on other classes" in printed
+
+
+@pytest.mark.parametrize(
+    ("settings", "classes", "long_tailed", "refused"),
+    [
+        ({"data_set": "IMAGENETLT"}, 1000, False, True),
+        ({"data_set": "INAT18", "class_map": None}, 8142, False, True),
+        ({}, 1000, True, True),
+        ({}, 8142, True, True),
+        ({}, 1000, False, False),  # torchvision's and timm's
+        ({}, 365, True, False),
+        ({"data_set": "CIFAR100LT"}, 100, False, False),
+    ],
+)
+def test_an_unknown_order_of_sorted_classes_has_to_be_stated(settings, classes, long_tailed, refused):
+    network = SimpleNamespace(num_classes=classes, long_tailed=long_tailed)
+    asked = SimpleNamespace(class_order="", checkpoint="some.pth")
+    if refused:
+        with pytest.raises(ValueError, match="sorted by frequency, in an order that it does not hold"):
+            imports.class_order_of(asked, settings, network, None)
+    else:
+        assert imports.class_order_of(asked, settings, network, None) == (None, "as in the checkpoint")
+    asked.class_order = "as_is"
+    assert imports.class_order_of(asked, settings, network, None)[0] is None
+
+
+def test_without_pytorch_one_sentence_says_how_to_get_it(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, printed = run(import_torch, "--checkpoint=a.pth", f"--workdir={tmp_path}")
+    assert code == 1 and 'python -m pip install "deitlt_tf[torch]"' in printed and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", [pytest.param("keras", marks=pytest.mark.slow), "pth"])
+def test_a_student_starts_from_a_file_of_either_kind(states, tmp_path, capsys, kind, request):
+    path = tmp_path / f"student.{kind}"
+    if kind == "pth":
+        torch = request.getfixturevalue("torch")
+        torch.save({"model": tensors(torch, states["student"])}, path)
+    else:
+        network = torch_weights.recognise(states["student"], num_heads=2)
+        imports.save(torch_weights.build(network), path, class_names=None)
+    sizes = [f"--{name}={value}" for name, value in TINY.items() if name != "num_classes"]
+    recipe = ["train", "--model=deit_nano", f"--init={path}", *sizes]
+    student = student_network(command_line.parse(recipe), num_classes=TINY["num_classes"])
+    assert equal(student, states["student"]) and capsys.readouterr().out == ""
+    student_network(command_line.parse(recipe), num_classes=TINY["num_classes"] + 1)
+    assert capsys.readouterr().out.count("stays random") == 2
+    with pytest.raises(ValueError, match=rf"--init={path}: blocks: 3 in the student, 1 in the weights"):
+        student_network(command_line.parse([*recipe, "--depth=3"]), num_classes=7)
+
+
+# ---- real files ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+class Program:
+    """Pickled as a call of os.system."""
+
+    def __init__(self, command: str):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def tensors(torch, state):
+    return {name: torch.from_numpy(value) for name, value in state.items()}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_an_official_checkpoint_is_read_with_what_lies_beside_its_weights(torch, states, tmp_path, zipped):
+    settings = argparse.Namespace(
+        output_dir=pathlib.PosixPath("out"),
+        cls_num_list=[np.int64(5), np.int64(2)],
+        class_map=[1, 0],
+        data_set="INAT18",
+    )
+    weights = tensors(torch, states["student"])
+    beside = {"optimizer": {"state": {}}, "epoch": 3, "args": settings, "best_acc_avg": np.float64(87.5), "scaler": {}}
+    averaged = {name: value.double() for name, value in tensors(torch, states["ema"]).items()}
+    path = tmp_path / "student.pth"
+    torch.save({"model": weights, "model_ema": averaged} | beside, path, _use_new_zipfile_serialization=zipped)
+    read, found = torch_files.read(path)
+    for key, name in (("", "student"), ("_ema", "ema")):
+        assert read[key].keys() == states[name].keys()
+        assert all(
+            np.array_equal(read[key][n], v) and read[key][n].dtype == np.float32 for n, v in states[name].items()
+        )
+    assert found["class_map"] == [1, 0] and found["cls_num_list"] == [5, 2] and found["data_set"] == "INAT18"
+
+
+def test_code_is_refused_and_not_run(torch, states, tmp_path):
+    trap = tmp_path / "trap"
+    content = {"model": tensors(torch, states["student"]), "epoch": Program(f"touch {trap}")}
+    torch.save(content, tmp_path / "new.pth")
+    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Program(f"touch {trap}"), protocol=2))
+    torch.save(torch.nn.Linear(2, 3), tmp_path / "module.pth")
+    for name, what in {
+        "new": "(posix.system)",
+        "old": "(posix.system)",
+        "module": "Linear",
+        "bare": "than weights",
+    }.items():
+        with pytest.raises(ValueError, match="refused, and nothing of it was run") as error:
+            torch_files.read(tmp_path / f"{name}.pth")
+        assert str(tmp_path / f"{name}.pth") in str(error.value) and what in str(error.value)
+    assert not trap.exists()
+    content["epoch"].__reduce__()[0](f"touch {trap}")  # it would have
+    assert trap.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_a_file_that_is_cut_off_is_named(torch, states, tmp_path, zipped, share):
+    path = tmp_path / "cut.pth"
+    torch.save({"model": tensors(torch, states["student"])}, path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"cut\.pth (is not a whole PyTorch file|.*, or is cut off)"):
+        torch_files.read(path)
+
+
+def test_what_is_no_checkpoint_is_named(torch, tmp_path):
+    (tmp_path / "text.pth").write_text("these are no weights")
+    torch.save([torch.zeros(2)], tmp_path / "list.pth")
+    torch.save({"epoch": 3, "model": {"a": 1}}, tmp_path / "without.pth")
+    for name, message in {
+        "none": "there is no such checkpoint",
+        "text": "is not a whole PyTorch file",
+        "list": "holds a list, not named weights",
+        "without": "has no weights under model or state_dict: it holds epoch, model",
+    }.items():
+        with pytest.raises((ValueError, FileNotFoundError), match=rf"{name}.pth:? {message}"):
+            torch_files.read(tmp_path / f"{name}.pth")
+
+
+@pytest.mark.slow
+def test_an_imported_workdir_is_evaluated_and_goes_back(torch, run, states, tmp_path):
+    """torch.save of a student with EMA and of a teacher -> import -> evaluate -> timm's state dict again."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for name, colour in COLOURS.items():
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.clip(np.array(colour) + rng.integers(-20, 20, (9, 9, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / split / name / f"{i}.png")
+    both = {"model": tensors(torch, states["student"]), "model_ema": tensors(torch, states["ema"])}
+    torch.save(both, tmp_path / "student.pth")
+    teacher = {f"module.{name.replace('fc.', 'linear.')}": v for name, v in tensors(torch, states["teacher"]).items()}
+    torch.save({"state_dict": teacher, "arch": "resnet8"}, tmp_path / "teacher.pth.tar")
+    folder = tmp_path / "run"
+    data = shlex.split(f"--workdir={folder} --data_dir={tmp_path / 'images'} --eval_resize=0")
+    for name, heads in (("student.pth", ["--num_heads=2"]), ("teacher.pth.tar", [])):
+        code, printed = run(import_torch, f"--checkpoint={tmp_path / name}", *data, *heads)
+        assert code == 0, printed
+    code, printed = run(evaluate, f"--workdir={folder}")
+    assert code == 0, printed
+    assert all(row in printed for row in ("student CLS", "student mean", "EMA DIST", "teacher"))
+
+    code, printed = run(import_torch, f"--workdir={folder}", f"--to_torch={tmp_path / 'back.pth'}")
+    assert code == 0, printed
+    again, _ = torch_files.read(tmp_path / "back.pth")
+    assert all(np.array_equal(again[""][name], value) for name, value in states["student"].items())
+    assert pretrained.starting_weights(str(tmp_path / "back.pth")).keys() == states["student"].keys()
+
+
+# ---- the same answers as PyTorch -------------------------------------------------------------------------------------
+
+
+def both_heads(torch, timm_model, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Logits of timm's distilled model, whose own call in inference mode returns their mean. Images: [B, S, S, 3]."""
+    with torch.no_grad():
+        tokens = timm_model.forward_features(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+        return {"cls": timm_model.head(tokens[:, 0]).numpy(), "dist": timm_model.head_dist(tokens[:, 1]).numpy()}
+
+
+def normalised(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels, and what torchvision's ToTensor and Normalize make of them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.float32)
+    return pixels, ((pixels / 255 - interface.IMAGENET_MEAN) / interface.IMAGENET_STD).astype(np.float32)
+
+
+def shaken(torch, model):
+    """Every weight moved by N(0, 0.02), so that none is zero or one by initialisation; variances grow.
+
+    To either side: a shift of all weights to one side makes a network that magnifies rounding (of Base at 224, torch's
+    own float32 logits are then 1e-4 from its float64 ones, else 2e-6).
+    """
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                noise = 0.02 * torch.randn_like(value)
+                value.add_(noise.abs() if name.endswith("running_var") else noise)
+    return model.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # torch's own
+@pytest.mark.parametrize("size", ["tiny", "base"])
+def test_logits_equal_those_of_timm(torch, tmp_path, size):
+    timm = pytest.importorskip("timm")
+    reference = shaken(torch, timm.create_model(f"deit_{size}_distilled_patch16_224", num_classes=100))
+    torch.save({"model": reference.state_dict()}, tmp_path / "deit.pth")
+    states, _ = torch_files.read(tmp_path / "deit.pth")
+    network = torch_weights.recognise(states[""])
+    assert network.name == f"deit_{size}" and network.options["image_size"] == 224
+    pixels, images = normalised(224)
+    logits, expected = torch_weights.build(network)(pixels), both_heads(torch, reference, images)
+    for head in ("cls", "dist"):
+        print(size, head, np.abs(logits[head] - expected[head]).max(), "of", np.abs(expected[head]).max())
+        np.testing.assert_allclose(logits[head], expected[head], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_timm_loads_what_goes_back_and_answers_the_same(torch, run, tmp_path):
+    timm = pytest.importorskip("timm")
+    keras.utils.set_random_seed(1)
+    student = models.build("deit_tiny", num_classes=7, image_size=64, patch_size=16)
+    for v in student.variables:
+        v.assign_add(0.02 * tf.random.stateless_normal(v.shape, (1, len(v.path))))
+    save_model(student, tmp_path / "student.keras", class_names=tuple("abcdefg"))
+    code, printed = run(import_torch, f"--workdir={tmp_path}", f"--to_torch={tmp_path / 'timm.pth'}")
+    assert code == 0, printed
+    reference = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=7, img_size=64).eval()
+    reference.load_state_dict(torch.load(tmp_path / "timm.pth", weights_only=True), strict=True)
+    pixels, images = normalised(64)
+    logits, expected = student(pixels), both_heads(torch, reference, images)
+    for head in ("cls", "dist"):
+        np.testing.assert_allclose(logits[head], expected[head], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("name", ["resnet50", "resnext50_32x4d"])
+def test_logits_equal_those_of_torchvision(torch, tmp_path, name):
+    torchvision = pytest.importorskip("torchvision")
+    reference = shaken(torch, torchvision.models.get_model(name, num_classes=20))
+    torch.save(reference.state_dict(), tmp_path / "resnet.pth")
+    states, _ = torch_files.read(tmp_path / "resnet.pth")
+    network = torch_weights.recognise(states[""])
+    assert network.name == name.removesuffix("_32x4d")
+    pixels, images = normalised(224)
+    with torch.no_grad():
+        expected = reference(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    logits = torch_weights.build(network)(pixels).numpy()
+    print(name, np.abs(logits - expected).max(), "of", np.abs(expected).max())
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+def test_a_keras_hub_preset_starts_a_student(tmp_path):
+    hub = pytest.importorskip("keras_hub").models
+    sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 64, "patch_size": 4}
+    backbone = hub.DeiTBackbone(image_shape=(16, 16, 3), **sizes)
+    backbone.save_to_preset(str(tmp_path / "preset"))
+    student = models.build("deit_nano", **TINY)
+    notes = pretrained.start_from(student, pretrained.starting_weights(f"keras_hub:{tmp_path / 'preset'}"))
+    assert notes[0] == "positions resized from 4 x 4 to 2 x 2 patches." and len(notes) == 3
+    position = keras_hub.from_keras_hub(backbone)["pos_embed"]
+    expected = resizing.resize_position(position, grid_from=4, grid_to=2, prefix=2)
+    np.testing.assert_array_equal(student.get_layer("tokens").pos_embed, expected)

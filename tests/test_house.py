@@ -1,0 +1,101 @@
+"""The house rule: which room may import which. Everything else is a defect."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+import deitlt_tf
+
+PACKAGE = ROOT / "deitlt_tf"
+
+# Of each room or file of the library: what it may import besides itself.
+ALLOWED: dict[str, set[str]] = {
+    "recipes": set(),
+    "losses": set(),
+    "mixing": set(),
+    "sam": set(),
+    "optimizers": set(),
+    "graphs": set(),
+    "data": {"graphs"},
+    "models": {"graphs"},
+    "devices": {"graphs"},
+    "objectives": {"losses", "mixing", "devices"},
+}
+STEP = {"losses", "mixing", "sam", "models", "devices", "objectives"}
+ALLOWED |= {"distill": STEP, "teacher": STEP}
+ALLOWED |= {"runs": {"data", "models", "devices"}}
+ALLOWED |= {"evaluation": {"runs", "data", "models", "devices", "mixing"}}
+ALLOWED |= {"interop": {"models", "runs", "data", "evaluation"}}
+ALLOWED |= {"training": {*ALLOWED}}
+PAGES = {"evaluation", "runs", "data", "models", "losses", "recipes"}
+ALLOWED |= {"serving": PAGES, "report": PAGES, "inspect_data": PAGES}
+ALLOWED |= {"demo": {"serving", "evaluation", "runs"}}
+
+# What a user types. They may import anything, and nobody imports them.
+COMMANDS = {
+    *("train", "train_teacher", "evaluate", "to_tfds", "import_torch", "versions", "vendor"),
+    *("to_onnx", "to_litert", "to_saved_model"),
+    *("inspect_data.__main__", "report.__main__", "demo.__main__"),
+}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"}
+LIBRARY = [module for module in MODULES if module not in COMMANDS]
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of ours that a file imports anywhere, as names below the package."""
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        imported |= {name.removeprefix("deitlt_tf.") for name in names if name.startswith("deitlt_tf.")} & {*MODULES}
+    packages = {name for name in imported if any(other.startswith(name + ".") for other in imported)}
+    return imported - packages
+
+
+def test_every_module_has_a_room():
+    assert {room(module) for module in LIBRARY} == ALLOWED.keys()
+    assert MODULES.keys() >= COMMANDS
+    assert {*deitlt_tf.MODULES} == {*ALLOWED}
+
+
+@pytest.mark.parametrize("module", LIBRARY)
+def test_a_room_imports_only_what_the_house_allows(module):
+    imported = imports_of(MODULES[module])
+    assert not imported & COMMANDS
+    assert {room(name) for name in imported} - {room(module)} <= ALLOWED[room(module)]
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "export").glob("*.py")), ids=lambda path: path.name)
+def test_exports_are_commands_of_the_package(script):
+    assert imports_of(script) == {script.stem, "recipes.command_line"}
+
+
+def test_only_recipes_know_the_flags():
+    """The library takes keywords and settings; a namespace of flags ends at the commands."""
+    readers = {module for module, path in MODULES.items() if "recipes.flags" in imports_of(path)}
+    assert readers <= {"recipes.command_line", "recipes.recipe"}
+    assert not [path for path in PACKAGE.rglob("*.py") if "absl" in path.read_text() and path.parent.name != "recipes"]
+    assert not [
+        module for module in LIBRARY if "SimpleNamespace" in MODULES[module].read_text() and room(module) != "recipes"
+    ]
+
+
+def test_rooms_say_what_they_are_for():
+    for path in PACKAGE.glob("*/__init__.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), path
