@@ -1,24 +1,45 @@
 """6 STEP. The student learns labels through CLS and a flat CNN teacher through DIST, from one mixed batch."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
 from deitlt_tf import losses
-from deitlt_tf.devices import loss_scale, replicas
+from deitlt_tf.devices import replicas
 from deitlt_tf.devices.accumulation import in_parts
+from deitlt_tf.losses import NEVER
 from deitlt_tf.mixing import mix
-from deitlt_tf.models import interface, resizing, vit
+from deitlt_tf.models import resizing, vit
+from deitlt_tf.step import TrainingStep
 
 
-class Distiller(keras.Model):
+class Lesson(NamedTuple):
+    """What both tokens learn from a batch, or from a part of it.
+
+    images: float32 [B, S, S, 3], mixed. labels: int [B]. targets: float32 [B, C], what CLS learns.
+    taught: what DIST learns: the teacher's classes int64 [B]; their shares float32 [B, C] where the teacher sees clean
+      images; its logits float32 [B, C] in soft distillation. A plain ViT has the labels here.
+    chosen: int64 [B], the teacher's classes. weights: float32 [B], by class from K on, 1 before.
+    """
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    targets: tf.Tensor
+    taught: tf.Tensor
+    chosen: tf.Tensor
+    weights: tf.Tensor
+
+
+class Distiller(TrainingStep):
     """L = (1 - alpha) CE(f_c(x), y) + alpha w(y_t) CE(f_d(x), y_t), with y_t = argmax teacher(x).
 
     `compile(optimizer)` and `fit(batches)` train `student` in place; batches are (images [B, H, W, 3], labels [B]),
     pixels 0..255; a third element, classes [B], is what the teacher would choose for the images as this step mixes
-    them, and then it is not asked. Without a teacher the student has one head and L = w(y) CE(f(x), y): the plain ViT.
-    Every step is a function of (weights, batch, seed, step number): no random state is kept anywhere.
+    them, and then the teacher is not asked.
+    Without a teacher the student has one head and L = w(y) CE(f(x), y): the plain ViT.
+    Every step is a function of (weights, batch, seed, step number): there is no random state.
 
     Args:
       student: keras.Model of `models.build`: images -> {"cls", "dist"} logits, or [B, C] without a teacher.
@@ -37,9 +58,9 @@ class Distiller(keras.Model):
       beta: float. Of the class-balanced weights. Defaults to 0.9999.
       mixing: dict. Keywords of `mixing.mix`. Defaults to {}, its defaults.
       mixing_off_step: int. From this step on there is no mixing and no smoothing. Defaults to never.
-      accumulation: int. The batch is worked off in so many equal parts, to save memory; mixing stays within a part.
-        Which parts there are decides what is drawn: two replicas draw what one with two parts does.
-      clip_norm: float. Cut of the global gradient norm, 0 = none. Defaults to 0.
+      accumulation: int. Equal parts that the batch is computed in, one after the other, to save memory. Images are
+        mixed within a part, and what is drawn depends on the part: two replicas draw what one with two parts does.
+      clip_norm: float. Largest global norm of the gradient, 0 = not clipped. Defaults to 0.
       ema_decay: float. `ema`, a second student, follows: e <- d e + (1 - d) w; 0 = none. Defaults to 0.99996.
       teacher_size: int. Side of the teacher's input; a Keras teacher tells its own. Defaults to the images' size.
       seed: int. Of mixing and drop path. Defaults to 0.
@@ -58,66 +79,49 @@ class Distiller(keras.Model):
         teacher_sees: str = "mixed",
         temperature: float = 3.0,
         logit_adjustment: float = 0.0,
-        reweight_step: int = losses.NEVER,
+        reweight_step: int = NEVER,
         beta: float = 0.9999,
         mixing: dict | None = None,
-        mixing_off_step: int = losses.NEVER,
+        mixing_off_step: int = NEVER,
         accumulation: int = 1,
         clip_norm: float = 0.0,
         ema_decay: float = 0.99996,
         teacher_size: int | None = None,
         seed: int = 0,
     ):
-        super().__init__()
         if distillation not in ("hard", "soft"):
             raise ValueError(f"distillation {distillation!r} is unknown: choose hard or soft.")
         if teacher_sees not in ("mixed", "clean"):
             raise ValueError(f"teacher_sees {teacher_sees!r} is unknown: choose mixed or clean.")
         if teacher_sees == "clean" and distillation == "soft":
             raise ValueError("a teacher that sees clean images is distilled by its classes: distillation must be hard.")
-        teacher_is_model = isinstance(teacher, keras.Model)
-        if teacher_is_model:
-            teacher_size = teacher.input_shape[1]
         if isinstance(student.output, dict) == (teacher is None):
             raise ValueError("a student with CLS and DIST (deit_*) needs a teacher; a plain one (vit_*) takes none.")
-        self.student = student
+        shared = {"reweight_step": reweight_step, "beta": beta, "clip_norm": clip_norm, "seed": seed}
+        super().__init__(student, class_counts, **shared)
         self.ema = keras.models.clone_model(student) if ema_decay else None
         if self.ema:
             self.ema.set_weights(student.get_weights())
             self.ema.trainable = False
-        self.num_classes = len(class_counts)
-        self.class_weights = tf.constant(losses.class_balanced_weights(class_counts, beta))
         self.alpha, self.distillation, self.temperature = alpha, distillation, temperature
-        self.teacher_sees = teacher_sees
+        self.teacher_sees, self.accumulation, self.ema_decay = teacher_sees, accumulation, ema_decay
         self.prior = tf.constant(losses.log_prior(class_counts, tau=logit_adjustment))
-        self.reweight_step, self.mixing_off_step = reweight_step, mixing_off_step
         self.mixing = {"num_classes": self.num_classes} | (mixing or {})
-        self.accumulation, self.clip_norm, self.ema_decay, self.seed = accumulation, clip_norm, ema_decay, seed
-        self.teacher_size = teacher_size
-        self.scaling = loss_scale.of(student)
-        self.state = self.scaling.variables if self.scaling else []  # for a checkpoint, beside weights and optimiser
+        self.mixing_off_step = mixing_off_step
+        teacher_is_model = isinstance(teacher, keras.Model)
+        self.teacher_size = teacher.input_shape[1] if teacher_is_model else teacher_size
         # A function, not a layer: Keras would track, train and save it as a part of this model.
         self.ask_teacher = (lambda images: teacher(images, training=False)) if teacher_is_model else teacher
         self.with_tokens = vit.with_tokens(student)
-        self.accuracy = {
-            name: keras.metrics.SparseCategoricalAccuracy(name=name) for name in interface.heads(student.output)
-        }
-        self.built = True
 
-    def compile(self, optimizer, *, jit_compile=False, **options):
-        """As Keras', but not through XLA unless asked: mixing draws from Gamma, for which XLA has no kernel.
-
-        float16's losses are scaled here; Keras would wrap the optimiser, and divide the gradients a second time.
-        """
-        super().compile(optimizer, jit_compile=jit_compile, auto_scale_loss=False, **options)
-
-    def call(self, images, training=False):
-        return self.student(images, training=training)
+    @property
+    def student(self) -> keras.Model:
+        return self.network
 
     def train_step(self, batch):
         return self.step(batch)[0]
 
-    def step(self, batch) -> tuple[dict[str, tf.Tensor], tf.Tensor | None]:
+    def step(self, batch) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """One step: its named losses, and the classes int64 [B] that the teacher chose for this replica's images."""
         step = tf.cast(self.optimizer.iterations, tf.int64)
         variables = self.student.trainable_variables
@@ -125,82 +129,77 @@ class Distiller(keras.Model):
         def seed(k):
             return replicas.step_seed(self.seed, step, part=k, parts=self.accumulation)
 
-        def view(k, part):
-            return self.view(*part[:2], step, replicas.fold(seed(k), 0), *part[2:])
+        def lesson_of(k, part):
+            return self.lesson(*part[:2], step, replicas.fold(seed(k), 0), *part[2:])
 
-        # What student and teacher are asked, for the whole batch: only then the global sum of weights is known.
-        views = in_parts(self.accumulation, view, tuple(batch[:3]))
-        share = tf.ones_like(views["weight"]) / replicas.global_sum(tf.ones_like(views["weight"]))
-        weighted_share = views["weight"] / replicas.global_sum(views["weight"])
+        # For the whole batch first, because losses are divided by the global sum of the weights.
+        lesson = in_parts(self.accumulation, lesson_of, tuple(batch[:3]))
+        ones = tf.ones_like(lesson.weights)
+        share = ones / replicas.global_sum(ones)  # [B], of CLS
+        weighted_share = lesson.weights / replicas.global_sum(lesson.weights)  # [B], of DIST
 
         def gradients(k, part):
             with vit.drawing_from(replicas.fold(seed(k), 1)), tf.GradientTape() as tape:
-                parts = self.losses_of(**part)
-                loss = parts["loss"] * self.scaling.scale if self.scaling else parts["loss"]
+                parts = self.losses_of(*part)
+                loss = self.scaled(parts["loss"])
             return tape.gradient(loss, variables), parts
 
-        slopes, parts = in_parts(
-            self.accumulation, gradients, views | {"share": share, "weighted_share": weighted_share}, add_up=True
-        )
-        replicas.apply_summed(self.optimizer, slopes, variables, clip_norm=self.clip_norm, scaling=self.scaling)
+        slopes, parts = in_parts(self.accumulation, gradients, (lesson, share, weighted_share), add_up=True)
+        self.apply(slopes, variables)
         self.follow()
-        return replicas.all_sum(parts), views.get("chosen")
+        return replicas.all_sum(parts), lesson.chosen
 
-    def view(self, images, labels, step, seed, chosen=None):
-        """A part of a batch as both networks see it: mixed images, targets, what the teacher says, weights by class.
+    def lesson(self, images, labels, step, seed, known=None) -> Lesson:
+        """Mix, ask the teacher, weigh: one part of a batch.
 
-        images: [B, H, W, 3], or a pair of them. chosen: the teacher's classes, if known; soft distillation asks all the
-        same. "teacher", what DIST learns: classes [B]; of clean images targets [B, C]; of soft distillation logits.
+        images: [B, H, W, 3], or a pair of them, (the student's, the teacher's). known: the teacher's classes, if they
+        are known already; soft distillation asks the teacher all the same.
         """
         images, clean = images if isinstance(images, tuple) else (images, images)
         plain = tf.cast(images, tf.float32)
-
-        def mixed(classes, **options):
-            return tf.cond(
-                step < self.mixing_off_step,
-                lambda: mix(plain, classes, seed, **self.mixing | options),
-                lambda: (plain, tf.one_hot(classes, self.num_classes)),
-            )
-
-        def shares(classes):
-            return mixed(classes, smoothing=0.0)[1]
-
-        def weights(by_class):
-            return tf.where(step >= self.reweight_step, by_class, tf.ones_like(by_class))
-
-        images, targets = mixed(labels)
-        view = {"images": images, "labels": labels, "targets": targets}
-        if self.ask_teacher is None and self.reweight_step == losses.NEVER:  # mixes nothing a second time
-            return view | {"weight": tf.ones(tf.shape(labels))}
+        mixed, targets = self.mix(plain, labels, step, seed)
         if self.ask_teacher is None:
-            return view | {"weight": weights(tf.linalg.matvec(shares(labels), self.class_weights))}
-        if chosen is None or self.distillation == "soft":
-            seen = tf.cast(clean, tf.float32) if self.teacher_sees == "clean" else images
-            answer = self.ask_teacher(resizing.resize(seen, self.teacher_size or seen.shape[1]))
-            answer = tf.stop_gradient(tf.cast(answer, tf.float32))
-            chosen = tf.argmax(answer, -1)
-        view |= {"chosen": chosen}
-        if self.teacher_sees == "clean":
-            learnt = shares(chosen)
-            return view | {"teacher": learnt, "weight": weights(tf.linalg.matvec(learnt, self.class_weights))}
-        learnt = chosen if self.distillation == "hard" else answer
-        return view | {"teacher": learnt, "weight": weights(tf.gather(self.class_weights, chosen))}
-
-    def losses_of(self, images, labels, targets, share, weighted_share, weight, teacher=None, chosen=None):
-        """Named sums over a part of a batch; added up over parts and replicas they are means over the global batch."""
-        outputs, tokens = self.with_tokens(images, training=True)
-        if teacher is None:
-            loss = tf.reduce_sum(weighted_share * losses.cross_entropy(targets, outputs + self.prior))
-            return {"loss": loss}
-        cls_loss = tf.reduce_sum(share * losses.cross_entropy(targets, outputs["cls"] + self.prior))
-        if self.distillation == "soft":
-            each = losses.soft_distillation(outputs["dist"], teacher, temperature=self.temperature)
-        elif self.teacher_sees == "clean":
-            each = losses.cross_entropy(teacher, outputs["dist"])
+            chosen, taught = tf.cast(labels, tf.int64), labels
+            if self.reweight_step == NEVER:  # so nothing has to be mixed a second time
+                return Lesson(mixed, labels, targets, taught, chosen, tf.ones(tf.shape(labels)))
+            shares = self.mix(plain, labels, step, seed, smoothing=0.0)[1]
+            by_class = tf.linalg.matvec(shares, self.class_weights)
         else:
-            each = losses.hard_distillation(outputs["dist"], teacher)
-        dist_loss = tf.reduce_sum(weighted_share * each)
-        agree = chosen == tf.cast(labels, tf.int64)
+            seen = tf.cast(clean, tf.float32) if self.teacher_sees == "clean" else mixed
+            chosen, logits = self.ask(seen, known)
+            if self.teacher_sees == "clean":
+                taught = self.mix(plain, chosen, step, seed, smoothing=0.0)[1]
+                by_class = tf.linalg.matvec(taught, self.class_weights)
+            else:
+                taught = chosen if self.distillation == "hard" else logits
+                by_class = tf.gather(self.class_weights, chosen)
+        return Lesson(mixed, labels, targets, taught, chosen, self.reweighted(by_class, step))
+
+    def mix(self, images, classes, step, seed, **options):
+        """Mixed images and targets of `classes`; from `mixing_off_step` on unmixed images and one-hot targets."""
+        return tf.cond(
+            step < self.mixing_off_step,
+            lambda: mix(images, classes, seed, **self.mixing | options),
+            lambda: (images, tf.one_hot(classes, self.num_classes)),
+        )
+
+    def ask(self, images, known=None) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """The teacher's classes int64 [B] and its logits [B, C]; of known classes no logits, if they are not needed."""
+        if known is not None and self.distillation == "hard":
+            return known, None
+        logits = self.ask_teacher(resizing.resize(images, self.teacher_size or images.shape[1]))
+        logits = tf.stop_gradient(tf.cast(logits, tf.float32))
+        return tf.argmax(logits, -1), logits
+
+    def losses_of(self, lesson: Lesson, share, weighted_share) -> dict[str, tf.Tensor]:
+        """Named sums over a part of a batch; added up over parts and replicas they are means over the global batch."""
+        outputs, tokens = self.with_tokens(lesson.images, training=True)
+        if self.ask_teacher is None:
+            each = losses.cross_entropy(lesson.targets, outputs + self.prior)
+            return {"loss": tf.reduce_sum(weighted_share * each)}
+        cls_loss = tf.reduce_sum(share * losses.cross_entropy(lesson.targets, outputs["cls"] + self.prior))
+        dist_loss = tf.reduce_sum(weighted_share * self.distillation_losses(outputs["dist"], lesson.taught))
+        agree = lesson.chosen == tf.cast(lesson.labels, tf.int64)
         tokens = tf.math.l2_normalize(tf.cast(tokens, tf.float32), axis=-1)  # [B, 2, D]
         cosine = tf.reduce_sum(tokens[:, 0] * tokens[:, 1], axis=-1)
         return {
@@ -211,6 +210,14 @@ class Distiller(keras.Model):
             "cosine": tf.reduce_sum(share * cosine),
         }
 
+    def distillation_losses(self, logits, taught) -> tf.Tensor:
+        """The loss of DIST for each image, [B]."""
+        if self.distillation == "soft":
+            return losses.soft_distillation(logits, taught, temperature=self.temperature)
+        if self.teacher_sees == "clean":
+            return losses.cross_entropy(taught, logits)
+        return losses.hard_distillation(logits, taught)
+
     def follow(self):
         """ema <- d ema + (1 - d) student, after the optimiser's step."""
         if self.ema is None:
@@ -219,13 +226,3 @@ class Distiller(keras.Model):
         d = self.ema_decay
         with tf.name_scope("ema"):
             replicas.assign(old, [d * e + (1 - d) * w for e, w in zip(old, new, strict=True)])
-
-    def test_step(self, batch):
-        """Accuracy of cls, dist and their mean; a third element of the batch marks images (1) and padding (0)."""
-        images, labels, mask = (*batch, None)[:3]
-        for name, logits in interface.heads(self.student(images, training=False)).items():
-            self.accuracy[name].update_state(labels, logits, sample_weight=mask)
-        return {name: metric.result() for name, metric in self.accuracy.items()}
-
-    def get_config(self):
-        raise NotImplementedError("a Distiller is not saved: save `distiller.student`, which is a plain Keras model.")

@@ -5,54 +5,52 @@
 needs nothing but the workdir and the data that its flags.cfg names; flags after it win.
 """
 
-from pathlib import Path
-from types import SimpleNamespace
-
 from deitlt_tf.recipes import command_line
+from deitlt_tf.recipes.recipe import Recipe
+
+ROWS = {"teacher": "teacher", "student": "student", "student_ema": "EMA"}  # file -> name in the table
 
 
-def main(flags: SimpleNamespace) -> None:
+def main(recipe: Recipe) -> None:
     from deitlt_tf.devices.strategy import prepare, running
 
-    with running(flags.strategy, logical_cpus=flags.logical_cpus, timeout_seconds=flags.worker_timeout):
-        prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
-        evaluate(flags)
+    with running(**recipe.run.devices()):
+        prepare(**recipe.run.numbers())
+        evaluate(recipe)
 
 
-def evaluate(flags: SimpleNamespace) -> None:
-    """Print the tables of all models of --workdir."""
+def evaluate(recipe: Recipe) -> None:
+    """Print the tables of all models of the workdir."""
     from deitlt_tf.data import decode, sources
-    from deitlt_tf.evaluation import tables
-    from deitlt_tf.models import interface
-    from deitlt_tf.recipes.recipe import max_pixels_of
+    from deitlt_tf.evaluation import metrics, tables
+    from deitlt_tf.evaluation.run import checked_model
     from deitlt_tf.runs.data import load_splits
-    from deitlt_tf.runs.models import load_model, same_classes
-    from deitlt_tf.training.views import measure_model
 
-    folder = Path(flags.workdir)
-    splits = load_splits(flags, folder=folder)
-    class_names = splits.train.class_names
-    counts = sources.class_counts(splits.train.labels, len(class_names))
+    folder, max_pixels = recipe.run.folder, recipe.data.max_pixels
+    splits = load_splits(**recipe.data.loading(), folder=folder)
+    counts = sources.class_counts(splits.train.labels, len(splits.train.class_names))
     rows = {}
-    for name, label in {"teacher": "teacher", "student": "student", "student_ema": "EMA"}.items():
-        path = folder / f"{name}.keras"
+    for file, row in ROWS.items():
+        path = folder / f"{file}.keras"
         if not path.is_file():
             continue
-        model, names = load_model(path)
-        outputs = list(interface.heads(model.output).values())
-        same_classes(names, class_names, path=path, num_outputs=outputs[0].shape[-1])
+        model = checked_model(path, class_names=splits.train.class_names)
+        view = recipe.teacher.view if row == "teacher" else recipe.student.view
+        settings = {"eval_resize": view.eval_resize, "max_pixels": max_pixels, "class_counts": counts, "title": row}
         measured = decode.naming_bad_images(
-            lambda model=model, name=name: measure_model(
-                model, splits.test, flags, class_counts=counts, teacher=name == "teacher", title=name
-            ),
+            lambda model=model, settings=settings: metrics.measure(model, splits.test, **settings),
             splits,
-            max_pixels=max_pixels_of(flags),
+            max_pixels=max_pixels,
         )
-        rows |= tables.rows_of(label, measured)
+        rows |= tables.rows_of(row, measured)
     if not rows:
         raise FileNotFoundError(f"{folder} holds no finished model: neither student.keras nor teacher.keras.")
     tables.print_tables(rows, counts)
 
 
-if __name__ == "__main__":
+def program() -> None:
     command_line.program(main, __doc__, from_workdir=True)
+
+
+if __name__ == "__main__":
+    program()

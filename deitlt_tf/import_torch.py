@@ -9,22 +9,47 @@ facebookresearch/deit and timm, torchvision ResNets. A student and its teacher m
 the classes; images need not be there, and --train_list or --class_names_file alone will do. Code in a file never runs.
 """
 
-from types import SimpleNamespace
+from pathlib import Path
 
-from deitlt_tf.interop import imports
 from deitlt_tf.recipes import command_line
+from deitlt_tf.recipes.imported import flags_of, stated
+from deitlt_tf.recipes.recipe import Recipe, as_text
 
 
-def main(flags: SimpleNamespace) -> None:
-    if not flags.workdir:
+def main(recipe: Recipe, *, checkpoint: str, class_order: str, to_torch: str) -> None:
+    if not recipe.run.workdir:
         raise ValueError("--workdir is missing: name the folder where the imported model is kept.")
-    if not flags.to_torch and not flags.checkpoint:
+    if not to_torch and not checkpoint:
         raise ValueError("--checkpoint is missing: name a PyTorch file (or, for the way back, --to_torch=FILE).")
     from deitlt_tf.devices.strategy import prepare
+    from deitlt_tf.interop import imports
+    from deitlt_tf.runs.folder import write_flags
 
-    prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
-    (imports.export if flags.to_torch else imports.bring)(flags)
+    prepare(**recipe.run.numbers())
+    folder, cfg = recipe.run.folder, recipe.run.folder / "flags.cfg"
+    if to_torch:
+        imports.export(folder, Path(to_torch))
+        return
+    network = imports.bring(
+        Path(checkpoint),
+        folder,
+        num_heads=recipe.student.network.num_heads,
+        stated={role: stated(recipe, teacher=role == "teacher") for role in ("student", "teacher")},
+        data=imports.training_data(recipe.data.name, **recipe.data.source()),
+        class_names_file=recipe.data.class_names_file,
+        class_order=class_order,
+        ldam_scale=recipe.teacher.aim.scale,
+    )
+    before = command_line.recipe_of(["", *command_line.read_flagfile(cfg)]).flags if cfg.is_file() else {}
+    flags = before | {name: x for name, x in recipe.flags.items() if name in recipe.given or name not in before}
+    described = flags_of(network.name, network.options, mean=network.mean, std=network.std, recipe=recipe)
+    write_flags(folder, as_text(flags | described))
+    print(f"{folder}: flags.cfg, class_names.txt, results.json")
+
+
+def program() -> None:
+    command_line.program(main, __doc__, takes=("checkpoint", "class_order", "to_torch"))
 
 
 if __name__ == "__main__":
-    command_line.program(main, __doc__, takes=("checkpoint", "class_order", "to_torch"))
+    program()

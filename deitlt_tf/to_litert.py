@@ -13,40 +13,33 @@ it: weights of 8 bits, activations quantised as they come. Written again, a file
 Without data to check on: --check_images=0.
 """
 
-from types import SimpleNamespace
-
 from deitlt_tf.recipes import command_line
+from deitlt_tf.recipes.recipe import Recipe
 
 TAKES = ("out", "weights", "heads", "prior", "quantize", "input_type", "check_images")
 
 
-def main(flags: SimpleNamespace) -> None:
-    import contextlib
-
-    from tqdm import tqdm
-
-    from deitlt_tf.runs.files import replacing
+def main(
+    recipe: Recipe, *, out: str, weights: str, heads: str, prior: str, quantize: str, input_type: str, check_images: int
+) -> None:
     from deitlt_tf.serving.served import images_to_check, load_served, metadata, path_of
 
     with command_line.extra("export"):
-        from deitlt_tf.serving import check, litert_files
+        from deitlt_tf.serving import litert_files
 
-    served = load_served(flags)
-    out = path_of(flags, suffix=".tflite")
-    names = {"float32": out}
-    if flags.quantize == "int8":
-        names["int8"] = out.with_suffix(".int8.tflite")
-    images = images_to_check(flags, served)
-    common = {"input_type": flags.input_type, "metadata": metadata(flags, served)}
+    served = load_served(recipe, weights=weights, heads=heads, prior=prior)
+    path = path_of(recipe, weights=weights, out=out, suffix=".tflite")
+    files = {"float32": path}
+    if quantize == "int8":
+        files["int8"] = path.with_suffix(".int8.tflite")
+    images = images_to_check(recipe, served, weights=weights, check_images=check_images)
+    notes = metadata(served, weights=weights, prior=prior)
+    litert_files.write_checked(served, files, images=images, input_type=input_type, metadata=notes)
 
-    with contextlib.ExitStack() as stack:
-        paths = {kind: stack.enter_context(replacing(path)) for kind, path in names.items()}
-        for kind, path in tqdm(paths.items(), desc="writing", leave=False):
-            litert_files.write(served, path, kind=kind, **common)
-        check.report(served, images, {kind: (path, litert_files.runner(path)) for kind, path in paths.items()})
-    for path in names.values():
-        print(f"{path} written")
+
+def program() -> None:
+    command_line.program(main, __doc__, from_workdir=True, takes=TAKES)
 
 
 if __name__ == "__main__":
-    command_line.program(main, __doc__, from_workdir=True, takes=TAKES)
+    program()

@@ -14,51 +14,44 @@ activations quantised as they come (transformers only; sums may saturate on a CP
 A file is a copy of the run: written again, it replaces the one before. Without data to check on: --check_images=0.
 """
 
-from types import SimpleNamespace
-
 from deitlt_tf.recipes import command_line
+from deitlt_tf.recipes.recipe import Recipe
 
 TAKES = ("out", "weights", "heads", "prior", "quantize", "fp16", "input_type", "check_images")
 
 
-def main(flags: SimpleNamespace) -> None:
-    import contextlib
-
-    from tqdm import tqdm
-
-    from deitlt_tf.runs.files import replacing
+def main(
+    recipe: Recipe,
+    *,
+    out: str,
+    weights: str,
+    heads: str,
+    prior: str,
+    quantize: str,
+    fp16: bool,
+    input_type: str,
+    check_images: int,
+) -> None:
     from deitlt_tf.serving.served import images_to_check, load_served, metadata, path_of
 
     with command_line.extra("export"):
-        import onnx
+        from deitlt_tf.serving import onnx_files
 
-        from deitlt_tf.serving import check, onnx_files, onnx_graph
+    served = load_served(recipe, weights=weights, heads=heads, prior=prior)
+    path = path_of(recipe, weights=weights, out=out, suffix=".onnx")
+    files = {"float32": path}
+    if quantize == "int8":
+        files["int8"] = path.with_suffix(".int8.onnx")
+    if fp16:
+        files["fp16"] = path.with_suffix(".fp16.onnx")
+    images = images_to_check(recipe, served, weights=weights, check_images=check_images)
+    notes = metadata(served, weights=weights, prior=prior)
+    onnx_files.write_checked(served, files, images=images, input_type=input_type, metadata=notes)
 
-    served = load_served(flags)
-    out = path_of(flags, suffix=".onnx")
-    names = {"float32": out}
-    if flags.quantize == "int8":
-        names["int8"] = out.with_suffix(".int8.onnx")
-    if flags.fp16:
-        names["fp16"] = out.with_suffix(".fp16.onnx")
-    images = images_to_check(flags, served)
 
-    with contextlib.ExitStack() as stack:
-        paths = {kind: stack.enter_context(replacing(path)) for kind, path in names.items()}
-        model = onnx_graph.build(
-            served.model,
-            heads=served.heads,
-            adjustment=served.adjustment,
-            input_type=flags.input_type,
-            metadata=metadata(flags, served),
-        )
-        for kind, path in tqdm(paths.items(), desc="writing", leave=False):
-            onnx_files.WRITERS[kind](model, path)
-            onnx.checker.check_model(str(path), full_check=True)
-        check.report(served, images, {kind: (path, onnx_files.runner(path)) for kind, path in paths.items()})
-    for path in names.values():
-        print(f"{path} written")
+def program() -> None:
+    command_line.program(main, __doc__, from_workdir=True, takes=TAKES)
 
 
 if __name__ == "__main__":
-    command_line.program(main, __doc__, from_workdir=True, takes=TAKES)
+    program()

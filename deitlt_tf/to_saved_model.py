@@ -15,35 +15,42 @@ Beside the versions: docker-compose.yml and batching.config. Needs tensorflow-se
 """
 
 from pathlib import Path
-from types import SimpleNamespace
 
 from deitlt_tf.recipes import command_line
+from deitlt_tf.recipes.recipe import Recipe
 
 TAKES = ("out", "weights", "heads", "prior", "top_k", "request_megapixels")
 
 
-def main(flags: SimpleNamespace) -> None:
+def main(
+    recipe: Recipe, *, out: str, weights: str, heads: str, prior: str, top_k: int, request_megapixels: float
+) -> None:
     from deitlt_tf.serving import saved_model, tf_serving
     from deitlt_tf.serving.served import load_served
 
-    out = Path(flags.out) if flags.out else Path(flags.workdir) / "serving" / Path(flags.workdir).resolve().name
-    name = tf_serving.model_name(out)
-    served = load_served(flags)
-    max_pixels = min(served.max_pixels, int(flags.request_megapixels * 1e6))
-    functions = saved_model.signatures(served, top_k=flags.top_k, max_pixels=max_pixels)
+    workdir = recipe.run.folder
+    folder = Path(out) if out else workdir / "serving" / workdir.resolve().name
+    name = tf_serving.model_name(folder)
+    served = load_served(recipe, weights=weights, heads=heads, prior=prior)
+    max_pixels = min(served.max_pixels, int(request_megapixels * 1e6))
+    functions = saved_model.signatures(served, top_k=top_k, max_pixels=max_pixels)
     requests = saved_model.examples(functions, size=served.image_size)
-    with tf_serving.unfinished(out) as folder:
+    with tf_serving.unfinished(folder) as temporary:
         print(f"writing signatures {', '.join(functions)}")
-        tf_serving.write_warm_up(folder, model=name, requests=requests)
-        saved_model.write(functions, folder, served=served)
+        tf_serving.write_warm_up(temporary, model=name, requests=requests)
+        saved_model.write(functions, temporary, served=served)
         print("reading them back")
-        difference = saved_model.check(functions, folder, requests)
-        tf_serving.write_server_files(out, model=name)
-        version = tf_serving.publish(folder, out)
+        difference = saved_model.check(functions, temporary, requests)
+        tf_serving.write_server_files(folder, model=name)
+        version = tf_serving.publish(temporary, folder)
     size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
-    print(f"{version}: {size / 1e6:.1f} MB, answers within {difference:.0e} of {flags.weights}")
-    print(f"serve it with: docker compose -f {out / tf_serving.COMPOSE} up")
+    print(f"{version}: {size / 1e6:.1f} MB, answers within {difference:.0e} of {weights}")
+    print(f"serve it with: docker compose -f {folder / tf_serving.COMPOSE} up")
+
+
+def program() -> None:
+    command_line.program(main, __doc__, from_workdir=True, takes=TAKES)
 
 
 if __name__ == "__main__":
-    command_line.program(main, __doc__, from_workdir=True, takes=TAKES)
+    program()

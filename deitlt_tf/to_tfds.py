@@ -7,98 +7,26 @@ The same recipe with `--data=tfds:places_lt --data_dir=shards` then is the same 
 --imbalance, --val_fraction and --skip_bad_images are left to that run: all images are written, bad ones too.
 """
 
-import os
-import re
-import tempfile
-from collections.abc import Iterator
-from itertools import islice
-from multiprocessing.pool import ThreadPool
-from types import SimpleNamespace
-
-from deitlt_tf.data import sources, storage
-from deitlt_tf.data.dataset import Source, Splits
 from deitlt_tf.recipes import command_line
+from deitlt_tf.recipes.recipe import Recipe
 
-EXAMPLES_PER_SHARD = 1024  # about 100 MB of photographs
-TFDS_NAMES = {"train": "train", "val": "validation", "test": "test"}
 DECIDED_LATER = {"imbalance": 1.0, "val_fraction": 0.0}  # by the run that trains, on the same images in the same order
 
 
-def main(flags: SimpleNamespace) -> None:
-    folder, name = checked_out(flags.out)
-    keywords = {name: value for name, value in vars(flags).items() if name in sources.load.__kwdefaults__}
-    splits = sources.load(flags.data, **keywords | DECIDED_LATER)
+def main(recipe: Recipe, *, out: str) -> None:
+    from deitlt_tf.data import shards, sources
+
+    folder, name = shards.checked_out(out)
+    splits = sources.load(recipe.data.name, **recipe.data.source() | DECIDED_LATER)
     if splits.train.kind != "paths":
-        raise ValueError(f"--data={flags.data} does not come as image files: it needs no shards.")
-    write(splits, folder=folder, name=name)
-    print(f"written: {flags.out}; train with --data=tfds:{name} --data_dir={folder}")
+        raise ValueError(f"--data={recipe.data.name} does not come as image files: it needs no shards.")
+    shards.write(splits, folder=folder, name=name)
+    print(f"written: {out}; train with --data=tfds:{name} --data_dir={folder}")
 
 
-def checked_out(out: str) -> tuple[str, str]:
-    """(folder, name) of --out; raises ValueError or FileExistsError unless a new TFDS set can have that name there."""
-    import tensorflow_datasets as tfds
-
-    if not out:
-        raise ValueError("--out is missing: name the folder of the new data set, FOLDER/NAME.")
-    if storage.is_url(out):
-        raise ValueError(f"--out={out} is a URL: write to a disk, then copy the folder.")
-    folder, name = os.path.split(os.path.expanduser(out.rstrip("/")))
-    if not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise ValueError(f"--out={out}: {name!r} names a data set: small letters, digits and _ only, a letter first.")
-    if name in tfds.list_builders(with_community_datasets=False):
-        raise ValueError(f"--out={out}: TensorFlow Datasets has a {name} of its own, choose another name.")
-    if os.path.exists(os.path.join(folder, name)):
-        raise FileExistsError(f"--out={out} is there already: nothing was written.")
-    return folder or os.curdir, name
-
-
-def write(splits: Splits, *, folder: str, name: str) -> None:
-    """folder/name/1.0.0 as TFDS reads it, in the order of the splits; only a whole set gets its name."""
-    import tensorflow_datasets as tfds
-    from tqdm import tqdm
-
-    version, features = "1.0.0", tfds.features
-    parts = {TFDS_NAMES[split]: part for split, part in vars(splits).items() if part is not None}
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as temporary:
-        place = os.path.join(temporary, name, version)
-        os.makedirs(place)
-        info = tfds.core.DatasetInfo(
-            builder=tfds.core.DatasetIdentity(name, tfds.core.Version(version), data_dir=place, module_name=""),
-            description="Image files of one data set, in the order of their index.",
-            features=features.FeaturesDict(
-                {
-                    "image": features.Image(shape=(None, None, 3)),
-                    "label": features.ClassLabel(names=splits.train.class_names),
-                }
-            ),
-            disable_shuffling=True,  # TFDS then also reads one shard after the other
-        )
-        # `store_as_tfds_dataset` would hold all images in memory to keep their order
-        writer = tfds.core.SequentialWriter(info, max_examples_per_shard=EXAMPLES_PER_SHARD)
-        writer.initialize_splits(list(parts))
-        with tqdm(total=sum(map(len, parts.values())), desc="writing", unit="image") as bar:
-            for split, part in parts.items():
-                for block in blocks(part):
-                    writer.add_examples({split: block})
-                    bar.update(len(block))
-        writer.close_all()
-        os.rename(os.path.join(temporary, name), os.path.join(folder, name))
-
-
-def blocks(source: Source) -> Iterator[list[dict[str, bytes | int]]]:
-    """The source's images as they are encoded, with their labels, in order."""
-    pairs = zip(source.images, source.labels.tolist(), strict=True)
-    with ThreadPool(storage.REQUESTS) as pool:  # slow storage is waited for, not computed
-        while block := list(islice(pairs, 256)):
-            images = pool.map(read, [path for path, _ in block], chunksize=1)
-            yield [{"image": image, "label": label} for image, (_, label) in zip(images, block, strict=True)]
-
-
-def read(path: str) -> bytes:
-    with storage.opened(path) as stream:
-        return stream.read()
+def program() -> None:
+    command_line.program(main, __doc__, takes=("out",))
 
 
 if __name__ == "__main__":
-    command_line.program(main, __doc__, takes=("out",))
+    program()

@@ -6,21 +6,24 @@ takes the same recipes as `train`, reads their --teacher_* and data flags, and l
 which `train --workdir=runs/c10`, or `train --teacher=runs/c10/teacher`, uses. Killed and started again, it goes on.
 """
 
-from types import SimpleNamespace
-
 from deitlt_tf.recipes import command_line
-from deitlt_tf.training import teacher
+from deitlt_tf.recipes.recipe import Recipe
 
 
-def main(flags: SimpleNamespace) -> None:
-    folder = teacher.folder_of(flags)
+def main(recipe: Recipe) -> None:
     from deitlt_tf.devices.strategy import prepare, running
     from deitlt_tf.runs.data import load_splits
+    from deitlt_tf.training.teacher import teacher_folder, train_teacher
 
-    with running(flags.strategy, logical_cpus=flags.logical_cpus, timeout_seconds=flags.worker_timeout):
-        prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
-        teacher.train_teacher(flags, load_splits(flags, folder=folder))
+    folder = teacher_folder(recipe)
+    with running(**recipe.run.devices()):
+        prepare(**recipe.run.numbers())
+        train_teacher(recipe, load_splits(**recipe.data.loading(), folder=folder))
+
+
+def program() -> None:
+    command_line.program(main, __doc__)
 
 
 if __name__ == "__main__":
-    command_line.program(main, __doc__)
+    program()

@@ -122,13 +122,14 @@ class Given(distill.Distiller):
         super().__init__(*args, **options)
         self.soft = tf.constant(soft)
 
-    def view(self, images, labels, step, seed):
-        view = super().view(images, labels, tf.constant(self.mixing_off_step, tf.int64), seed)
-        given = tf.gather(self.soft, tf.minimum(step, len(self.soft) - 1))
-        weight = (
-            view["weight"] if self.reweight_step == 0 else tf.where(step >= self.reweight_step, view["weight"], 1.0)
-        )
-        return view | {"targets": tf.where(step < self.mixing_off_step, given, view["targets"]), "weight": weight}
+    def lesson(self, images, labels, step, seed):
+        lesson = super().lesson(images, labels, tf.constant(self.mixing_off_step, tf.int64), seed)
+        recorded = tf.gather(self.soft, tf.minimum(step, len(self.soft) - 1))
+        weights = lesson.weights
+        if self.reweight_step:
+            weights = tf.where(step >= self.reweight_step, weights, 1.0)
+        targets = tf.where(step < self.mixing_off_step, recorded, lesson.targets)
+        return lesson._replace(targets=targets, weights=weights)
 
 
 def after_steps(*, replicas=1, steps=3, graph=False, **options):
@@ -267,13 +268,13 @@ def test_reweighting_and_mixing_switch_at_their_step():
     distiller = distill.Distiller(small(), teacher(), COUNTS, reweight_step=5, mixing_off_step=5)
     images, labels = batch()
     seed = tf.constant([0, 1])
-    early, late = (distiller.view(images, labels, tf.constant(step, tf.int64), seed) for step in (4, 5))
-    assert tf.reduce_all(early["weight"] == 1) and not tf.reduce_all(late["weight"] == 1)
-    np.testing.assert_array_equal(late["images"], tf.cast(images, tf.float32))
-    np.testing.assert_array_equal(late["targets"], tf.one_hot(labels, 4))
-    assert not np.array_equal(early["images"], late["images"])
-    expected = losses.class_balanced_weights(COUNTS)[late["teacher"]]
-    np.testing.assert_allclose(late["weight"], expected)
+    early, late = (distiller.lesson(images, labels, tf.constant(step, tf.int64), seed) for step in (4, 5))
+    assert tf.reduce_all(early.weights == 1) and not tf.reduce_all(late.weights == 1)
+    np.testing.assert_array_equal(late.images, tf.cast(images, tf.float32))
+    np.testing.assert_array_equal(late.targets, tf.one_hot(labels, 4))
+    assert not np.array_equal(early.images, late.images)
+    expected = losses.class_balanced_weights(COUNTS)[late.taught]
+    np.testing.assert_allclose(late.weights, expected)
 
 
 def test_teacher_sees_the_mixed_view_at_its_own_size():
@@ -295,17 +296,17 @@ def test_a_clean_teacher_is_asked_before_mixing_and_its_classes_are_mixed_as_the
     )
     (images, labels), other = batch(), batch(seed=1)[0]
     for seed in ([0, 1], [0, 2], [5, 3]):  # mixup and cutmix
-        given = (tf.constant(7, tf.int64), tf.constant(seed))
-        view = distiller.view(images, labels, *given)
+        where = (tf.constant(7, tf.int64), tf.constant(seed))
+        lesson = distiller.lesson(images, labels, *where)
         np.testing.assert_array_equal(asked[-1], tf.cast(images, tf.float32))
-        distiller.view((images, other), labels, *given)
+        distiller.lesson((images, other), labels, *where)
         np.testing.assert_array_equal(asked[-1], tf.cast(other, tf.float32))
-        mixed = mixing.mix(tf.cast(images, tf.float32), labels, given[1], num_classes=4, smoothing=0.0)
-        np.testing.assert_array_equal(view["images"], mixed[0])
-        moved = distiller.view(images, labels, *given, chosen=tf.cast((labels + 1) % 4, tf.int64))
-        np.testing.assert_array_equal(moved["teacher"], np.roll(mixed[1], 1, axis=-1))
-        expected = moved["teacher"].numpy() @ losses.class_balanced_weights(COUNTS)
-        np.testing.assert_allclose(moved["weight"], expected, rtol=1e-5)
+        mixed = mixing.mix(tf.cast(images, tf.float32), labels, where[1], num_classes=4, smoothing=0.0)
+        np.testing.assert_array_equal(lesson.images, mixed[0])
+        moved = distiller.lesson(images, labels, *where, known=tf.cast((labels + 1) % 4, tf.int64))
+        np.testing.assert_array_equal(moved.taught, np.roll(mixed[1], 1, axis=-1))
+        expected = moved.taught.numpy() @ losses.class_balanced_weights(COUNTS)
+        np.testing.assert_allclose(moved.weights, expected, rtol=1e-5)
     assert np.ptp(mixed[1], axis=-1).min() < 1
 
 

@@ -5,17 +5,60 @@ stateless generators, so a view can be made again from its number. Eagerly and i
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import tensorflow as tf
 
 from deitlt_tf import graphs
+from deitlt_tf.data import randaugment as operations
 from deitlt_tf.data.randaugment import RandAugment, apply_randaugment, to_uint8
 
 MEAN = (123.675, 116.28, 103.53)  # ImageNet's, in pixels: 255 * (.485, .456, .406)
 STD = (58.395, 57.12, 57.375)  # 255 * (.229, .224, .225)
 VERSION = 2  # raised when a view of the same seed and settings changes in any pixel: a teacher's kept labels are of it
 _TRIES = 10  # of a random box, as in torchvision and timm
+
+
+def training_view(
+    *,
+    image_size: int,
+    crop: str,
+    crop_min_scale: float,
+    padding: int,
+    flip: bool,
+    randaugment: str,
+    erasing: float,
+    resize: str,
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """image, seed -> `train_view` with the settings of a recipe. randaugment: timm's notation, "" for none.
+
+    Raises ValueError for a notation that `randaugment.parse` does not know.
+    """
+    return partial(
+        train_view,
+        size=image_size,
+        crop=crop,
+        scale=(crop_min_scale, 1.0),
+        padding=padding,
+        flip=flip,
+        randaugment=operations.parse(randaugment),
+        erasing=erasing,
+        resize=resize,
+    )
+
+
+def with_clean_view(**settings) -> Callable:
+    """image, seed -> the `training_view`, and the same crop and mirror image without RandAugment and erasing."""
+    one = training_view(**settings)
+    clean = training_view(**settings | {"randaugment": "", "erasing": 0.0})
+    return lambda image, seed: (one(image, seed), clean(image, seed))
+
+
+def with_second_view(*, second: dict, **settings) -> Callable:
+    """image, seed -> two independent views of it. second: the settings in which the second view differs."""
+    one, other = training_view(**settings), training_view(**settings | second)
+    return lambda image, seed: (one(image, seed), other(image, tf.stack([~seed[0], seed[1]])))
 
 
 # AutoGraph has nothing to convert here and cannot read lambdas that share a line

@@ -10,7 +10,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from deitlt_tf import graphs
-from deitlt_tf.data import sources
+from deitlt_tf.data.dataset import Source, Splits
+from deitlt_tf.data.dataset import names as names_of
 
 _UNKNOWN, _JPEG, _PNG, _WEBP, _BMP, _PALETTE_BMP = range(6)
 _HEADER_BYTES = 32  # all that is read of any header
@@ -43,7 +44,7 @@ def decode(data: tf.Tensor, *, name: str | tf.Tensor, max_pixels: int) -> tf.Ten
     pixels = tf.cast(height, tf.float64) * tf.cast(width, tf.float64)
     limit = tf.cast(max_pixels, tf.int64)
     size = [tf.strings.as_string(n) for n in (width, height, limit)]
-    complaint = [": ", size[0], " x ", size[1], " pixels are more than the limit of ", size[2], " (--max_megapixels)"]
+    complaint = [": ", size[0], " x ", size[1], " pixels are more than the limit of ", size[2], " (max_pixels)"]
     small = _check(pixels <= tf.cast(limit, tf.float64), name, *complaint)
     with tf.control_dependencies([small]):
         data = tf.identity(data)
@@ -179,24 +180,24 @@ def _plain(message: str) -> str:
     return re.sub(r"^assertion failed: \[(?:: )?(.*)\]$", r"\1", text)
 
 
-def bad_images_of(source: sources.Source, *, max_pixels: int) -> list[tuple[int, str]]:
+def bad_images_of(source: Source, *, max_pixels: int) -> list[tuple[int, str]]:
     if source.kind == "pixels":
         return []
-    return bad_images(source.images, sources.names(source), max_pixels=max_pixels)
+    return bad_images(source.images, names_of(source), max_pixels=max_pixels)
 
 
-def naming_bad_images(action: Callable, found: sources.Splits, *, max_pixels: int):
+def naming_bad_images(action: Callable, splits: Splits, *, max_pixels: int):
     """action(), where a failure to decode an image is told by the image's name. Looks for it only after a failure."""
     try:
         return action()
     except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         print("an image could not be read; looking for all that cannot")
-        for source in filter(None, (found.train, found.val, found.test)):
+        for source in filter(None, (splits.train, splits.val, splits.test)):
             bad = bad_images_of(source, max_pixels=max_pixels)
             if bad:
                 _, reason = bad[0]
                 more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
                 raise ValueError(
-                    f"{reason}{more}. Mend or remove it, or leave such images out with --skip_bad_images."
+                    f"{reason}{more}. Repair or remove it, or leave such images out with `skip_bad_images`."
                 ) from error
         raise

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from deitlt_tf.data import decode
+from deitlt_tf.data import augment, decode
 from deitlt_tf.data.dataset import Source
 
 View = Callable[..., tf.Tensor]  # image (and, in training, a seed int [2]) -> uint8 [size, size, 3], or two of them
@@ -168,6 +168,14 @@ def evaluation(
         return view(read(index)), labels[index], tf.cast(position < count, tf.float32)
 
     return stream(example, 0, -(-count // batch), batch=batch, worker=worker, workers=workers, replicas=replicas)
+
+
+def evaluation_batches(
+    source: Source, *, size: int, resize: int, batch: int = 100, max_pixels: int = 100_000_000, **share: int
+) -> tf.data.Dataset:
+    """`evaluation` in the evaluation view of a network whose input has this size; resize: see `evaluation_view`."""
+    view = functools.partial(augment.evaluation_view, size=size, resize=resize)
+    return evaluation(source, view=view, batch=batch, max_pixels=max_pixels, **share)
 
 
 def stream(

@@ -268,10 +268,8 @@ def parse(text: str) -> RandAugment | None:
         if setting == "inc1":
             continue
         if name not in names or name == setting:
-            raise ValueError(
-                f"--randaugment={text}: {setting!r} is not understood; an example is rand-m9-mstd0.5-inc1."
-            )
+            raise ValueError(f"randaugment={text}: {setting!r} is unknown; an example is rand-m9-mstd0.5-inc1.")
         found[names[name]] = (int if name == "n" else float)(setting.removeprefix(name))
     if kind != "rand" or "inc1" not in settings:
-        raise ValueError(f"--randaugment={text}: only `rand-...-inc1` is offered; an example is rand-m9-mstd0.5-inc1.")
+        raise ValueError(f"randaugment={text}: only `rand-...-inc1` is offered; an example is rand-m9-mstd0.5-inc1.")
     return RandAugment(**found)

@@ -7,7 +7,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from deitlt_tf.models import interface
+from deitlt_tf.data import pipeline
+from deitlt_tf.data.dataset import Source
+from deitlt_tf.devices.strategy import distributed, is_chief
+from deitlt_tf.models.interface import heads
 
 GROUPS = ("head", "mid", "tail")
 
@@ -49,7 +52,7 @@ def hits(outputs, labels: tf.Tensor, mask: tf.Tensor, *, num_classes: int) -> di
     def count(marks):
         return tf.math.unsorted_segment_sum(marks, labels, num_classes)
 
-    right = {name: tf.argmax(logits, -1) == labels for name, logits in interface.heads(outputs).items()}
+    right = {name: tf.argmax(logits, -1) == labels for name, logits in heads(outputs).items()}
     return {name: count(mask * tf.cast(marks, tf.int64)) for name, marks in right.items()} | {"total": count(mask)}
 
 
@@ -87,6 +90,25 @@ def count_hits(model: keras.Model, batches, *, num_classes: int, title: str | No
     if not totals:
         raise ValueError("the evaluation set is empty: there is nothing to measure.")
     return totals
+
+
+def measure(
+    model: keras.Model, source: Source, *, eval_resize: int, max_pixels: int, class_counts: np.ndarray, title: str
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """`accuracies` of a network on one split, with a progress bar. The view's size is that of the network's input."""
+    size = model.input_shape[1]
+    batch = evaluation_batch(size)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    batch = max(1, batch // replicas) * replicas
+    view = {"size": size, "resize": eval_resize, "batch": batch, "max_pixels": max_pixels}
+    batches = distributed(lambda **share: pipeline.evaluation_batches(source, **view, **share))
+    counted = count_hits(model, batches, num_classes=len(class_counts), title=title if is_chief() else None)
+    return accuracies(counted, class_counts)
+
+
+def evaluation_batch(size: int) -> int:
+    """Images of a batch in evaluation: more of them where they are small."""
+    return 500 if size <= 64 else 100
 
 
 def accuracies(counted: dict[str, np.ndarray], class_counts) -> dict[str, dict[str, dict[str, float | None]]]:

@@ -3,30 +3,34 @@
 import itertools
 import os
 from collections import defaultdict
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from deitlt_tf.data import sources, storage
+from deitlt_tf.data import decode, sources, storage
 from deitlt_tf.data.dataset import Source, Splits
 from deitlt_tf.inspect_data import summary, survey
+from deitlt_tf.inspect_data.words import SHOWN, number_of, some_of
+from deitlt_tf.recipes.recipe import Data, Recipe
 
-SHOWN = 10  # of anything that can be long; inspect.json has all
 LISTED = ("list", "inat")  # sources that refuse missing images, --skip_bad_images or not
 
 
-def inspect(flags: SimpleNamespace) -> dict[str, Any]:
-    """All findings, ready for JSON; `errors` are sentences on what training would fail at, `warnings` on the rest."""
-    splits, errors = load(flags)
+def inspect(recipe: Recipe, *, every_image: bool = False) -> dict[str, Any]:
+    """All findings, ready for JSON; `errors` are sentences on what training would fail at, `warnings` on the rest.
+
+    every_image: decode all images, and not only those whose header is in doubt.
+    """
+    data = recipe.data
+    splits, errors = load(data)
     parts = {name: part for name, part in vars(splits).items() if part is not None}
     names = {name: sources.names(part) for name, part in parts.items()}
-    looks = look({name: part for name, part in parts.items() if part.kind != "pixels"}, flags)
+    looks = look({name: part for name, part in parts.items() if part.kind != "pixels"}, data, every_image=every_image)
     copies = survey.copies({name: (parts[name], looks[name]) for name in looks}, title="comparing equal sizes")
-    missing = missing_files(parts, looks, root=image_root(flags))
+    missing = missing_files(parts, looks, root=image_root(data))
     unreadable = {name: [x.problem for x in seen if x.problem and not x.missing] for name, seen in looks.items()}
-    skip_bad = flags.skip_bad_images
-    skip_missing = skip_bad and flags.data not in LISTED
+    skip_bad = data.skip_bad_images
+    skip_missing = skip_bad and data.name not in LISTED
     left = {name: part.labels for name, part in parts.items()}
     if skip_bad:
         kept = {name: [not x.problem or (x.missing and not skip_missing) for x in looks[name]] for name in looks}
@@ -35,7 +39,7 @@ def inspect(flags: SimpleNamespace) -> dict[str, Any]:
 
     doubts = {name: [x.doubt for x in seen if x.doubt] for name, seen in looks.items()}
     warnings = on_images(doubts, "may be damaged, but can be decoded")
-    (warnings if skip_missing else errors).extend(on_missing(**missing, root=image_root(flags)))
+    (warnings if skip_missing else errors).extend(on_missing(**missing, root=image_root(data)))
     (warnings if skip_bad else errors).extend(on_images(unreadable, "cannot be read"))
     class_names = np.array(splits.train.class_names, object)
     present = np.isin(np.arange(len(class_names)), splits.train.labels)
@@ -47,12 +51,12 @@ def inspect(flags: SimpleNamespace) -> dict[str, Any]:
             warnings.append(f"{name} has no images of {some_of(without, 'class')}: no accuracy can be measured there")
     warnings += on_copies(copies, labels={name: part.labels for name, part in parts.items()}, names=names)
     return {
-        "data": flags.data,
+        "data": data.name,
         "splits": {name: summary.describe(part, looks.get(name)) for name, part in parts.items()},
         "classes": {"names": list(class_names), **{name: count.tolist() for name, count in counts.items()}},
         "imbalance": float(counts["train"].max() / counts["train"].min()) if counts["train"].min() else None,
         "groups": summary.group_sizes(counts["train"]),
-        "weights": summary.class_weights(flags, counts["train"]),
+        "weights": summary.class_weights(recipe, counts["train"]),
         "missing": missing,
         "unreadable": unreadable,
         "copies": [[[split, names[split][index]] for split, index in group] for group in copies],
@@ -61,33 +65,28 @@ def inspect(flags: SimpleNamespace) -> dict[str, Any]:
     }
 
 
-def load(flags: SimpleNamespace) -> tuple[Splits, list[str]]:
+def load(data: Data) -> tuple[Splits, list[str]]:
     """The splits, with missing images in place, and what is wrong with lists and folders, a sentence each.
 
     Raises what `sources.load` raises where nothing can be read on; the sentences are printed before.
     """
     errors: list[str] = []
-    # every keyword of `sources.load` but `complain` is a flag
-    keywords = {name: value for name, value in vars(flags).items() if name in sources.load.__kwdefaults__}
     try:
-        return sources.load(flags.data, complain=lambda error: errors.append(str(error)), **keywords), errors
+        return sources.load(data.name, complain=lambda error: errors.append(str(error)), **data.source()), errors
     except (ValueError, OSError):
         print("".join(f"error: {error}\n" for error in errors), end="")
         raise
 
 
-def look(parts: dict[str, Source], flags: SimpleNamespace) -> dict[str, list[survey.Look]]:
-    """What every image shows: from its header, and from the decoder where that is in doubt (--decode: everywhere)."""
-    from deitlt_tf.data import decode
-    from deitlt_tf.recipes.recipe import max_pixels_of
-
-    limit = max_pixels_of(flags)
+def look(parts: dict[str, Source], data: Data, *, every_image: bool) -> dict[str, list[survey.Look]]:
+    """What every image shows: from its header, and from the decoder where that is in doubt or everywhere."""
+    limit = data.max_pixels
     looks = {name: survey.look(part, max_pixels=limit, title=f"{name}: headers") for name, part in parts.items()}
     checked = [
         (name, index)
         for name, seen in looks.items()
         for index, x in enumerate(seen)
-        if not x.missing and (x.problem or flags.decode)
+        if not x.missing and (x.problem or every_image)
     ]
     if checked:
         images = (parts[name].images[index] for name, index in checked)
@@ -102,10 +101,10 @@ def look(parts: dict[str, Source], flags: SimpleNamespace) -> dict[str, list[sur
     return looks
 
 
-def image_root(flags: SimpleNamespace) -> str:
+def image_root(data: Data) -> str:
     """The folder that archives are unpacked in: where the paths of lists begin."""
-    root = os.path.expanduser(flags.data_dir) or os.curdir
-    return storage.join(root, flags.image_root) if flags.data in LISTED else root
+    root = os.path.expanduser(data.data_dir) or os.curdir
+    return storage.join(root, data.image_root) if data.name in LISTED else root
 
 
 def missing_files(parts: dict[str, Source], looks: dict[str, list[survey.Look]], *, root: str) -> dict[str, Any]:
@@ -168,14 +167,3 @@ def on_copies(
         example = min(differing, key=len)
         sentences.append(f"{number_of(len(differing), 'image')} with copies of another label, e.g. {example}")
     return sentences
-
-
-def number_of(count: int, word: str) -> str:
-    plural = "es" if word.endswith("s") else "s"
-    return f"{count} {word}{plural if count != 1 else ''}"
-
-
-def some_of(names: np.ndarray, word: str) -> str:
-    """`3 classes (a, b, c)`, a long list cut off."""
-    more = ", ..." if len(names) > SHOWN else ""
-    return f"{number_of(len(names), word)} ({', '.join(names[:SHOWN])}{more})"

@@ -3,13 +3,19 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from deitlt_tf import losses
 from deitlt_tf.data.dataset import Source
-from deitlt_tf.inspect_data import findings, survey
+from deitlt_tf.evaluation import metrics
+from deitlt_tf.inspect_data import survey
+from deitlt_tf.inspect_data.words import SHOWN, number_of
+from deitlt_tf.recipes.recipe import Recipe
 
 QUANTILES = {"min": 0, "5 %": 5, "median": 50, "95 %": 95, "max": 100}
 COLOURS = {"head": "#3b6fb6", "mid": "#e3a23b", "tail": "#c2413b"}
@@ -39,8 +45,6 @@ def describe(source: Source, looks: list[survey.Look] | None) -> dict[str, Any]:
 
 def group_sizes(counts: np.ndarray) -> dict[str, dict[str, dict[str, int]]]:
     """{convention: {head, mid, tail: {classes, images}}} of the training images."""
-    from deitlt_tf.evaluation import metrics
-
     return {
         convention: {
             group: {"classes": len(members), "images": int(counts[members].sum())}
@@ -50,17 +54,15 @@ def group_sizes(counts: np.ndarray) -> dict[str, dict[str, dict[str, int]]]:
     }
 
 
-def class_weights(flags: SimpleNamespace, counts: np.ndarray) -> dict[str, dict[str, float | None]]:
+def class_weights(recipe: Recipe, counts: np.ndarray) -> dict[str, dict[str, float | None]]:
     """{student, teacher: beta, epoch they begin at (None: never), smallest and largest weight, their ratio}."""
-    from deitlt_tf import losses
-    from deitlt_tf.recipes.recipe import reweight_epoch_of
-
     if counts.min() == 0:
         return {}
+    student, teacher = recipe.student, recipe.teacher
     found = {}
     for network, beta, epoch in (
-        ("student", flags.beta, reweight_epoch_of(flags)),
-        ("teacher", flags.teacher_beta, flags.teacher_reweight_epoch),
+        ("student", student.schedule.beta, student.reweight_epoch),
+        ("teacher", teacher.schedule.beta, teacher.schedule.reweight_epoch),
     ):
         weights = losses.class_balanced_weights(counts, beta)
         low, high = float(weights.min()), float(weights.max())
@@ -72,7 +74,7 @@ def class_weights(flags: SimpleNamespace, counts: np.ndarray) -> dict[str, dict[
 def lines(report: dict[str, Any]) -> Iterator[str]:
     """The report as a person reads it."""
     classes, splits = report["classes"], report["splits"]
-    yield f"{report['data']}: {findings.number_of(len(classes['names']), 'class')}"
+    yield f"{report['data']}: {number_of(len(classes['names']), 'class')}"
     yield "        images  classes  missing  unreadable  width x height (min median max); formats"
     for name, part in splits.items():
         numbers = f"{part['images']:>8} {part['classes']:>8} {part['missing']:>8} {part['unreadable']:>11}"
@@ -89,16 +91,12 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
         f"{rank:>7} {' '.join(f'{classes[name][label]:>7}' for name in splits)}  {classes['names'][label]}"
         for rank, label in enumerate(order, start=1)
     ]
-    if len(ranked) > 2 * findings.SHOWN:
-        ranked[findings.SHOWN : -findings.SHOWN] = [
-            f"    ... {findings.number_of(len(ranked) - 2 * findings.SHOWN, 'class')} between"
-        ]
+    if len(ranked) > 2 * SHOWN:
+        ranked[SHOWN:-SHOWN] = [f"    ... {number_of(len(ranked) - 2 * SHOWN, 'class')} between"]
     yield from ranked
     yield "\ngroups by training images: shots > 100, 20..100, < 20; paper by rank"
     for convention, groups in report["groups"].items():
-        cells = [
-            f"{group} {findings.number_of(n['classes'], 'class')}, {n['images']} images" for group, n in groups.items()
-        ]
+        cells = [f"{group} {number_of(n['classes'], 'class')}, {n['images']} images" for group, n in groups.items()]
         yield f"  {convention}: {'; '.join(cells)}"
     for network, found in report["weights"].items():
         when = "never used" if found["from_epoch"] is None else f"from epoch {found['from_epoch']} on"
@@ -114,12 +112,6 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
 
 def plot(counts: np.ndarray, path: Path) -> None:
     """Training images of the classes by rank, head, mid and tail coloured, under both conventions, as SVG."""
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    from deitlt_tf.evaluation import metrics
-
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     titles = {"shots": "shots: > 100, 20..100, < 20 images", "paper": "paper: fixed numbers of classes"}
@@ -128,7 +120,7 @@ def plot(counts: np.ndarray, path: Path) -> None:
         for group, members in metrics.groups(counts, convention).items():
             heights = np.sort(counts[members])[::-1]
             edges = start + 0.5 + np.arange(len(members) + 1)
-            label = f"{group}: {findings.number_of(len(members), 'class')}"
+            label = f"{group}: {number_of(len(members), 'class')}"
             heights = np.maximum(heights, LOWEST)
             panel.stairs(heights, edges, baseline=LOWEST, fill=True, color=COLOURS[group], label=label)
             start += len(members)

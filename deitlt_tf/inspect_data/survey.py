@@ -63,7 +63,7 @@ def _look(job: tuple[str | bytes, str, int]) -> Look:
         return Look(problem=f"{name}: {error}")
     if header.width * header.height > max_pixels:
         size = f"{header.width} x {header.height} pixels"
-        return Look(problem=f"{name}: {size} are more than the limit of {max_pixels} (--max_megapixels)")
+        return Look(problem=f"{name}: {size} are more than the limit of {max_pixels} (max_pixels)")
     return Look(header, length, tail)
 
 

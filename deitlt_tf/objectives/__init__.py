@@ -14,7 +14,15 @@ takes one view of each image; `paco.Paco`, `mdcs.Mdcs` and `glmc.Glmc` take two.
 
 from typing import Protocol
 
+import keras
 import tensorflow as tf
+
+from deitlt_tf.objectives.glmc import Glmc
+from deitlt_tf.objectives.labels import FromLabels
+from deitlt_tf.objectives.mdcs import Mdcs
+from deitlt_tf.objectives.paco import Paco
+
+TWO_VIEWS = {"paco": Paco, "mdcs": Mdcs, "glmc": Glmc}
 
 
 class Objective(Protocol):
@@ -25,5 +33,15 @@ class Objective(Protocol):
     state: list
 
     def prepare(self, views: tuple, labels: tf.Tensor, *, seed: tf.Tensor, step: tf.Tensor) -> dict: ...
-    def losses(self, asked: dict) -> tf.Tensor: ...
-    def finish(self, asked: dict) -> None: ...
+    def losses(self, inputs: dict) -> tf.Tensor: ...
+    def finish(self, inputs: dict) -> None: ...
+
+
+def build(loss: str, network: keras.Model, class_counts, **settings) -> Objective:
+    """The objective called `loss` for this network: ce, ldam, balanced_softmax, paco, mdcs or glmc.
+
+    settings: keywords of the objective's class. Raises ValueError for an unknown name or a network that does not fit.
+    """
+    if loss in TWO_VIEWS:
+        return TWO_VIEWS[loss](network, class_counts, **settings)
+    return FromLabels(network, class_counts, loss=loss, **settings)

@@ -119,31 +119,31 @@ class Glmc:
         """a = 1 - (epoch / epochs)^2, constant within an epoch."""
         return 1 - (tf.cast(step // self.steps_per_epoch, tf.float32) / self.epochs) ** 2
 
-    def losses(self, asked: dict[str, tf.Tensor]) -> tf.Tensor:
+    def losses(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         """Per example, [B]."""
-        answers = self.answers(asked)
-        z, other_z = (self.projector(feature) for feature, _ in answers)
+        outputs = self.outputs(inputs)
+        z, other_z = (self.projector(feature) for feature, _ in outputs)
         consistency = disagreement(self.predictor(z), other_z) + disagreement(self.predictor(other_z), z)
-        return self.from_labels(asked, answers) + self.consistency * consistency
+        return self.from_labels(inputs, outputs) + self.consistency * consistency
 
-    def ascent_losses(self, asked: dict[str, tf.Tensor]) -> tf.Tensor:
+    def ascent_losses(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         """The same without consistency."""
-        return self.from_labels(asked, self.answers(asked))
+        return self.from_labels(inputs, self.outputs(inputs))
 
-    def answers(self, asked: dict[str, tf.Tensor]) -> list[list[tf.Tensor]]:
+    def outputs(self, inputs: dict[str, tf.Tensor]) -> list[list[tf.Tensor]]:
         """Pooled feature [B, D] and logits [B, C] of each view."""
-        return [self.network(asked[view], training=True) for view in ("first", "second")]
+        return [self.network(inputs[view], training=True) for view in ("first", "second")]
 
-    def from_labels(self, asked: dict[str, tf.Tensor], answers: list[list[tf.Tensor]]) -> tf.Tensor:
-        a, targets = asked["a"], asked["targets"]
+    def from_labels(self, inputs: dict[str, tf.Tensor], outputs: list[list[tf.Tensor]]) -> tf.Tensor:
+        a, targets = inputs["a"], inputs["targets"]
         each = [
             a * soft_cross_entropy(targets, self.head(feature))
             + (1 - a) * soft_cross_entropy(self.weights * targets, logits)
-            for feature, logits in answers
+            for feature, logits in outputs
         ]
         return tf.add_n(each)
 
-    def finish(self, asked: dict[str, tf.Tensor]) -> None:
+    def finish(self, inputs: dict[str, tf.Tensor]) -> None:
         """Nothing outlives a step."""
         return  # AutoGraph cannot read a function that is a docstring alone
 

@@ -32,8 +32,8 @@ class FromLabels:
     def prepare(self, views: tuple, labels: tf.Tensor, *, seed: tf.Tensor, step: tf.Tensor) -> dict:
         return {"images": views[0], "labels": labels}
 
-    def losses(self, asked: dict) -> tf.Tensor:
-        return self.loss(asked["labels"], self.network(asked["images"], training=True))
+    def losses(self, inputs: dict) -> tf.Tensor:
+        return self.loss(inputs["labels"], self.network(inputs["images"], training=True))
 
-    def finish(self, asked: dict) -> None:
+    def finish(self, inputs: dict) -> None:
         pass

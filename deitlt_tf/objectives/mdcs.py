@@ -80,22 +80,24 @@ class Mdcs:
         ramp = tf.minimum(tf.cast(step, tf.float32) / self.ramp_steps, 1.0)
         return {"images": tf.concat(views, 0), "labels": labels, "weight": self.weight * ramp}
 
-    def losses(self, asked: dict[str, tf.Tensor]) -> tf.Tensor:
+    def losses(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         """Per example, [B]; KL comes times global batch / recognised, so that the mean of all of it is the loss."""
-        labels = asked["labels"]
+        labels = inputs["labels"]
 
         def terms(logits):
             strong, weak = tf.split(logits, 2)
             entropy = (losses.cross_entropy(labels, strong) + losses.cross_entropy(labels, weak)) / 2
             return entropy, consistency(strong, weak), recognised(labels, weak)
 
-        logits = [z + shift for z, shift in zip(self.experts(asked["images"], training=True), self.shifts, strict=True)]
+        logits = [
+            z + shift for z, shift in zip(self.experts(inputs["images"], training=True), self.shifts, strict=True)
+        ]
         entropy, divergence, right = (tf.stack(term) for term in zip(*map(terms, logits), strict=True))  # (K, B)
         # Meant inside the tape: a count has no gradient.
         found, batch = replicas.all_sum([tf.reduce_sum(right, 1, keepdims=True), tf.cast(tf.size(labels), tf.float32)])
         share = right * batch / tf.maximum(found, 1.0)
-        return tf.reduce_sum(entropy + asked["weight"] * share * divergence, 0)
+        return tf.reduce_sum(entropy + inputs["weight"] * share * divergence, 0)
 
-    def finish(self, asked: dict[str, tf.Tensor]) -> None:
+    def finish(self, inputs: dict[str, tf.Tensor]) -> None:
         """Nothing outlives a step."""
         return  # AutoGraph cannot read a function that is a docstring alone

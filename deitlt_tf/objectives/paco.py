@@ -152,18 +152,18 @@ class Paco:
         m, old, new = self.momentum, self.key_encoder.trainable_variables, self.query_encoder.trainable_variables
         replicas.assign(old, [m * k + (1 - m) * q for k, q in zip(old, new, strict=True)])
 
-    def losses(self, asked: dict[str, tf.Tensor]) -> tf.Tensor:
+    def losses(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         """Per example, [B]."""
-        labels, output = asked["labels"], self.outputs(asked["images"], training=True)
+        labels, output = inputs["labels"], self.outputs(inputs["images"], training=True)
         # Meant inside the tape: a query is a contrast of the other replicas' queries, too, and gets gradients there.
-        contrast = tf.concat([replicas.gathered(output["query"]), asked["contrast"]], axis=0)
+        contrast = tf.concat([replicas.gathered(output["query"]), inputs["contrast"]], axis=0)
         first = replicas.replica()[0] * tf.size(labels)
-        given = labels, output["logits"], output["query"], contrast, asked["contrast_labels"], self.class_counts
-        return paco_loss(*given, first=first, **self.constants)
+        arguments = labels, output["logits"], output["query"], contrast, inputs["contrast_labels"], self.class_counts
+        return paco_loss(*arguments, first=first, **self.constants)
 
-    def finish(self, asked: dict[str, tf.Tensor]) -> None:
+    def finish(self, inputs: dict[str, tf.Tensor]) -> None:
         """queue <- its last rows after the keys of this step were appended: oldest first."""
         size = self.queue.shape[0]
-        keys = tf.concat([self.queue, asked["keys"]], axis=0)
-        labels = tf.concat([self.queue_labels, asked["key_labels"]], axis=0)
+        keys = tf.concat([self.queue, inputs["keys"]], axis=0)
+        labels = tf.concat([self.queue_labels, inputs["key_labels"]], axis=0)
         replicas.assign([self.queue, self.queue_labels], [keys[-size:], labels[-size:]])

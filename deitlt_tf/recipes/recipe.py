@@ -1,37 +1,510 @@
-"""Settings of a run."""
+"""The typed settings of a run, and the one reader of flags that makes them.
 
-from types import SimpleNamespace
+    values of flags  ->  read(values)  ->  Recipe(data, student, teacher, run)
 
+Every flag of a recipe lands in exactly one field; a test holds that. Libraries take single fields as keywords and never
+see this module's classes, except the rooms that run a whole recipe (training, serving, report, inspect_data).
+"""
 
-def max_pixels_of(flags: SimpleNamespace) -> int:
-    return int(flags.max_megapixels * 1e6)
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-
-def of_network(flags: SimpleNamespace, *, teacher: bool) -> SimpleNamespace:
-    """The flags of one image as one network sees it: --teacher_X as X for the teacher."""
-    names = ("image_size", "crop", "crop_min_scale", "padding", "flip", "randaugment", "erasing", "eval_resize")
-    prefix = "teacher_" if teacher else ""
-    return SimpleNamespace(**{name: getattr(flags, prefix + name) for name in names}, resize=flags.resize)
-
-
-def mixing_of(flags: SimpleNamespace) -> dict[str, float]:
-    """Keywords of `mixing.mix`."""
-    return {
-        "mixup_alpha": flags.mixup,
-        "cutmix_alpha": flags.cutmix,
-        "probability": flags.mix_prob,
-        "switch_probability": flags.switch_prob,
-        "smoothing": flags.smoothing,
-    }
+from deitlt_tf.recipes.flags import DEFAULTS, FREE, TEACHER
 
 
-def reweight_epoch_of(flags: SimpleNamespace) -> int:
-    """The epoch from which --method weighs the student's loss by class; -1: never."""
-    return flags.reweight_epoch if flags.method in ("deit_lt", "vit_drw") else -1
+@dataclass(frozen=True)
+class Data:
+    """Where the images are, which of them take part, and how they are read."""
+
+    name: str
+    data_dir: str
+    train_list: str
+    val_list: str
+    test_list: str
+    image_root: str
+    class_names_file: str
+    test_fraction: float
+    val_fraction: float
+    split_seed: int
+    imbalance: float
+    imbalance_type: str
+    imbalance_seed: int
+    download: bool
+    skip_bad_images: bool
+    max_pixels: int
+    decoded_bytes: float
+    resize: str
+
+    def source(self) -> dict[str, Any]:
+        """Keywords of `data.sources.load`."""
+        names = (
+            *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "test_fraction"),
+            *("val_fraction", "split_seed", "imbalance", "imbalance_type", "imbalance_seed", "download"),
+        )
+        return {name: getattr(self, name) for name in names}
+
+    def loading(self) -> dict[str, Any]:
+        """Keywords of `runs.data.load_splits`, all but the folder."""
+        reading = {"skip_bad_images": self.skip_bad_images, "max_pixels": self.max_pixels}
+        return {"name": self.name} | reading | self.source()
 
 
-def floats(values: list[str], *, flag: str) -> tuple[float, ...]:
+@dataclass(frozen=True)
+class View:
+    """One image as one network sees it. image_size: side of the input, pixels. randaugment: timm's notation."""
+
+    image_size: int
+    crop: str
+    crop_min_scale: float
+    padding: int
+    flip: bool
+    randaugment: str
+    erasing: float
+    eval_resize: int
+
+    def training(self, *, resize: str) -> dict[str, Any]:
+        """Keywords of `data.augment.training_view`."""
+        names = ("image_size", "crop", "crop_min_scale", "padding", "flip", "randaugment", "erasing")
+        return {name: getattr(self, name) for name in names} | {"resize": resize}
+
+
+@dataclass(frozen=True)
+class SecondView:
+    """What the second view of an image has of its own, for objectives that compare two."""
+
+    randaugment: str
+    erasing: float
+
+    def settings(self) -> dict[str, Any]:
+        return {"randaugment": self.randaugment, "erasing": self.erasing}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """size: images of one optimiser step, over all devices and parts. repeats: views of one image in it."""
+
+    size: int
+    sampling: str
+    accumulation: int = 1
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Mixup, CutMix and smoothing of the student's batches."""
+
+    mixup: float
+    cutmix: float
+    probability: float
+    switch_probability: float
+    smoothing: float
+
+    def keywords(self) -> dict[str, float]:
+        """Keywords of `mixing.mix`."""
+        return {
+            "mixup_alpha": self.mixup,
+            "cutmix_alpha": self.cutmix,
+            "probability": self.probability,
+            "switch_probability": self.switch_probability,
+            "smoothing": self.smoothing,
+        }
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """The student's network. depth, embed_dim, num_heads: 0 = the model's own. init: weights to start from."""
+
+    model: str
+    patch_size: int
+    depth: int
+    embed_dim: int
+    num_heads: int
+    drop_path: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    init: str
+
+
+@dataclass(frozen=True)
+class StudentSchedule:
+    """How long the student trains, at which learning rate, and from which epoch (K) on its loss is re-weighted."""
+
+    epochs: int
+    lr: float
+    lr_rule: str
+    warmup_epochs: float
+    warmup_lr: float
+    min_lr: float
+    weight_decay: float
+    clip_norm: float
+    ema_decay: float
+    reweight_epoch: int
+    beta: float
+    mixing_off: bool
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What DIST learns from the teacher, and the share of its loss."""
+
+    kind: str
+    teacher_sees: str
+    temperature: float
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Student:
+    """The Vision Transformer. method: deit_lt, deit (no re-weighting), vit (plain, no teacher), vit_drw."""
+
+    method: str
+    baseline: bool
+    network: Transformer
+    view: View
+    batch: Batch
+    mixing: Mixing
+    schedule: StudentSchedule
+    distillation: Distillation
+    logit_adjustment: float
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a ViT of one token that needs no teacher."""
+        return self.method.startswith("vit")
+
+    @property
+    def reweight_epoch(self) -> int:
+        """K: the epoch from which `method` weighs the loss by class; -1: never."""
+        return self.schedule.reweight_epoch if self.method in ("deit_lt", "vit_drw") else -1
+
+    @property
+    def model(self) -> str:
+        """Its name for `models.build`."""
+        return self.network.model.replace("deit_", "vit_") if self.plain else self.network.model
+
+    @property
+    def peak_lr(self) -> float:
+        """The peak learning rate: lr x batch / 512, lr x batch / accumulation / 512 (official), or lr (constant)."""
+        schedule = self.schedule
+        if schedule.lr_rule == "linear":
+            return schedule.lr * self.batch.size / 512
+        if schedule.lr_rule == "official":
+            return schedule.lr * self.batch.size / self.batch.accumulation / 512
+        return schedule.lr
+
+
+@dataclass(frozen=True)
+class Cnn:
+    """The teacher's network. init: a .keras file to start from."""
+
+    model: str
+    classifier: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    init: str
+
+
+@dataclass(frozen=True)
+class TeacherSchedule:
+    """How long the teacher trains and how its learning rate falls: `drops` {epoch: factor of the peak} or a cosine."""
+
+    epochs: int
+    lr: float
+    shape: str
+    drops: dict[int, float]
+    warmup_epochs: float
+    momentum: float
+    l2: float
+    clip_norm: float
+    reweight_epoch: int
+    beta: float
+
+
+@dataclass(frozen=True)
+class Sam:
+    """Radius of SAM, 0 for plain SGD; rho_steps: {epoch: radius from that epoch on}; flat_below: ImbSAM's threshold."""
+
+    rho: float
+    rho_steps: dict[int, float]
+    flat_below: int
+
+
+@dataclass(frozen=True)
+class Aim:
+    """The teacher's loss, and the numbers of each that has some."""
+
+    loss: str
+    max_margin: float
+    scale: float
+    temperature: float
+    queue: int
+    dim: int
+    alpha: float
+    consistency: float
+    label_power: float
+    consistency_epochs: int
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The flat CNN: trained here, or taken from `path`. workdir: of its own run. labels: file of its kept classes."""
+
+    path: str
+    labels: str
+    workdir: str
+    network: Cnn
+    view: View
+    second_view: SecondView
+    batch: Batch
+    schedule: TeacherSchedule
+    sam: Sam
+    aim: Aim
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where the run lives and on what it runs."""
+
+    workdir: str
+    seed: int
+    strategy: str
+    worker_timeout: float
+    logical_cpus: int
+    precision: str
+    deterministic: bool
+    checkpoint_seconds: float
+    eval_every: int
+    traceback: bool
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.workdir)
+
+    def devices(self) -> dict[str, Any]:
+        """Keywords of `devices.strategy.running`."""
+        return {"name": self.strategy, "logical_cpus": self.logical_cpus, "timeout_seconds": self.worker_timeout}
+
+    def numbers(self) -> dict[str, Any]:
+        """Keywords of `devices.strategy.prepare`."""
+        return {"seed": self.seed, "precision": self.precision, "deterministic": self.deterministic}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a run.
+
+    flags: the values that the settings were read from, by flag, as flags.cfg keeps them.
+    given: names of the flags that a person or a flag file has set.
+    """
+
+    data: Data
+    student: Student
+    teacher: Teacher
+    run: Run
+    flags: Mapping[str, Any] = field(repr=False)
+    given: frozenset[str] = frozenset()
+
+    def changed(self, **flags: Any) -> "Recipe":
+        """The recipe with other values of some flags."""
+        return read({**self.flags, **flags}, given=self.given | flags.keys())
+
+    def identity(self) -> dict[str, Any]:
+        """Keywords of `runs.folder.claim`: what makes a folder the run of this recipe."""
+        return {"flags": as_text(self.flags), "free": FREE, "defaults": as_text(DEFAULTS)}
+
+    def teacher_identity(self) -> dict[str, Any]:
+        """The same of the teacher's own run, which other recipes may share."""
+        return self.identity() | {"flags": as_text({name: self.flags[name] for name in TEACHER})}
+
+
+def as_text(flags: Mapping[str, Any]) -> dict[str, str]:
+    """The values of flags as a flag file has them."""
+    return {name: ",".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in flags.items()}
+
+
+def read(flags: Mapping[str, Any], *, given: frozenset[str] = frozenset()) -> Recipe:
+    """The settings that these values of the flags mean.
+
+    flags: {name of a flag: its parsed value}, every flag of a recipe. Raises ValueError that names the flag.
+    """
+    recipe = Recipe(_data(flags), _student(flags), _teacher(flags), _run(flags), dict(flags), frozenset(given))
+    if recipe.student.distillation.teacher_sees == "clean" and recipe.student.distillation.kind == "soft":
+        raise ValueError("--teacher_sees=clean mixes the classes that the teacher chose: it needs --distillation=hard.")
+    return recipe
+
+
+def _data(flags: Mapping[str, Any]) -> Data:
+    return Data(
+        name=flags["data"],
+        data_dir=flags["data_dir"],
+        train_list=flags["train_list"],
+        val_list=flags["val_list"],
+        test_list=flags["test_list"],
+        image_root=flags["image_root"],
+        class_names_file=flags["class_names_file"],
+        test_fraction=flags["test_fraction"],
+        val_fraction=flags["val_fraction"],
+        split_seed=flags["split_seed"],
+        imbalance=flags["imbalance"],
+        imbalance_type=flags["imbalance_type"],
+        imbalance_seed=flags["imbalance_seed"],
+        download=flags["download"],
+        skip_bad_images=flags["skip_bad_images"],
+        max_pixels=int(flags["max_megapixels"] * 1e6),
+        decoded_bytes=flags["decoded_mb"] * 1e6,
+        resize=flags["resize"],
+    )
+
+
+def _student(flags: Mapping[str, Any]) -> Student:
+    return Student(
+        method=flags["method"],
+        baseline=flags["baseline"],
+        network=Transformer(
+            model=flags["model"],
+            patch_size=flags["patch_size"],
+            depth=flags["depth"],
+            embed_dim=flags["embed_dim"],
+            num_heads=flags["num_heads"],
+            drop_path=flags["drop_path"],
+            mean=_numbers(flags, "mean"),
+            std=_numbers(flags, "std"),
+            init=flags["init"],
+        ),
+        view=View(
+            image_size=flags["image_size"],
+            crop=flags["crop"],
+            crop_min_scale=flags["crop_min_scale"],
+            padding=flags["padding"],
+            flip=flags["flip"],
+            randaugment=flags["randaugment"],
+            erasing=flags["erasing"],
+            eval_resize=flags["eval_resize"],
+        ),
+        batch=Batch(
+            size=flags["batch_size"],
+            sampling=flags["sampling"],
+            accumulation=flags["accumulation"],
+            repeats=flags["repeats"],
+        ),
+        mixing=Mixing(
+            mixup=flags["mixup"],
+            cutmix=flags["cutmix"],
+            probability=flags["mix_prob"],
+            switch_probability=flags["switch_prob"],
+            smoothing=flags["smoothing"],
+        ),
+        schedule=StudentSchedule(
+            epochs=flags["epochs"],
+            lr=flags["lr"],
+            lr_rule=flags["lr_rule"],
+            warmup_epochs=flags["warmup_epochs"],
+            warmup_lr=flags["warmup_lr"],
+            min_lr=flags["min_lr"],
+            weight_decay=flags["weight_decay"],
+            clip_norm=flags["clip_norm"],
+            ema_decay=flags["ema_decay"],
+            reweight_epoch=flags["reweight_epoch"],
+            beta=flags["beta"],
+            mixing_off=flags["mixing_off"],
+        ),
+        distillation=Distillation(
+            kind=flags["distillation"],
+            teacher_sees=flags["teacher_sees"],
+            temperature=flags["temperature"],
+            alpha=flags["alpha"],
+        ),
+        logit_adjustment=flags["logit_adjustment"],
+    )
+
+
+def _teacher(flags: Mapping[str, Any]) -> Teacher:
+    return Teacher(
+        path=flags["teacher"],
+        labels=flags["teacher_labels"],
+        workdir=flags["teacher_workdir"],
+        network=Cnn(
+            model=flags["teacher_model"],
+            classifier=flags["teacher_classifier"],
+            mean=_numbers(flags, "teacher_mean"),
+            std=_numbers(flags, "teacher_std"),
+            init=flags["teacher_init"],
+        ),
+        view=View(
+            image_size=flags["teacher_image_size"],
+            crop=flags["teacher_crop"],
+            crop_min_scale=flags["teacher_crop_min_scale"],
+            padding=flags["teacher_padding"],
+            flip=flags["teacher_flip"],
+            randaugment=flags["teacher_randaugment"],
+            erasing=flags["teacher_erasing"],
+            eval_resize=flags["teacher_eval_resize"],
+        ),
+        second_view=SecondView(
+            randaugment=flags["teacher_second_randaugment"],
+            erasing=flags["teacher_second_erasing"],
+        ),
+        batch=Batch(size=flags["teacher_batch_size"], sampling=flags["teacher_sampling"]),
+        schedule=TeacherSchedule(
+            epochs=flags["teacher_epochs"],
+            lr=flags["teacher_lr"],
+            shape=flags["teacher_schedule"],
+            drops=_by_epoch(flags, "teacher_drops"),
+            warmup_epochs=flags["teacher_warmup_epochs"],
+            momentum=flags["teacher_momentum"],
+            l2=flags["teacher_l2"],
+            clip_norm=flags["teacher_clip_norm"],
+            reweight_epoch=flags["teacher_reweight_epoch"],
+            beta=flags["teacher_beta"],
+        ),
+        sam=Sam(
+            rho=flags["teacher_rho"],
+            rho_steps=_by_epoch(flags, "teacher_rho_steps"),
+            flat_below=flags["teacher_flat_below"],
+        ),
+        aim=Aim(
+            loss=flags["teacher_loss"],
+            max_margin=flags["teacher_max_margin"],
+            scale=flags["teacher_scale"],
+            temperature=flags["teacher_temperature"],
+            queue=flags["teacher_queue"],
+            dim=flags["teacher_dim"],
+            alpha=flags["teacher_alpha"],
+            consistency=flags["teacher_consistency"],
+            label_power=flags["teacher_label_power"],
+            consistency_epochs=flags["teacher_consistency_epochs"],
+        ),
+    )
+
+
+def _run(flags: Mapping[str, Any]) -> Run:
+    return Run(
+        workdir=flags["workdir"],
+        seed=flags["seed"],
+        strategy=flags["strategy"],
+        worker_timeout=flags["worker_timeout"],
+        logical_cpus=flags["logical_cpus"],
+        precision=flags["precision"],
+        deterministic=flags["deterministic"],
+        checkpoint_seconds=flags["checkpoint_seconds"],
+        eval_every=flags["eval_every"],
+        traceback=flags["traceback"],
+    )
+
+
+def _numbers(flags: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    """--name=1,2,3."""
     try:
-        return tuple(float(value) for value in values)
+        return tuple(float(value) for value in flags[name])
     except ValueError:
-        raise ValueError(f"--{flag}={','.join(values)} is not a list of numbers.") from None
+        raise ValueError(f"--{name}={','.join(flags[name])} is not a list of numbers.") from None
+
+
+def _by_epoch(flags: Mapping[str, Any], name: str) -> dict[int, float]:
+    """--name=epoch:number,epoch:number."""
+    try:
+        return {int(epoch): float(number) for epoch, number in (entry.split(":") for entry in flags[name])}
+    except ValueError:
+        raise ValueError(f"--{name}={','.join(flags[name])} is not of the form epoch:number,epoch:number.") from None

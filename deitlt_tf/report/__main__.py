@@ -9,23 +9,41 @@ Needs nothing but the workdirs and the data that their flags.cfg name; flags aft
 """
 
 import sys
-from types import SimpleNamespace
+from pathlib import Path
 
 from deitlt_tf.recipes import command_line
-from deitlt_tf.report.numbers import comparison, opened, report, write
+from deitlt_tf.recipes.recipe import Recipe
 
 
-def main(flags: SimpleNamespace) -> None:
+def main(recipe: Recipe, *, compare: list[str], probe_images: int) -> None:
     from deitlt_tf.data import decode
     from deitlt_tf.devices.strategy import prepare
-    from deitlt_tf.recipes.recipe import max_pixels_of
+    from deitlt_tf.report import numbers
 
-    prepare(seed=flags.seed, precision=flags.precision, deterministic=flags.deterministic)
-    run = opened(flags)
-    make, name = (comparison, "comparison") if flags.compare else (report, "report")
-    numbers, pictures = decode.naming_bad_images(lambda: make(run), run.splits, max_pixels=max_pixels_of(flags))
-    write(run.folder, name, numbers, pictures)
+    prepare(**recipe.run.numbers())
+    recipes = compared_recipes(recipe, compare)
+    run = numbers.opened(recipe)
+    if compare:
+        name, make = "comparison", lambda: numbers.comparison([run, *map(numbers.opened, recipes[1:])])
+    else:
+        name, make = "report", lambda: numbers.report(recipe, run, probe_images=probe_images)
+    values, figures = decode.naming_bad_images(make, run.splits, max_pixels=recipe.data.max_pixels)
+    numbers.write(run.folder, name, values, figures)
     print(f"{run.folder / name}.html and {name}.json are written.")
+
+
+def compared_recipes(recipe: Recipe, compare: list[str]) -> list[Recipe]:
+    """The recipe, then those of the other runs of --compare under what the command line set."""
+    folders = list(dict.fromkeys(Path(folder).resolve() for folder in (recipe.run.workdir, *compare)))
+    if compare and len(folders) < 2:
+        raise ValueError(f"--compare={','.join(compare)} names one run: a comparison takes two or more.")
+    own = command_line.recipe_of(["report", f"--workdir={recipe.run.workdir}"], from_workdir=True).flags
+    changed = {name: value for name, value in recipe.flags.items() if value != own[name]}
+    recipes = [recipe]
+    for folder in folders[1:]:
+        other = command_line.recipe_of(["report", f"--workdir={folder}"], from_workdir=True)
+        recipes.append(other.changed(**changed | {"workdir": str(folder)}))
+    return recipes
 
 
 def with_workdir(argv: list[str]) -> list[str]:
@@ -36,6 +54,10 @@ def with_workdir(argv: list[str]) -> list[str]:
     return argv
 
 
-if __name__ == "__main__":
+def program() -> None:
     sys.argv = with_workdir(sys.argv)
     command_line.program(main, __doc__, from_workdir=True, takes=("compare", "probe_images"))
+
+
+if __name__ == "__main__":
+    program()

@@ -1,5 +1,6 @@
 """LiteRT (.tflite) files of one network: float32, or 8-bit weights; and how to run one."""
 
+import contextlib
 import os
 import zipfile
 from collections.abc import Callable
@@ -9,8 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from tqdm import tqdm
 
-from deitlt_tf.serving.served import Served
+from deitlt_tf.runs.files import replacing
+from deitlt_tf.serving import check
+from deitlt_tf.serving.served import Images, Served
 
 # Dynamic range: int8 weights with one scale per output channel, activations quantised as they come.
 OPTIMIZATIONS = {"float32": [], "int8": [tf.lite.Optimize.DEFAULT]}
@@ -44,6 +48,19 @@ def write(served: Served, path: Path, *, kind: str, input_type: str, metadata: d
         archive.writestr("labels.txt", "".join(f"{name}\n" for name in served.class_names))
         for name, text in metadata.items():
             archive.writestr(f"{name}.json", text)
+
+
+def write_checked(
+    served: Served, files: dict[str, Path], *, images: Images, input_type: str, metadata: dict[str, str]
+) -> None:
+    """Write each file of {kind of OPTIMIZATIONS: path}; a file gets its name once it was compared with Keras."""
+    with contextlib.ExitStack() as stack:
+        paths = {kind: stack.enter_context(replacing(path)) for kind, path in files.items()}
+        for kind, path in tqdm(paths.items(), desc="writing", leave=False):
+            write(served, path, kind=kind, input_type=input_type, metadata=metadata)
+        check.report(served, images, {kind: (path, runner(path)) for kind, path in paths.items()})
+    for path in files.values():
+        print(f"{path} written")
 
 
 def runner(path: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:

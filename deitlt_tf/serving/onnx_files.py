@@ -1,5 +1,6 @@
 """ONNX files of one graph: as it is, with 8-bit weights, in half precision; and how to run one."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -11,6 +12,11 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from tqdm import tqdm
+
+from deitlt_tf.runs.files import replacing
+from deitlt_tf.serving import check, onnx_graph
+from deitlt_tf.serving.served import Images, Served
 
 
 def write_float32(model: onnx.ModelProto, path: Path) -> None:
@@ -46,6 +52,27 @@ WRITERS: dict[str, Callable[[onnx.ModelProto, Path], None]] = {
     "int8": write_int8,
     "fp16": write_fp16,
 }
+
+
+def write_checked(
+    served: Served, files: dict[str, Path], *, images: Images, input_type: str, metadata: dict[str, str]
+) -> None:
+    """Write each file of {kind of WRITERS: path}; a file gets its name once it was compared with Keras on `images`."""
+    with contextlib.ExitStack() as stack:
+        paths = {kind: stack.enter_context(replacing(path)) for kind, path in files.items()}
+        model = onnx_graph.build(
+            served.model,
+            heads=served.heads,
+            adjustment=served.adjustment,
+            input_type=input_type,
+            metadata=metadata,
+        )
+        for kind, path in tqdm(paths.items(), desc="writing", leave=False):
+            WRITERS[kind](model, path)
+            onnx.checker.check_model(str(path), full_check=True)
+        check.report(served, images, {kind: (path, runner(path)) for kind, path in paths.items()})
+    for path in files.values():
+        print(f"{path} written")
 
 
 PART = 4  # images

@@ -7,14 +7,12 @@ Source: Menon et al., ICLR 2021 (arXiv 2007.07314), section 4.1; Saerens et al. 
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from tqdm import tqdm
 
 from deitlt_tf import losses
 from deitlt_tf.data import pipeline
-from deitlt_tf.recipes.recipe import reweight_epoch_of
 
 
 def adjustment(*, target: np.ndarray, assumed: np.ndarray) -> np.ndarray:
@@ -24,27 +22,35 @@ def adjustment(*, target: np.ndarray, assumed: np.ndarray) -> np.ndarray:
 
 
 def log_assumed(
-    flags: SimpleNamespace, *, class_counts: np.ndarray, teacher_counts: np.ndarray | None = None
+    *,
+    class_counts: np.ndarray,
+    teacher_counts: np.ndarray | None = None,
+    sampling: str = "instance",
+    logit_adjustment: float = 0.0,
+    reweighted: bool = True,
+    plain: bool = False,
+    beta: float = 0.9999,
 ) -> dict[str, np.ndarray]:
-    """log a of each head of a student trained by `flags`, up to a constant: {"cls", "dist", "mean"}, float64 [C].
+    """log a of each head of a student, up to a constant: {"cls", "dist", "mean"}, float64 [C].
 
-    cls: labels came with shares n^s (s = 1 by instance, 1/2, 0: --sampling), and --logit_adjustment has taken
-      tau log n out already: log a = (s - tau) log n. Weights by class (--method=vit_drw) add their log w.
+    cls: labels came with shares n^s (s = 1, 1/2, 0 for `sampling` instance, sqrt, class_balanced), and
+      `logit_adjustment` has taken tau log n out already: log a = (s - tau) log n. A `plain` ViT that was `reweighted`
+      adds the log of its class weights w.
     dist: labels were the teacher's, with the shares q of `teacher_labels`, and from epoch K on each counted w_y times
-      (--beta), which acts as sampling by q w: log a = log q + log w. Without `teacher_counts`, q = n^s.
+      (`beta`), which acts as sampling by q w: log a = log q + log w. Without `teacher_counts`, q = n^s.
     mean: (z_cls + z_dist) / 2, hence the mean of both.
 
     So log n is not simply subtracted from the mean: DIST has taken its part out while it trained. And q is not n: a
     balanced teacher names tail classes far more often than they occur.
-    Approximations, plainly: mixup, smoothing, a teacher that answers otherwise on augmented images, weights averaged
-    over epochs before and after K (--weights=ema), and a phase after K too short to converge.
+    Approximations: mixup, smoothing, a teacher that answers otherwise on augmented images, weights averaged over epochs
+    before and after K, and a phase after K too short to converge.
     """
-    seen = pipeline.SAMPLING[flags.sampling] * log_shares(class_counts)
-    cls = seen - flags.logit_adjustment * log_shares(class_counts)
-    dist = seen if teacher_counts is None else log_shares(teacher_counts)
-    if 0 <= reweight_epoch_of(flags) < flags.epochs:
-        weights = np.log(losses.class_balanced_weights(class_counts, flags.beta))
-        if flags.method == "vit_drw":
+    shown = pipeline.SAMPLING[sampling] * log_shares(class_counts)
+    cls = shown - logit_adjustment * log_shares(class_counts)
+    dist = shown if teacher_counts is None else log_shares(teacher_counts)
+    if reweighted:
+        weights = np.log(losses.class_balanced_weights(class_counts, beta))
+        if plain:
             cls = cls + weights
         else:
             dist = dist + weights

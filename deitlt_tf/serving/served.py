@@ -5,22 +5,20 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deitlt_tf.data import decode, sources
+from deitlt_tf.data import decode, pipeline, sources
 from deitlt_tf.models import interface
-from deitlt_tf.recipes.recipe import max_pixels_of, of_network
+from deitlt_tf.recipes.recipe import Recipe, View
 from deitlt_tf.runs import finished
 from deitlt_tf.runs.data import load_splits
 from deitlt_tf.runs.files import write_json
 from deitlt_tf.runs.models import load_model, same_classes
 from deitlt_tf.serving import priors
-from deitlt_tf.training.views import evaluation_batches
 
 
 class Served(NamedTuple):
@@ -60,64 +58,91 @@ def answers(logits, *, heads: str, adjustment: np.ndarray | None = None) -> dict
     return {f"logits_{name}": z for name, z in shown.items()} | {"probabilities": tf.nn.softmax(found[main])}
 
 
-def load_served(flags: SimpleNamespace) -> Served:
-    """The network of --workdir that --weights names, with --heads and --prior.
+def load_served(recipe: Recipe, *, weights: str, heads: str = "all", prior: str = "") -> Served:
+    """The network `weights` of a finished run, with the heads and the class prior that are wanted.
 
-    Raises FileNotFoundError for a run without it, ValueError for heads it has not or a prior that does not fit.
+    weights: a key of `runs.finished.FILES`. heads: "all", "mean", "cls" or "dist". prior: see `prior_adjustment`; ""
+    leaves the logits as they are.
+    Raises FileNotFoundError for a run without this network, ValueError for heads that it does not have or a prior that
+    does not fit.
     """
-    path = Path(flags.workdir) / finished.FILES[flags.weights]
-    model, names, counts = finished.load(Path(flags.workdir), weights=flags.weights)
+    folder = recipe.run.folder
+    model, names, counts = finished.load(folder, weights=weights)
     outputs = interface.heads(model.output)
-    heads = flags.heads if len(outputs) > 1 or flags.heads != "all" else "cls"
-    main = interface.main_head(heads)
+    head = heads if len(outputs) > 1 or heads != "all" else "cls"
+    main = interface.main_head(head)
     if main not in outputs:
-        raise ValueError(f"--heads={flags.heads}: {path} has one head; choose --heads=all or cls.")
-    adjustment = prior_adjustment(flags, names, counts, head=main) if flags.prior else None
-    view = of_network(flags, teacher=flags.weights == "teacher")
-    size = model.input_shape[1]
-    return Served(model, names, counts, heads, adjustment, size, view.eval_resize, max_pixels_of(flags))
+        path = folder / finished.FILES[weights]
+        raise ValueError(f"--heads={heads}: {path} has one head; choose --heads=all or cls.")
+    adjustment = None
+    if prior:
+        adjustment = prior_adjustment(recipe, prior, names, counts, weights=weights, head=main)
+    size, view = model.input_shape[1], view_of(recipe, weights=weights)
+    return Served(model, names, counts, head, adjustment, size, view.eval_resize, recipe.data.max_pixels)
+
+
+def view_of(recipe: Recipe, *, weights: str) -> View:
+    """How the network `weights` of a run sees an image."""
+    return recipe.teacher.view if weights == "teacher" else recipe.student.view
 
 
 def prior_adjustment(
-    flags: SimpleNamespace, class_names: tuple[str, ...], class_counts: np.ndarray | None, *, head: str
+    recipe: Recipe,
+    prior: str,
+    class_names: tuple[str, ...],
+    class_counts: np.ndarray | None,
+    *,
+    weights: str,
+    head: str,
 ) -> np.ndarray:
-    """What --prior adds to the logits of `head`, float32 [C]: see `priors`."""
-    if flags.weights == "teacher":
+    """What a class prior adds to the logits of `head`, float32 [C]: see `priors`."""
+    if weights == "teacher":
         raise ValueError("--prior is for the student: what a teacher's logits assume depends on its objective.")
     if class_counts is None:
-        raise ValueError(f"--prior needs the class counts of the training data, which {flags.workdir} does not hold.")
-    target = priors.log_target(flags.prior, class_names=class_names, class_counts=class_counts)
-    teacher_counts = None if head == "cls" else teacher_counts_of(flags, class_names, class_counts)
-    assumed = priors.log_assumed(flags, class_counts=class_counts, teacher_counts=teacher_counts)
+        raise ValueError(
+            f"--prior needs the class counts of the training data, which {recipe.run.folder} does not hold."
+        )
+    target = priors.log_target(prior, class_names=class_names, class_counts=class_counts)
+    teacher_counts = None if head == "cls" else teacher_counts_of(recipe, class_names, class_counts)
+    student = recipe.student
+    assumed = priors.log_assumed(
+        class_counts=class_counts,
+        teacher_counts=teacher_counts,
+        sampling=student.batch.sampling,
+        logit_adjustment=student.logit_adjustment,
+        reweighted=0 <= student.reweight_epoch < student.schedule.epochs,
+        plain=student.plain,
+        beta=student.schedule.beta,
+    )
     return priors.adjustment(target=target, assumed=assumed[head])
 
 
-def teacher_counts_of(
-    flags: SimpleNamespace, class_names: tuple[str, ...], class_counts: np.ndarray
-) -> np.ndarray | None:
-    """`priors.teacher_labels` of the run, kept in WORKDIR/teacher_labels.json; None (and said so) without a teacher.
+def teacher_counts_of(recipe: Recipe, class_names: tuple[str, ...], class_counts: np.ndarray) -> np.ndarray | None:
+    """`priors.teacher_labels` of the run, kept in WORKDIR/teacher_labels.json; None without a teacher, with a note.
 
     The first time, the teacher looks at all training images once.
     """
-    folder = Path(flags.workdir)
-    path, kept = folder / finished.FILES["teacher"], folder / "teacher_labels.json"
+    folder, max_pixels = recipe.run.folder, recipe.data.max_pixels
+    path, cache = folder / finished.FILES["teacher"], folder / "teacher_labels.json"
     if not path.is_file():
-        print(f"--prior: there is no {path}; DIST's labels are taken to come as often as the classes do.")
+        print(f"--prior: there is no {path}; DIST's labels are assumed to be as frequent as the classes are.")
         return None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if kept.is_file() and (found := json.loads(kept.read_text()))["teacher"] == digest:
-        return np.array(found["counts"])
+    if cache.is_file() and (content := json.loads(cache.read_text()))["teacher"] == digest:
+        return np.array(content["counts"])
     model, _ = load_model(path)
-    splits = load_splits(flags, folder=folder)
+    splits = load_splits(**recipe.data.loading(), folder=folder)
     same_classes(class_names, splits.train.class_names, path=path, num_outputs=model.output_shape[-1])
-    batches = evaluation_batches(splits.train, flags, teacher=True)
+    batches = pipeline.evaluation_batches(
+        splits.train, size=model.input_shape[1], resize=recipe.teacher.view.eval_resize, max_pixels=max_pixels
+    )
     ask = tf.function(lambda images: model(tf.cast(images, tf.float32), training=False), reduce_retracing=True)
     counts = decode.naming_bad_images(
-        lambda: priors.teacher_labels(ask, batches, class_counts=class_counts, sampling=flags.sampling),
+        lambda: priors.teacher_labels(ask, batches, class_counts=class_counts, sampling=recipe.student.batch.sampling),
         splits,
-        max_pixels=max_pixels_of(flags),
+        max_pixels=max_pixels,
     )
-    write_json(kept, {"teacher": digest, "counts": counts.tolist()})
+    write_json(cache, {"teacher": digest, "counts": counts.tolist()})
     return counts
 
 
@@ -134,36 +159,37 @@ class Images(NamedTuple):
     reading: Callable[[Callable], object]
 
 
-def images_to_check(flags: SimpleNamespace, served: Served, *, batch: int = 32) -> Images:
-    """--check_images test images of the run's data, or random pixels where it is 0.
+def images_to_check(recipe: Recipe, served: Served, *, weights: str, check_images: int, batch: int = 32) -> Images:
+    """`check_images` test images of the run's data (-1: all), or random pixels where it is 0.
 
     Raises ValueError where the data has other classes than the model, or another order.
     """
-    if flags.check_images == 0:
+    if check_images == 0:
         shape = (64, served.image_size, served.image_size, 3)
-        pixels = np.random.default_rng(flags.seed).integers(0, 256, shape, dtype=np.uint8)
+        pixels = np.random.default_rng(recipe.run.seed).integers(0, 256, shape, dtype=np.uint8)
         random = tf.data.Dataset.from_tensor_slices((pixels, np.zeros(64, np.int32), np.ones(64, np.float32)))
         return Images(random.batch(batch), None, lambda read: read())
-    splits = load_splits(flags, folder=Path(flags.workdir))
-    expected, path = splits.train.class_names, Path(flags.workdir) / finished.FILES[flags.weights]
+    splits = load_splits(**recipe.data.loading(), folder=recipe.run.folder)
+    expected, path = splits.train.class_names, recipe.run.folder / finished.FILES[weights]
     same_classes(served.class_names, expected, path=path, num_outputs=len(served.class_names))
     test = splits.test
-    if 0 < flags.check_images < len(test):  # spread over the set: its beginning may be one class
-        test = sources.take(test, np.linspace(0, len(test) - 1, flags.check_images).round().astype(int))
-    reading = partial(decode.naming_bad_images, found=splits, max_pixels=served.max_pixels)
-    batches = evaluation_batches(test, flags, teacher=flags.weights == "teacher", batch=batch)
+    if 0 < check_images < len(test):  # spread over the set: its beginning may be one class
+        test = sources.take(test, np.linspace(0, len(test) - 1, check_images).round().astype(int))
+    reading = partial(decode.naming_bad_images, splits=splits, max_pixels=served.max_pixels)
+    view = {"size": served.image_size, "resize": served.eval_resize, "max_pixels": served.max_pixels}
+    batches = pipeline.evaluation_batches(test, batch=batch, **view)
     return Images(batches, sources.class_counts(splits.train.labels, len(expected)), reading)
 
 
-def path_of(flags: SimpleNamespace, *, suffix: str) -> Path:
-    """--out, or the model's own path with another suffix. Raises ValueError for --out with a suffix of another kind."""
-    out = Path(flags.out) if flags.out else (Path(flags.workdir) / finished.FILES[flags.weights]).with_suffix(suffix)
-    if out.suffix != suffix:
-        raise ValueError(f"--out={flags.out}: the name of the file has to end in {suffix}.")
-    return out
+def path_of(recipe: Recipe, *, weights: str, out: str, suffix: str) -> Path:
+    """`out`, or the model's own path with another suffix. Raises ValueError for `out` with a suffix of another kind."""
+    path = Path(out) if out else (recipe.run.folder / finished.FILES[weights]).with_suffix(suffix)
+    if path.suffix != suffix:
+        raise ValueError(f"--out={out}: the name of the file has to end in {suffix}.")
+    return path
 
 
-def metadata(flags: SimpleNamespace, served: Served) -> dict[str, str]:
+def metadata(served: Served, *, weights: str, prior: str) -> dict[str, str]:
     """What whoever runs the file has to know: JSON texts by name."""
     facts = {
         "class_names": list(served.class_names),
@@ -171,7 +197,7 @@ def metadata(flags: SimpleNamespace, served: Served) -> dict[str, str]:
         "image_size": served.image_size,
         "eval_resize": served.eval_resize,
         "heads": served.heads,
-        "prior": flags.prior,
-        "weights": flags.weights,
+        "prior": prior,
+        "weights": weights,
     }
     return {name: json.dumps(value) for name, value in facts.items()}

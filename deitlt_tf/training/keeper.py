@@ -5,75 +5,60 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from deitlt_tf.devices.strategy import from_chief, is_chief
 from deitlt_tf.runs.checkpoints import Checkpoints, Journal
+from deitlt_tf.training.job import Job
 
 
 class Keeper:
-    """Keeps a run: progress bar, checkpoints, metrics.jsonl, TensorBoard; stops on a NaN loss.
+    """Counts the steps of a job, saves them, logs them, and stops at a NaN loss.
 
-    What it remembers between steps (sums of the loss parts since the epoch began, the best validation score)
-    goes into every checkpoint, so that an interrupted run writes the same numbers as one that was not.
-    What a step lost is read when the next one is under way, so that an accelerator does not wait for its host.
-    Of several workers the chief alone writes; all of them count, evaluate and stop alike.
+    What it remembers between steps (sums of the losses since the epoch began, the best validation score) is part of
+    every checkpoint, so an interrupted run writes the same numbers as one that was not.
+    The losses of a step are fetched one step later, so that an accelerator does not wait for its host.
+    With several workers only the chief writes; every worker counts, evaluates and stops at the same steps.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        variables: list[keras.Variable],
-        *,
-        title: str,
-        batch: int,
-        steps: int,
-        steps_per_epoch: int,
-        checkpoint_seconds: float,
-        learning_rate: Callable[[], float],
-        evaluate: Callable[[int, dict], dict] | None,
-    ):
+    def __init__(self, job: Job, *, learning_rate: Callable[[], float]):
+        self.job, self.learning_rate = job, learning_rate
         self.writes = is_chief()
-        self.checkpoints, self.journal = Checkpoints(folder, say=tqdm.write), Journal(folder)
+        self.checkpoints, self.journal = Checkpoints(job.folder, say=tqdm.write), Journal(job.folder)
         # By place: Keras numbers the names of optimisers and layers through a process, so paths may differ next time.
-        self.variables = {f"{i:05d} {v.name}": v for i, v in enumerate(variables)}
-        self.title, self.batch = title, batch
-        self.steps, self.per_epoch, self.seconds = steps, steps_per_epoch, checkpoint_seconds
-        self.learning_rate, self.evaluate = learning_rate, evaluate
-        self.writer = tf.summary.create_file_writer(str(folder / "tensorboard")) if self.writes else None
+        self.variables = {f"{i:05d} {v.name}": v for i, v in enumerate(job.variables)}
+        self.writer = tf.summary.create_file_writer(str(job.folder / "tensorboard")) if self.writes else None
         self.step, self.sums, self.memory = 0, {}, {}
-        self.unread: deque[dict[str, tf.Tensor]] = deque()  # what the newest steps lost
-        self.shown: dict[str, float] = {}  # what the newest step lost that was read
+        self.pending: deque[dict[str, tf.Tensor]] = deque()  # losses of the newest steps, not fetched yet
+        self.latest: dict[str, float] = {}  # losses of the newest step that was fetched
         self.saved_at, self.saved_step = time.monotonic(), None
 
     def restore(self) -> int:
         """The step to go on from, with all variables set; 0 for a new run."""
         shapes = {name: tuple(v.shape) for name, v in self.variables.items()}
-        found = self.checkpoints.restore(shapes)
-        if found:
-            self.step, arrays, note = found
+        checkpoint = self.checkpoints.restore(shapes)
+        if checkpoint:
+            self.step, arrays, note = checkpoint
             self.saved_step = self.step
             self.sums, self.memory = note["sums"], note["memory"]
             for name, variable in self.variables.items():
                 variable.assign(arrays[name])
         if from_chief(self.step) != self.step:
             raise ValueError(
-                f"{self.title}: this worker finds step {self.step} in {self.checkpoints.folder} and the chief another "
-                "one: all workers have to see the same files."
+                f"{self.job.title}: this worker finds step {self.step} in {self.checkpoints.folder} and the chief "
+                "another one: all workers have to see the same files."
             )
-        if found and self.step < self.steps:
-            tqdm.write(f"{self.title}: going on from step {self.step} of {self.steps}")
+        if checkpoint and self.step < self.job.steps:
+            tqdm.write(f"{self.job.title}: going on from step {self.step} of {self.job.steps}")
         if self.writes:
             self.journal.rewind(self.step)
         return self.step
 
     def save(self) -> None:
-        self.read()
+        self.fetch()
         if not self.writes:
             return
         arrays = {name: v.numpy() for name, v in self.variables.items()}
@@ -88,44 +73,48 @@ class Keeper:
         last = "no checkpoint was written yet"
         if self.saved_step is not None:
             last = f"the last good checkpoint is step {self.saved_step}"
+        epoch = (step - 1) // self.job.steps_per_epoch
         return FloatingPointError(
-            f"{self.title}: {what} at step {step} (epoch {(step - 1) // self.per_epoch}); {last}. "
+            f"{self.job.title}: {what} at step {step} (epoch {epoch}); {last}. "
             "A lower learning rate or --clip_norm may help."
         )
 
     def open_bar(self) -> tqdm:
+        job = self.job
         return tqdm(
-            total=self.steps * self.batch, initial=self.step * self.batch, desc=self.title, disable=not self.writes,
+            total=job.steps * job.batch, initial=self.step * job.batch, desc=job.title, disable=not self.writes,
             unit="img", unit_scale=True, mininterval=0.5 if sys.stderr.isatty() else 30, dynamic_ncols=True,
         )  # fmt: skip
 
-    def after_step(self, parts: dict[str, tf.Tensor], *, last: bool) -> None:
-        """Count a step and what it loses. last: training ends here, so save now. Raises what `read` raises."""
+    def after_step(self, losses: dict[str, tf.Tensor], *, last: bool) -> None:
+        """Count a step and its losses. last: training ends here, so save now. Raises what `fetch` raises."""
         self.step += 1
-        self.unread.append(parts)
-        if self.step % self.per_epoch == 0:
+        self.pending.append(losses)
+        if self.step % self.job.steps_per_epoch == 0:
             self.after_epoch()  # before saving: a checkpoint of an epoch's end holds what its evaluation remembers
-        if last or self.step == self.steps or time.monotonic() - self.saved_at >= self.seconds:
+        due = time.monotonic() - self.saved_at >= self.job.checkpoint_seconds
+        if last or due or self.step == self.job.steps:
             self.save()
-        self.read(but=1)
+        self.fetch(but=1)
 
-    def read(self, *, but: int = 0) -> None:
-        """Add up what all steps but the newest `but` lost. Raises FloatingPointError at a NaN."""
-        while len(self.unread) > but:
-            parts = {name: float(value) for name, value in self.unread.popleft().items()}
-            if bad := [name for name, value in parts.items() if not math.isfinite(value)]:
-                raise self.diverged(f"{bad[0]} is {parts[bad[0]]}", step=self.step - len(self.unread))
-            for name, value in parts.items():
+    def fetch(self, *, but: int = 0) -> None:
+        """Add up the losses of all steps but the newest `but`. Raises FloatingPointError at a NaN."""
+        while len(self.pending) > but:
+            losses = {name: float(value) for name, value in self.pending.popleft().items()}
+            if bad := [name for name, value in losses.items() if not math.isfinite(value)]:
+                raise self.diverged(f"{bad[0]} is {losses[bad[0]]}", step=self.step - len(self.pending))
+            for name, value in losses.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value
-            self.shown = parts
+            self.latest = losses
 
     def after_epoch(self) -> None:
-        self.read()
-        line = {"step": self.step, "epoch": self.step // self.per_epoch - 1, "lr": self.learning_rate()}
-        line |= {name: value / self.per_epoch for name, value in self.sums.items()}
+        self.fetch()
+        per_epoch = self.job.steps_per_epoch
+        line = {"step": self.step, "epoch": self.step // per_epoch - 1, "lr": self.learning_rate()}
+        line |= {name: value / per_epoch for name, value in self.sums.items()}
         self.sums = {}
-        if self.evaluate is not None:
-            line |= self.evaluate(self.step, self.memory)
+        if self.job.evaluate is not None:
+            line |= self.job.evaluate(self.step, self.memory)
         if not self.writes:
             return
         self.journal.add(line)

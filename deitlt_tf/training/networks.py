@@ -1,53 +1,53 @@
-"""New networks of a recipe: the student and the teacher."""
+"""New networks of a recipe: the student and the teacher. Their weights depend on the seed alone."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import keras
 
 from deitlt_tf import models
 from deitlt_tf.interop import pretrained
-from deitlt_tf.recipes.recipe import floats
+from deitlt_tf.recipes.recipe import Recipe
 
 
-def student_network(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:
-    """A new student, or for --method=vit and vit_drw the plain ViT of its size. Its weights depend on --seed alone."""
-    keras.utils.set_random_seed(flags.seed)
-    name = flags.model.replace("deit_", "vit_") if flags.method.startswith("vit") else flags.model
+def student_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
+    """A new student, or the plain ViT of its size for the methods without a teacher."""
+    keras.utils.set_random_seed(recipe.run.seed)
+    settings = recipe.student.network
     network = models.build(
-        name,
+        recipe.student.model,
         num_classes=num_classes,
-        image_size=flags.image_size,
-        patch_size=flags.patch_size,
-        depth=flags.depth or None,
-        embed_dim=flags.embed_dim or None,
-        num_heads=flags.num_heads or None,
-        drop_path=flags.drop_path,
-        mean=floats(flags.mean, flag="mean"),
-        std=floats(flags.std, flag="std"),
+        image_size=recipe.student.view.image_size,
+        patch_size=settings.patch_size,
+        depth=settings.depth or None,
+        embed_dim=settings.embed_dim or None,
+        num_heads=settings.num_heads or None,
+        drop_path=settings.drop_path,
+        mean=settings.mean,
+        std=settings.std,
     )
-    if flags.init:
-        weights = pretrained.starting_weights(flags.init)
+    if settings.init:
+        weights = pretrained.starting_weights(settings.init)
         try:
             notes = pretrained.start_from(network, weights)
         except ValueError as error:
-            raise ValueError(f"--init={flags.init}: {error}") from error
+            raise ValueError(f"--init={settings.init}: {error}") from error
         for note in notes:
-            print(f"{flags.init}: {note}")
+            print(f"{settings.init}: {note}")
     return network
 
 
-def teacher_network(flags: SimpleNamespace, *, num_classes: int) -> keras.Model:
-    """A new teacher network. Its weights depend on --seed alone."""
-    keras.utils.set_random_seed(flags.seed)
+def teacher_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
+    """A new teacher."""
+    keras.utils.set_random_seed(recipe.run.seed)
+    settings = recipe.teacher.network
     network = models.build(
-        flags.teacher_model,
+        settings.model,
         num_classes=num_classes,
-        image_size=flags.teacher_image_size,
-        classifier=flags.teacher_classifier,
-        mean=floats(flags.teacher_mean, flag="teacher_mean"),
-        std=floats(flags.teacher_std, flag="teacher_std"),
+        image_size=recipe.teacher.view.image_size,
+        classifier=settings.classifier,
+        mean=settings.mean,
+        std=settings.std,
     )
-    if flags.teacher_init:
-        pretrained.start_cnn_from(network, Path(flags.teacher_init))
+    if settings.init:
+        pretrained.start_cnn_from(network, Path(settings.init))
     return network

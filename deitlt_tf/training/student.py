@@ -1,222 +1,204 @@
 """The student's run: distil it (or train the plain ViT), measure it, save it."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
-from deitlt_tf.recipes import command_line
-from deitlt_tf.recipes.flags import DEFAULTS, FREE
+import keras
+import tensorflow as tf
 
-
-def claim_run(flags: SimpleNamespace, folder: Path, splits) -> None:
-    from deitlt_tf.devices.strategy import is_chief
-    from deitlt_tf.runs.folder import claim
-
-    text, names = command_line.as_flagfile(vars(flags)), splits.train.class_names
-    if is_chief():
-        claim(folder, vars(flags), text=text, class_names=names, free=FREE, defaults=DEFAULTS)
-
-
-def find_teacher(path: str) -> Path:
-    """--teacher as a file: a .keras model, or the teacher.keras of a workdir."""
-    found = Path(path) / "teacher.keras" if Path(path).is_dir() else Path(path)
-    if not found.is_file():
-        raise FileNotFoundError(f"--teacher={path}: there is no {found}.")
-    return found
+from deitlt_tf import optimizers
+from deitlt_tf.data import augment, decode, pipeline, sources
+from deitlt_tf.devices.strategy import is_chief, wait_for_all
+from deitlt_tf.distill import Distiller
+from deitlt_tf.evaluation import metrics, selection
+from deitlt_tf.evaluation.tables import describe_groups
+from deitlt_tf.losses import NEVER
+from deitlt_tf.recipes.recipe import Recipe
+from deitlt_tf.runs.files import replacing, write_json
+from deitlt_tf.runs.models import load_model, same_classes, save_model
+from deitlt_tf.training import teacher_labels
+from deitlt_tf.training.job import Job, check_batch, total_variables, training_batches
+from deitlt_tf.training.loop import fit
+from deitlt_tf.training.networks import student_network
 
 
-def keep_teacher(path: Path, kept: Path, *, class_names: tuple[str, ...]):
-    """The teacher model from `path`, checked against the data's classes, and a copy of its file in the workdir."""
-    from deitlt_tf.devices.strategy import is_chief
-    from deitlt_tf.runs.files import replacing
-    from deitlt_tf.runs.models import load_model, same_classes
-
-    teacher, names = load_model(path)
-    same_classes(names, class_names, path=path, num_outputs=teacher.output_shape[-1])
-    if is_chief() and not (kept.is_file() and kept.samefile(path)):
-        with replacing(kept) as temporary:
-            temporary.write_bytes(path.read_bytes())
-    return teacher
-
-
-def train_student(flags: SimpleNamespace, splits, *, folder: Path, teacher) -> dict:
-    """Train (or go on training) the student, evaluate, save; returns what results.json holds."""
-    from deitlt_tf import distill, losses, optimizers
-    from deitlt_tf.data import decode, pipeline, sources
-    from deitlt_tf.devices.strategy import is_chief, wait_for_all
-    from deitlt_tf.evaluation import metrics, tables
-    from deitlt_tf.recipes.recipe import max_pixels_of, mixing_of, reweight_epoch_of
-    from deitlt_tf.runs.files import write_json
-    from deitlt_tf.runs.models import load_weights, save_model, save_weights
-    from deitlt_tf.training import loop
-    from deitlt_tf.training.networks import student_network
-    from deitlt_tf.training.views import check_batch, measure_model, train_view, training_images, with_clean_view
-
-    check_batch(flags.batch_size, parts=flags.accumulation, flag="batch_size")
-    class_names = splits.train.class_names
-    counts = sources.class_counts(splits.train.labels, len(class_names))
-    per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=flags.batch_size, repeats=flags.repeats)
-    steps = flags.epochs * per_epoch
-    reweight_epoch = reweight_epoch_of(flags)
-    late = reweight_epoch * per_epoch if reweight_epoch >= 0 else losses.NEVER
-    title = "ViT" if teacher is None else "student"
-    clean = teacher is not None and flags.teacher_sees == "clean"
-
-    student = student_network(flags, num_classes=len(class_names))
-    distiller = distill.Distiller(
-        student,
-        teacher,
-        counts,
-        alpha=flags.alpha,
-        distillation=flags.distillation,
-        teacher_sees=flags.teacher_sees,
-        temperature=flags.temperature,
-        logit_adjustment=flags.logit_adjustment,
-        reweight_step=late,
-        beta=flags.beta,
-        mixing=mixing_of(flags),
-        mixing_off_step=late if flags.mixing_off else losses.NEVER,
-        accumulation=flags.accumulation,
-        clip_norm=flags.clip_norm,
-        ema_decay=flags.ema_decay,
-        seed=flags.seed,
+def train_student(recipe: Recipe, splits: sources.Splits, *, folder: Path, teacher: keras.Model | None) -> dict:
+    """Train (or go on training) the student, measure it, save it; returns what results.json holds."""
+    run = StudentRun(recipe, splits, folder=folder, teacher=teacher)
+    results = decode.naming_bad_images(
+        lambda: run.measure_all(fit(run.job())), splits, max_pixels=recipe.data.max_pixels
     )
-    schedule = optimizers.WarmupCosine(
-        peak=peak_lr(flags),
-        epochs=flags.epochs,
-        steps_per_epoch=per_epoch,
-        warmup_epochs=flags.warmup_epochs,
-        warmup_lr=flags.warmup_lr,
-        min_lr=flags.min_lr,
-    )
-    optimizer = optimizers.adamw(student, schedule, weight_decay=flags.weight_decay)
-    distiller.compile(optimizer)
-    contenders = {"raw": student} | ({"ema": distiller.ema} if distiller.ema else {})
-
-    labels = None
-    if flags.teacher_labels:
-        labels = labels_of_teacher(
-            flags, splits.train, folder / "teacher.keras", unmixed_from=distiller.mixing_off_step
-        )
-
-    def batches(first_step, **share):
-        return pipeline.train(
-            training_images(splits.train, flags),
-            view=with_clean_view(flags) if clean else train_view(flags),
-            batch=flags.batch_size,
-            steps=steps,
-            steps_per_epoch=per_epoch,
-            first_step=first_step,
-            repeats=flags.repeats,
-            seed=flags.seed,
-            sampling=flags.sampling,
-            max_pixels=max_pixels_of(flags),
-            **share,
-        )
-
-    def measure(model, split, what):
-        return measure_model(model, split, flags, class_counts=counts, title=f"{title}, {what}")
-
-    def evaluate(step, memory):
-        """Journal numbers every --eval_every epochs; with a validation split, also keep the best weights so far."""
-        last = step == steps
-        if not (flags.eval_every and step // per_epoch % flags.eval_every == 0) and not (last and splits.val):
-            return {}
-        split, what = (splits.val, "val") if splits.val else (splits.test, "test")
-        line = {}
-        for name, model in contenders.items():
-            measured = measure(model, split, what)
-            line |= metrics.flatten(measured, prefix=f"{what}/{name}")
-            score = list(measured["paper"].values())[-1]["overall"]  # of the mean, or of the only head
-            if splits.val and score > memory.get("best", {"score": -1.0})["score"]:
-                memory["best"] = {"score": score, "step": step, "weights": name}
-                if is_chief():
-                    save_weights(model, folder / "best.npz")
-        return line
-
-    def run():
-        memory = loop.fit(
-            distiller,
-            batches=batches,
-            variables=loop.total_variables(
-                *(model.weights for model in contenders.values()), optimizer.variables, distiller.state
-            ),
-            folder=folder,
-            title=title,
-            batch=flags.batch_size,
-            steps=steps,
-            steps_per_epoch=per_epoch,
-            checkpoint_seconds=flags.checkpoint_seconds,
-            evaluate=evaluate,
-            teacher_labels=labels,
-        )
-        return memory, {name: measure(model, splits.test, "test") for name, model in contenders.items()}
-
-    memory, results = decode.naming_bad_images(run, splits, max_pixels=max_pixels_of(flags))
-    chosen = "the last weights"
-    if "best" in memory:
-        best = memory["best"]
-        wait_for_all()
-        load_weights(student, folder / "best.npz")
-        results["best"] = measure(student, splits.test, "test")
-        chosen = (
-            f"{best['weights']} weights of step {best['step']}, best on the validation split ({best['score']:.2f} %)"
-        )
-    if teacher is not None:
-        results["teacher"] = measure_model(
-            teacher, splits.test, flags, class_counts=counts, teacher=True, title="teacher, test"
-        )
-    results |= {
-        "groups": {convention: tables.describe_groups(counts, convention) for convention in ("shots", "paper")},
-        "class_counts": counts.tolist(),
-        "student.keras": chosen,
-        "steps": steps,
-    }
-    if is_chief():
-        write_json(folder / "results.json", results)
-        save_model(student, folder / "student.keras", class_names=class_names)
-        if distiller.ema:
-            save_model(distiller.ema, folder / "student_ema.keras", class_names=class_names)
+    run.save(results)
     return results
 
 
-# What decides a view and what the teacher says of it, beside the data, the teacher and how a batch is cut in parts.
-VIEWS = [
-    "seed", "epochs", "batch_size", "sampling", "repeats", "image_size", "crop", "crop_min_scale", "padding", "flip",
-    "randaugment", "erasing", "resize", "mixup", "cutmix", "mix_prob", "switch_prob", "teacher_sees",
-]  # fmt: skip
+class StudentRun:
+    """A student in training: the distiller of a recipe, its batches, and what is measured and kept of it.
+
+    teacher: the loaded network; None: the student is a plain ViT.
+    """
+
+    def __init__(self, recipe: Recipe, splits: sources.Splits, *, folder: Path, teacher: keras.Model | None):
+        batch = recipe.student.batch
+        check_batch(batch.size, parts=batch.accumulation, flag="batch_size")
+        self.recipe, self.splits, self.folder, self.teacher = recipe, splits, folder, teacher
+        self.class_names = splits.train.class_names
+        self.class_counts = sources.class_counts(splits.train.labels, len(self.class_names))
+        self.steps_per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=batch.size, repeats=batch.repeats)
+        self.steps = recipe.student.schedule.epochs * self.steps_per_epoch
+        self.title = "ViT" if teacher is None else "student"
+        self.distiller = self.make_distiller()
+        self.models = {"raw": self.distiller.student} | ({"ema": self.distiller.ema} if self.distiller.ema else {})
+
+    def make_distiller(self) -> Distiller:
+        """The compiled Distiller: student, teacher, losses and optimiser of the recipe."""
+        student, schedule = self.recipe.student, self.recipe.student.schedule
+        late = student.reweight_epoch * self.steps_per_epoch if student.reweight_epoch >= 0 else NEVER
+        distiller = Distiller(
+            student_network(self.recipe, num_classes=len(self.class_names)),
+            self.teacher,
+            self.class_counts,
+            alpha=student.distillation.alpha,
+            distillation=student.distillation.kind,
+            teacher_sees=student.distillation.teacher_sees,
+            temperature=student.distillation.temperature,
+            logit_adjustment=student.logit_adjustment,
+            reweight_step=late,
+            beta=schedule.beta,
+            mixing=student.mixing.keywords(),
+            mixing_off_step=late if schedule.mixing_off else NEVER,
+            accumulation=student.batch.accumulation,
+            clip_norm=schedule.clip_norm,
+            ema_decay=schedule.ema_decay,
+            seed=self.recipe.run.seed,
+        )
+        learning_rate = optimizers.WarmupCosine(
+            peak=student.peak_lr,
+            epochs=schedule.epochs,
+            steps_per_epoch=self.steps_per_epoch,
+            warmup_epochs=schedule.warmup_epochs,
+            warmup_lr=schedule.warmup_lr,
+            min_lr=schedule.min_lr,
+        )
+        distiller.compile(optimizers.adamw(distiller.student, learning_rate, weight_decay=schedule.weight_decay))
+        return distiller
+
+    def job(self) -> Job:
+        recipe, student = self.recipe, self.recipe.student
+        clean = self.teacher is not None and student.distillation.teacher_sees == "clean"
+        view = (augment.with_clean_view if clean else augment.training_view)(
+            **student.view.training(resize=recipe.data.resize)
+        )
+        length = {"steps": self.steps, "steps_per_epoch": self.steps_per_epoch}
+        return Job(
+            self.distiller,
+            batches=training_batches(recipe, self.splits.train, view=view, batch=student.batch, **length),
+            variables=total_variables(
+                *(model.weights for model in self.models.values()),
+                self.distiller.optimizer.variables,
+                self.distiller.state,
+            ),
+            folder=self.folder,
+            title=self.title,
+            batch=student.batch.size,
+            checkpoint_seconds=recipe.run.checkpoint_seconds,
+            evaluate=self.evaluate,
+            teacher_labels=self.kept_labels() if recipe.teacher.labels else None,
+            **length,
+        )
+
+    def measure(self, model: keras.Model, split: sources.Source, what: str) -> dict:
+        return metrics.measure(
+            model,
+            split,
+            eval_resize=self.recipe.student.view.eval_resize,
+            max_pixels=self.recipe.data.max_pixels,
+            class_counts=self.class_counts,
+            title=f"{self.title}, {what}",
+        )
+
+    def evaluate(self, step: int, memory: dict) -> dict:
+        """Numbers for the journal every `eval_every` epochs; with a validation split the best weights are kept."""
+        val, every = self.splits.val, self.recipe.run.eval_every
+        due = every and step // self.steps_per_epoch % every == 0
+        if not due and not (val and step == self.steps):
+            return {}
+        split, what = (val, "val") if val else (self.splits.test, "test")
+        line = {}
+        for weights, model in self.models.items():
+            measured = self.measure(model, split, what)
+            line |= metrics.flatten(measured, prefix=f"{what}/{weights}")
+            if val:
+                selection.offer(model, measured=measured, weights=weights, step=step, memory=memory, folder=self.folder)
+        return line
+
+    def measure_all(self, memory: dict) -> dict:
+        """Accuracies on the test split of the last weights, of those that won, and of the teacher."""
+        results = {weights: self.measure(model, self.splits.test, "test") for weights, model in self.models.items()}
+        kept = "the last weights"
+        if "best" in memory:
+            kept = selection.load(self.distiller.student, memory=memory, folder=self.folder)
+            results["best"] = self.measure(self.distiller.student, self.splits.test, "test")
+        if self.teacher is not None:
+            results["teacher"] = metrics.measure(
+                self.teacher,
+                self.splits.test,
+                eval_resize=self.recipe.teacher.view.eval_resize,
+                max_pixels=self.recipe.data.max_pixels,
+                class_counts=self.class_counts,
+                title="teacher, test",
+            )
+        counts = self.class_counts
+        return results | {
+            "groups": {convention: describe_groups(counts, convention) for convention in ("shots", "paper")},
+            "class_counts": counts.tolist(),
+            "student.keras": kept,
+            "steps": self.steps,
+        }
+
+    def save(self, results: dict) -> None:
+        """results.json, student.keras, student_ema.keras."""
+        if not is_chief():
+            return
+        write_json(self.folder / "results.json", results)
+        save_model(self.distiller.student, self.folder / "student.keras", class_names=self.class_names)
+        if self.distiller.ema:
+            save_model(self.distiller.ema, self.folder / "student_ema.keras", class_names=self.class_names)
+
+    def kept_labels(self) -> teacher_labels.TeacherLabels:
+        """The file of --teacher_labels. Raises ValueError for a recipe whose DIST does not learn classes."""
+        recipe, student = self.recipe, self.recipe.student
+        if student.plain or student.distillation.kind != "hard":
+            raise ValueError("--teacher_labels holds a teacher's classes: it needs one, and --distillation=hard.")
+        wait_for_all()  # the chief has written the teacher's file
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        key = {f"--{name}": str(recipe.flags[name]) for name in teacher_labels.VIEWS}
+        key["step without mixing (--mixing_off, --reweight_epoch)"] = str(self.distiller.mixing_off_step)
+        key["devices times --accumulation"] = str(replicas * student.batch.accumulation)
+        key["training data, SHA-256"] = teacher_labels.fingerprint(self.splits.train)
+        key["teacher's file, SHA-256"] = teacher_labels.digest(self.folder / "teacher.keras")
+        key["version of the views"] = str(augment.VERSION)
+        key["TensorFlow"] = tf.__version__
+        shape = {"batch": student.batch.size, "num_classes": len(self.class_names)}
+        path, chief = Path(recipe.teacher.labels), is_chief()
+        if chief:
+            labels = teacher_labels.TeacherLabels(path, key, **shape)
+        wait_for_all()
+        return labels if chief else teacher_labels.TeacherLabels(path, key, **shape, writes=False)
 
 
-def labels_of_teacher(flags: SimpleNamespace, source, teacher: Path, *, unmixed_from: int):
-    """The `TeacherLabels` of --teacher_labels. Raises ValueError for a recipe that does not ask for classes."""
-    import tensorflow as tf
-
-    from deitlt_tf.data import augment
-    from deitlt_tf.devices.strategy import is_chief, wait_for_all
-    from deitlt_tf.training.teacher_labels import TeacherLabels, digest, fingerprint
-
-    if flags.method.startswith("vit") or flags.distillation != "hard":
-        raise ValueError("--teacher_labels holds a teacher's classes: it needs one, and --distillation=hard.")
-    wait_for_all()  # the chief has written the teacher's file
-    key = {f"--{name}": str(getattr(flags, name)) for name in VIEWS}
-    key["step without mixing (--mixing_off, --reweight_epoch)"] = str(unmixed_from)
-    key["devices times --accumulation"] = str(tf.distribute.get_strategy().num_replicas_in_sync * flags.accumulation)
-    key["training data, SHA-256"] = fingerprint(source)
-    key["teacher's file, SHA-256"] = digest(teacher)
-    key["version of the views"] = str(augment.VERSION)
-    key["TensorFlow"] = tf.__version__
-    given = {"batch": flags.batch_size, "num_classes": len(source.class_names)}
-    if is_chief():
-        labels = TeacherLabels(Path(flags.teacher_labels), key, **given)
-    wait_for_all()
-    if not is_chief():
-        labels = TeacherLabels(Path(flags.teacher_labels), key, **given, writes=False)
-    return labels
+def teacher_file(path: str) -> Path:
+    """--teacher as a file: a .keras model, or the teacher.keras of a workdir."""
+    file = Path(path) / "teacher.keras" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"--teacher={path}: there is no {file}.")
+    return file
 
 
-def peak_lr(flags: SimpleNamespace) -> float:
-    """The peak learning rate of --lr, --lr_rule and --batch_size."""
-    if flags.lr_rule == "linear":
-        return flags.lr * flags.batch_size / 512
-    if flags.lr_rule == "official":
-        return flags.lr * flags.batch_size / flags.accumulation / 512
-    return flags.lr
+def adopt_teacher(path: Path, copy: Path, *, class_names: tuple[str, ...]) -> keras.Model:
+    """The teacher from `path`, checked against the data's classes, and a copy of its file in the workdir."""
+    teacher, names = load_model(path)
+    same_classes(names, class_names, path=path, num_outputs=teacher.output_shape[-1])
+    if is_chief() and not (copy.is_file() and copy.samefile(path)):
+        with replacing(copy) as temporary:
+            temporary.write_bytes(path.read_bytes())
+    return teacher

@@ -1,202 +1,182 @@
 """The teacher's run: train the flat CNN, measure it, save it."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
-from deitlt_tf.recipes import command_line
-from deitlt_tf.recipes.flags import DEFAULTS, FREE, TEACHER
+import keras
+
+from deitlt_tf import objectives, optimizers
+from deitlt_tf.data import augment, decode, pipeline, sources
+from deitlt_tf.devices.strategy import from_chief, is_chief, wait_for_all
+from deitlt_tf.evaluation import metrics, tables
+from deitlt_tf.interop.pretrained import scale_cosines
+from deitlt_tf.losses import NEVER
+from deitlt_tf.recipes.recipe import Recipe
+from deitlt_tf.recipes.recipe import Teacher as Settings
+from deitlt_tf.runs.files import write_json
+from deitlt_tf.runs.folder import claim
+from deitlt_tf.runs.models import save_model
+from deitlt_tf.teacher import Teacher
+from deitlt_tf.training.job import Job, check_batch, total_variables, training_batches
+from deitlt_tf.training.loop import fit
+from deitlt_tf.training.networks import teacher_network
 
 
-def folder_of(flags: SimpleNamespace) -> Path:
-    """Where the teacher's run lives. Raises ValueError without --workdir."""
-    if flags.teacher_workdir:
-        return Path(flags.teacher_workdir)
-    if not flags.workdir:
+def teacher_folder(recipe: Recipe) -> Path:
+    """Where the teacher's run lives. Raises ValueError without a workdir."""
+    if recipe.teacher.workdir:
+        return Path(recipe.teacher.workdir)
+    if not recipe.run.workdir:
         raise ValueError("--workdir is missing: name the folder where the run is kept, e.g. --workdir=runs/first.")
-    return Path(flags.workdir) / "teacher"
+    return recipe.run.folder / "teacher"
 
 
-def train_teacher(flags: SimpleNamespace, splits) -> Path:
+def train_teacher(recipe: Recipe, splits: sources.Splits) -> Path:
     """Train (or go on training, or reuse) the teacher of this recipe on `splits`; returns its .keras file."""
-    from deitlt_tf.data import decode, pipeline, sources
-    from deitlt_tf.devices.strategy import from_chief, is_chief, wait_for_all
-    from deitlt_tf.evaluation import metrics, tables
-    from deitlt_tf.interop import pretrained
-    from deitlt_tf.recipes.recipe import max_pixels_of
-    from deitlt_tf.runs.files import write_json
-    from deitlt_tf.runs.folder import claim
-    from deitlt_tf.runs.models import save_model
-    from deitlt_tf.training import loop
-    from deitlt_tf.training.views import check_batch, measure_model, train_view, training_images
-
-    check_batch(flags.teacher_batch_size, flag="teacher_batch_size")
-    folder, finished = folder_of(flags), folder_of(flags) / "teacher.keras"
-    recipe = {name: getattr(flags, name) for name in TEACHER}
-    class_names, text = splits.train.class_names, command_line.as_flagfile(recipe)
+    check_batch(recipe.teacher.batch.size, flag="teacher_batch_size")
+    folder = teacher_folder(recipe)
+    finished, class_names = folder / "teacher.keras", splits.train.class_names
     if is_chief():
-        claim(folder, recipe, text=text, class_names=class_names, free=FREE, defaults=DEFAULTS)
+        claim(folder, class_names=class_names, **recipe.teacher_identity())
     if from_chief(finished.is_file()):
         print(f"teacher: {finished} is there, from the same recipe")
         return finished
 
-    counts = sources.class_counts(splits.train.labels, len(class_names))
-    batch = flags.teacher_batch_size
-    per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=batch)
-    steps = flags.teacher_epochs * per_epoch
-    teacher = make(flags, counts, steps_per_epoch=per_epoch)
-    network, aim, optimizer = teacher.network, teacher.objective, teacher.optimizer
-
-    def batches(first_step, **share):
-        return pipeline.train(
-            training_images(splits.train, flags),
-            view=train_view(flags, teacher=True, views=aim.views),
-            batch=batch,
-            steps=steps,
-            steps_per_epoch=per_epoch,
-            first_step=first_step,
-            seed=flags.seed,
-            sampling=flags.teacher_sampling,
-            max_pixels=max_pixels_of(flags),
-            **share,
-        )
-
-    def measure(split, title):
-        return measure_model(network, split, flags, class_counts=counts, teacher=True, title=title)
-
-    def evaluate(step, memory):
-        epoch = step // per_epoch
-        if not flags.eval_every or epoch % flags.eval_every or step == steps:
-            return {}
-        return metrics.flatten(measure(splits.val or splits.test, "teacher, evaluation"), prefix="teacher")
-
-    def run():
-        loop.fit(
-            teacher,
-            batches=batches,
-            variables=loop.total_variables(network.weights, aim.trainable, teacher.state, optimizer.variables),
-            folder=folder,
-            title="teacher",
-            batch=batch,
-            steps=steps,
-            steps_per_epoch=per_epoch,
-            checkpoint_seconds=flags.checkpoint_seconds,
-            evaluate=evaluate,
-        )
-        return measure(splits.test, "teacher, test")
-
-    measured = decode.naming_bad_images(run, splits, max_pixels=max_pixels_of(flags))
+    run = TeacherRun(recipe, splits, folder=folder)
+    measured = decode.naming_bad_images(run.fit, splits, max_pixels=recipe.data.max_pixels)
     if is_chief():
         write_json(folder / "results.json", {"teacher": measured})
-        if flags.teacher_loss == "ldam":  # other objectives are trained on the cosines as they are
-            pretrained.scale_cosines(network, ldam=flags.teacher_scale)
-        save_model(network, finished, class_names=class_names)
-    wait_for_all()  # the others are about to read it
-    tables.print_tables(tables.rows_of("teacher", measured), counts)
+        if recipe.teacher.aim.loss == "ldam":  # other objectives are trained on the cosines as they are
+            scale_cosines(run.network, ldam=recipe.teacher.aim.scale)
+        save_model(run.network, finished, class_names=class_names)
+    wait_for_all()  # the other workers are about to read it
+    tables.print_tables(tables.rows_of("teacher", measured), run.class_counts)
     return finished
 
 
-def make(flags: SimpleNamespace, class_counts, *, steps_per_epoch: int):
-    """A new, compiled `teacher.Teacher` of these flags: network, objective, SAM, SGD with its schedule."""
-    from deitlt_tf import losses, optimizers
-    from deitlt_tf.teacher import Teacher
-    from deitlt_tf.training.networks import teacher_network
+class TeacherRun:
+    """A teacher in training: network, objective and optimiser of a recipe, its batches, and what is measured."""
 
-    network = teacher_network(flags, num_classes=len(class_counts))
-    aim = build_objective(flags, network, class_counts, steps_per_epoch=steps_per_epoch)
+    def __init__(self, recipe: Recipe, splits: sources.Splits, *, folder: Path):
+        self.recipe, self.splits, self.folder = recipe, splits, folder
+        self.class_counts = sources.class_counts(splits.train.labels, len(splits.train.class_names))
+        self.steps_per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=recipe.teacher.batch.size)
+        self.steps = recipe.teacher.schedule.epochs * self.steps_per_epoch
+        self.teacher = make_teacher(recipe, self.class_counts, steps_per_epoch=self.steps_per_epoch)
+        self.network = self.teacher.network
+
+    def fit(self) -> dict:
+        """Train from the last checkpoint to the last step; returns the accuracies on the test split."""
+        recipe, settings = self.recipe, self.recipe.teacher
+        objective, length = self.teacher.objective, {"steps": self.steps, "steps_per_epoch": self.steps_per_epoch}
+        view = training_view(recipe, views=objective.views)
+        job = Job(
+            self.teacher,
+            batches=training_batches(recipe, self.splits.train, view=view, batch=settings.batch, **length),
+            variables=total_variables(
+                self.network.weights, objective.trainable, self.teacher.state, self.teacher.optimizer.variables
+            ),
+            folder=self.folder,
+            title="teacher",
+            batch=settings.batch.size,
+            checkpoint_seconds=recipe.run.checkpoint_seconds,
+            evaluate=self.evaluate,
+            **length,
+        )
+        fit(job)
+        return self.measure(self.splits.test, "teacher, test")
+
+    def measure(self, split: sources.Source, title: str) -> dict:
+        return metrics.measure(
+            self.network,
+            split,
+            eval_resize=self.recipe.teacher.view.eval_resize,
+            max_pixels=self.recipe.data.max_pixels,
+            class_counts=self.class_counts,
+            title=title,
+        )
+
+    def evaluate(self, step: int, memory: dict) -> dict:
+        epoch, every = step // self.steps_per_epoch, self.recipe.run.eval_every
+        if not every or epoch % every or step == self.steps:
+            return {}
+        measured = self.measure(self.splits.val or self.splits.test, "teacher, evaluation")
+        return metrics.flatten(measured, prefix="teacher")
+
+
+def training_view(recipe: Recipe, *, views: int):
+    """image, seed -> the teacher's training view; with views=2 its first and second view of an image."""
+    settings = recipe.teacher.view.training(resize=recipe.data.resize)
+    if views == 2:
+        return augment.with_second_view(second=recipe.teacher.second_view.settings(), **settings)
+    return augment.training_view(**settings)
+
+
+def make_teacher(recipe: Recipe, class_counts, *, steps_per_epoch: int) -> Teacher:
+    """A new, compiled `Teacher` of a recipe: network, objective, SAM, SGD with its schedule."""
+    settings = recipe.teacher
+    schedule, sam = settings.schedule, settings.sam
+    network = teacher_network(recipe, num_classes=len(class_counts))
+    late = schedule.reweight_epoch * steps_per_epoch if schedule.reweight_epoch >= 0 else NEVER
     teacher = Teacher(
         network,
         class_counts,
-        aim,
-        rho=flags.teacher_rho,
-        rho_steps={epoch * steps_per_epoch: rho for epoch, rho in by_epoch(flags, "teacher_rho_steps").items()},
-        flat_below=flags.teacher_flat_below,
-        reweight_step=flags.teacher_reweight_epoch * steps_per_epoch
-        if flags.teacher_reweight_epoch >= 0
-        else losses.NEVER,
-        beta=flags.teacher_beta,
-        clip_norm=flags.teacher_clip_norm,
-        seed=flags.seed,
+        make_objective(settings, network, class_counts, steps_per_epoch=steps_per_epoch),
+        rho=sam.rho,
+        rho_steps={epoch * steps_per_epoch: rho for epoch, rho in sam.rho_steps.items()},
+        flat_below=sam.flat_below,
+        reweight_step=late,
+        beta=schedule.beta,
+        clip_norm=schedule.clip_norm,
+        seed=recipe.run.seed,
     )
-    optimizer = optimizers.SGD(schedule(flags, steps_per_epoch), momentum=flags.teacher_momentum, l2=flags.teacher_l2)
-    optimizer.build(aim.trainable)
+    optimizer = optimizers.SGD(learning_rate(settings, steps_per_epoch), momentum=schedule.momentum, l2=schedule.l2)
+    optimizer.build(teacher.objective.trainable)
     teacher.compile(optimizer)
     return teacher
 
 
-def build_objective(flags: SimpleNamespace, network, class_counts, *, steps_per_epoch: int):
+def make_objective(settings: Settings, network: keras.Model, class_counts, *, steps_per_epoch: int):
     """What --teacher_loss names, for this network. Raises ValueError for flags that contradict it."""
-    from deitlt_tf.objectives import glmc, mdcs, paco
-    from deitlt_tf.objectives.labels import FromLabels
-
-    if flags.teacher_loss in ("mdcs", "glmc") and 0 <= flags.teacher_reweight_epoch < flags.teacher_epochs:
+    aim, schedule = settings.aim, settings.schedule
+    if aim.loss in ("mdcs", "glmc") and 0 <= schedule.reweight_epoch < schedule.epochs:
         raise ValueError(
-            f"--teacher_reweight_epoch={flags.teacher_reweight_epoch} does not go with --teacher_loss="
-            f"{flags.teacher_loss}, which weighs the classes itself: leave it out with --teacher_reweight_epoch=-1."
+            f"--teacher_reweight_epoch={schedule.reweight_epoch} does not go with --teacher_loss={aim.loss}, "
+            "which weighs the classes itself: leave it out with --teacher_reweight_epoch=-1."
         )
-    if flags.teacher_loss == "ldam" and flags.teacher_model.startswith("mdcs_"):
+    if aim.loss == "ldam" and settings.network.model.startswith("mdcs_"):
         raise ValueError(
-            f"--teacher_model={flags.teacher_model} scales its cosines itself, and so does --teacher_loss=ldam: "
+            f"--teacher_model={settings.network.model} scales its cosines itself, and so does --teacher_loss=ldam: "
             "take --teacher_loss=mdcs, ce or balanced_softmax."
         )
-    if flags.teacher_loss == "paco":
-        return paco.Paco(
-            network,
-            class_counts,
-            temperature=flags.teacher_temperature,
-            queue=flags.teacher_queue,
-            dim=flags.teacher_dim,
-            alpha=flags.teacher_alpha,
-        )
-    if flags.teacher_loss == "mdcs":
-        return mdcs.Mdcs(
-            network,
-            class_counts,
-            weight=flags.teacher_consistency,
-            ramp_steps=flags.teacher_consistency_epochs * steps_per_epoch,
-        )
-    if flags.teacher_loss == "glmc":
-        return glmc.Glmc(
-            network,
-            class_counts,
-            epochs=flags.teacher_epochs,
-            steps_per_epoch=steps_per_epoch,
-            consistency=flags.teacher_consistency,
-            power=flags.teacher_label_power,
-        )
-    return FromLabels(
-        network,
-        class_counts,
-        loss=flags.teacher_loss,
-        max_margin=flags.teacher_max_margin,
-        scale=flags.teacher_scale,
-    )
+    keywords = {
+        "paco": {"temperature": aim.temperature, "queue": aim.queue, "dim": aim.dim, "alpha": aim.alpha},
+        "mdcs": {"weight": aim.consistency, "ramp_steps": aim.consistency_epochs * steps_per_epoch},
+        "glmc": {
+            "epochs": schedule.epochs,
+            "steps_per_epoch": steps_per_epoch,
+            "consistency": aim.consistency,
+            "power": aim.label_power,
+        },
+        "ldam": {"max_margin": aim.max_margin, "scale": aim.scale},
+    }
+    return objectives.build(aim.loss, network, class_counts, **keywords.get(aim.loss, {}))
 
 
-def schedule(flags: SimpleNamespace, steps_per_epoch: int):
+def learning_rate(settings: Settings, steps_per_epoch: int):
     """The teacher's learning rate: warm-up, then drops by epoch or a cosine to 0."""
-    from deitlt_tf import optimizers
-
-    if flags.teacher_schedule == "cosine":
+    schedule = settings.schedule
+    if schedule.shape == "cosine":
         return optimizers.WarmupCosine(
-            peak=flags.teacher_lr,
-            epochs=flags.teacher_epochs,
+            peak=schedule.lr,
+            epochs=schedule.epochs,
             steps_per_epoch=steps_per_epoch,
-            warmup_epochs=flags.teacher_warmup_epochs,
+            warmup_epochs=schedule.warmup_epochs,
             warmup_lr=0.0,
             min_lr=0.0,
         )
     return optimizers.WarmupDrops(
-        peak=flags.teacher_lr,
+        peak=schedule.lr,
         steps_per_epoch=steps_per_epoch,
-        drops=by_epoch(flags, "teacher_drops"),
-        warmup_epochs=flags.teacher_warmup_epochs,
+        drops=schedule.drops,
+        warmup_epochs=schedule.warmup_epochs,
     )
-
-
-def by_epoch(flags: SimpleNamespace, name: str) -> dict[int, float]:
-    """The entries of --name=epoch:number,epoch:number."""
-    entries = getattr(flags, name)
-    try:
-        return {int(epoch): float(number) for epoch, number in (entry.split(":") for entry in entries)}
-    except ValueError:
-        raise ValueError(f"--{name}={','.join(entries)} is not of the form epoch:number,epoch:number.") from None

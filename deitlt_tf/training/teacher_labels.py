@@ -20,6 +20,12 @@ from deitlt_tf.runs.files import write_text
 
 MOST_CLASSES = 2**16 - 1
 
+# Flags that decide a view and what the teacher says of it, besides data, teacher and the parts of a batch.
+VIEWS = (
+    *("seed", "epochs", "batch_size", "sampling", "repeats", "image_size", "crop", "crop_min_scale", "padding", "flip"),
+    *("randaugment", "erasing", "resize", "mixup", "cutmix", "mix_prob", "switch_prob", "teacher_sees"),
+)
+
 
 class TeacherLabels:
     """The file at `path`, of labels whose `key` is this; made where it is not there.

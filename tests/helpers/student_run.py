@@ -10,6 +10,7 @@ from deitlt_tf import distill, models, optimizers
 from deitlt_tf.data import pipeline
 from deitlt_tf.data.dataset import Source
 from deitlt_tf.training import loop
+from deitlt_tf.training.job import Job, total_variables
 from deitlt_tf.training.keeper import Keeper
 
 COUNTS = (8, 6, 4, 2)
@@ -42,7 +43,7 @@ class Run:
         )  # fmt: skip
         schedule = optimizers.WarmupCosine(peak=1e-2, epochs=EPOCHS, steps_per_epoch=PER_EPOCH, warmup_epochs=1)
         self.model.compile(optimizers.adamw(student, schedule), jit_compile=False)
-        self.variables = loop.total_variables(student.weights, self.model.ema.weights, self.model.optimizer.variables)
+        self.variables = total_variables(student.weights, self.model.ema.weights, self.model.optimizer.variables)
         self.start = self.values()
 
     def values(self) -> list[np.ndarray]:
@@ -64,9 +65,11 @@ class Run:
 
     def fit(self, folder: Path, *, seconds: float = 0, batches=None, teacher_labels=None) -> dict:
         return loop.fit(
-            self.model, batches=batches or self.batches, variables=self.variables, folder=folder, title="student",
-            batch=BATCH, steps=STEPS, steps_per_epoch=PER_EPOCH, checkpoint_seconds=seconds, evaluate=self.evaluate,
-            teacher_labels=teacher_labels,
+            Job(
+                self.model, batches=batches or self.batches, variables=self.variables, folder=folder, title="student",
+                batch=BATCH, steps=STEPS, steps_per_epoch=PER_EPOCH, checkpoint_seconds=seconds,
+                evaluate=self.evaluate, teacher_labels=teacher_labels,
+            )
         )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from deitlt_tf.data.dataset import Source
 from deitlt_tf.devices.strategy import distributed, prepare, running
 from deitlt_tf.objectives import paco
 from deitlt_tf.training import loop
+from deitlt_tf.training.job import total_variables
 from helpers import ROOT, TESTS
 
 HERE = Path(__file__).parent
@@ -84,7 +85,7 @@ def student(parts: int) -> tuple[keras.Model, list]:
         accumulation=parts // tf.distribute.get_strategy().num_replicas_in_sync,
     )  # fmt: skip
     model.compile(optimizers.adamw(network, 1e-3))
-    return model, loop.total_variables(network.weights, model.ema.weights, model.optimizer.variables)
+    return model, total_variables(network.weights, model.ema.weights, model.optimizer.variables)
 
 
 def cnn(*, contrastive: bool) -> tuple[keras.Model, list]:
@@ -97,7 +98,7 @@ def cnn(*, contrastive: bool) -> tuple[keras.Model, list]:
     optimizer = optimizers.SGD(0.05, l2=1e-3)
     optimizer.build(model.objective.trainable)
     model.compile(optimizer)
-    return model, loop.total_variables(network.weights, model.objective.trainable, model.state, optimizer.variables)
+    return model, total_variables(network.weights, model.objective.trainable, model.state, optimizer.variables)
 
 
 MODELS = {

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from deitlt_tf.training.views import train_view
 from helpers import ROOT
 
 from deitlt_tf import losses, models
@@ -20,7 +21,6 @@ from deitlt_tf.recipes.recipe import of_network
 from deitlt_tf.training.networks import student_network, teacher_network
 from deitlt_tf.training.student import peak_lr
 from deitlt_tf.training.teacher import build_objective, by_epoch, schedule
-from deitlt_tf.training.views import train_view
 
 CONFIGS = ROOT / "configs"
 RECIPES = {path.stem: path for path in sorted(CONFIGS.glob("*.cfg"))}

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
+from deitlt_tf.training.views import measure_model
 from helpers.programs import COLOURS, picture
 from helpers.tiny_run import finished
 
@@ -21,7 +22,6 @@ from deitlt_tf.report.numbers import __doc__, opened, side_by_side, write
 from deitlt_tf.runs.data import load_splits
 from deitlt_tf.runs.files import UNFINISHED, write_text
 from deitlt_tf.runs.models import load_model, save_model
-from deitlt_tf.training.views import measure_model
 
 # tf.data stays in graphs: it says so whenever functions run eagerly.
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")

@@ -12,6 +12,8 @@ import pytest
 from helpers import ROOT, tiny_run
 
 # isort: split
+from deitlt_tf.training.views import evaluation_batches
+
 from deitlt_tf import models, to_onnx
 from deitlt_tf.models import experts, interface, resnet
 from deitlt_tf.recipes import command_line
@@ -19,7 +21,6 @@ from deitlt_tf.runs import finished
 from deitlt_tf.runs.data import load_splits
 from deitlt_tf.runs.models import load_model, save_model
 from deitlt_tf.serving.served import answers, load_served
-from deitlt_tf.training.views import evaluation_batches
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -24,13 +24,14 @@ from PIL import Image
 from tensorflow.core.protobuf import config_pb2
 
 # isort: split
+from deitlt_tf.training.views import evaluation_batches
+
 from deitlt_tf import to_saved_model
 from deitlt_tf.recipes import command_line
 from deitlt_tf.runs.data import load_splits
 from deitlt_tf.runs.models import load_model
 from deitlt_tf.serving import saved_model, tf_serving
 from deitlt_tf.serving.served import load_served
-from deitlt_tf.training.views import evaluation_batches
 
 # not among the test extra's packages, because it would bring a second TensorFlow: install it with --no-deps
 predict_pb2 = pytest.importorskip("tensorflow_serving.apis.predict_pb2")

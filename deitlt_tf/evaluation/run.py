@@ -1,0 +1,81 @@
+"""A finished run, opened: its data, its networks, batches of its test images."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deitlt_tf.data import pipeline, sources
+from deitlt_tf.evaluation.metrics import evaluation_batch
+from deitlt_tf.models import interface
+from deitlt_tf.runs.data import load_splits
+from deitlt_tf.runs.models import load_model, same_classes
+
+# Rows of a report and the files of their networks, below the workdir and without .keras.
+FILES = {"ViT": "vit/student", "teacher": "teacher", "student": "student", "EMA": "student_ema"}
+
+
+class Run(NamedTuple):
+    """folder: the workdir. splits: its data. class_counts: int [C], training images of each class.
+
+    eval_resize: of the student's evaluation view and of the teacher's. max_pixels: limit of an image.
+    """
+
+    folder: Path
+    splits: sources.Splits
+    class_counts: np.ndarray
+    eval_resize: dict[str, int]
+    max_pixels: int
+
+
+def open_run(folder: Path, *, data: dict, student_resize: int, teacher_resize: int) -> Run:
+    """The run in `folder`. data: keywords of `runs.data.load_splits`; *_resize: `eval_resize` of the two views.
+
+    Raises FileNotFoundError unless the workdir holds a finished student.
+    """
+    if not (folder / "student.keras").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no finished student (student.keras): finish its run first, with "
+            f"python -m deitlt_tf.train --flagfile={folder / 'flags.cfg'}."
+        )
+    splits = load_splits(**data, folder=folder)
+    counts = sources.class_counts(splits.train.labels, len(splits.train.class_names))
+    resize = {"student": student_resize, "teacher": teacher_resize}
+    return Run(folder, splits, counts, resize, data["max_pixels"])
+
+
+def networks(run: Run, files: dict[str, str] = FILES) -> dict[str, keras.Model]:
+    """{row: the model} of `files` that the workdir has, each checked against the data's classes.
+
+    A student of one head is a plain ViT, and is called so.
+    """
+    models = {}
+    for row, file in files.items():
+        path = run.folder / f"{file}.keras"
+        if path.is_file():
+            models[row] = checked_model(path, class_names=run.splits.train.class_names)
+    if not isinstance(models["student"].output, dict):
+        models["ViT"] = models.pop("student")
+    return models
+
+
+def checked_model(path: Path, *, class_names: tuple[str, ...]) -> keras.Model:
+    """The model of a file. Raises ValueError unless its classes are the data's."""
+    model, names = load_model(path)
+    outputs = next(iter(interface.heads(model.output).values())).shape[-1]
+    same_classes(names, class_names, path=path, num_outputs=outputs)
+    return model
+
+
+def test_batches(
+    run: Run, model: keras.Model, *, row: str = "student", indices=None, batch: int | None = None
+) -> tf.data.Dataset:
+    """Evaluation batches of the test images, or of those at `indices`, as `model` sees them."""
+    source = run.splits.test if indices is None else sources.take(run.splits.test, indices)
+    size = model.input_shape[1]
+    resize = run.eval_resize["teacher" if row == "teacher" else "student"]
+    return pipeline.evaluation_batches(
+        source, size=size, resize=resize, batch=batch or evaluation_batch(size), max_pixels=run.max_pixels
+    )

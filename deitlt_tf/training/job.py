@@ -1,0 +1,78 @@
+"""What the loop trains: a model, its batches, and where and how long."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from deitlt_tf.data import pipeline, sources
+from deitlt_tf.recipes.recipe import Batch, Recipe
+from deitlt_tf.training.teacher_labels import TeacherLabels
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """All that `loop.fit` needs to train a model from its last checkpoint to its last step.
+
+    model: a Distiller or Teacher, compiled.
+    batches: (first step, worker=, workers=, replicas=) -> a worker's training batches to the end; see `pipeline.train`.
+    variables: everything that a checkpoint has to hold.
+    folder: of the run. title: of the progress bar and of messages.
+    batch: images of one step. steps: of the whole training. steps_per_epoch: steps between two lines of the journal.
+    checkpoint_seconds: seconds between two checkpoints.
+    evaluate: (step, memory) -> numbers for the journal, called after every epoch; what it writes to `memory` is part of
+      every checkpoint.
+    teacher_labels: of a Distiller: read as far as they are known, written from there on.
+    """
+
+    model: keras.Model
+    batches: Callable[..., tf.data.Dataset]
+    variables: list[keras.Variable]
+    folder: Path
+    title: str
+    batch: int
+    steps: int
+    steps_per_epoch: int
+    checkpoint_seconds: float = 60
+    evaluate: Callable[[int, dict], dict] | None = None
+    teacher_labels: TeacherLabels | None = None
+
+
+def total_variables(*groups: list[keras.Variable]) -> list[keras.Variable]:
+    """All variables of all groups, in order, each once."""
+    return list({id(v): v for group in groups for v in group}.values())
+
+
+def training_batches(
+    recipe: Recipe, source: sources.Source, *, view: Callable, batch: Batch, steps: int, steps_per_epoch: int
+) -> Callable[..., tf.data.Dataset]:
+    """`Job.batches` of a recipe's training images."""
+
+    def batches(first_step: int, **share: int) -> tf.data.Dataset:
+        data = recipe.data
+        return pipeline.train(
+            pipeline.decoded(source, limit=data.decoded_bytes, max_pixels=data.max_pixels),
+            view=view,
+            batch=batch.size,
+            steps=steps,
+            steps_per_epoch=steps_per_epoch,
+            first_step=first_step,
+            repeats=batch.repeats,
+            seed=recipe.run.seed,
+            sampling=batch.sampling,
+            max_pixels=data.max_pixels,
+            **share,
+        )
+
+    return batches
+
+
+def check_batch(size: int, *, parts: int = 1, flag: str) -> None:
+    """Raises ValueError unless a batch splits evenly over the current strategy's devices and `parts` on each."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if size % (replicas * parts):
+        raise ValueError(
+            f"--{flag}={size} does not split evenly over {replicas} devices with {parts} parts (--accumulation) each."
+        )
