@@ -1,19 +1,21 @@
-"""What each part of DeiT-LT brings, at equal cost: every row trained alike on one long-tailed folder of small images.
+"""What each part of DeiT-LT contributes: every row is trained in the same way on one long-tailed folder of images.
 
     python benchmarks/ablation.py --images=cifar10_lt --out_dir=runs/ablation --jobs=2
     python benchmarks/ablation.py ... --rows=vit,deit_lt_1 --seeds=0,1 --epochs=20 --teacher_epochs=8
 
-Each run of ROWS is `python -m deitlt_tf.train` in a workdir of its own, OUT_DIR/<row>_seed<k>, from --recipe and what
-is in capitals here. Runs that are done have a line in OUT_DIR/ablation.jsonl and are not done again; killed at any
-moment, the same command goes on, in the middle of a run too. One seed of all rows comes first, FIRST before the others.
-After every run OUT_DIR/ablation.md has the tables and the verdicts on the paper's claims anew; in the end
-`deitlt_tf.report --compare` puts the first seeds on one page. What a run prints is in OUT_DIR/logs.
+Each run of ROWS is `python -m deitlt_tf.train` in a workdir of its own, OUT_DIR/<row>_seed<k>, with --recipe and the
+constants of this file. A finished run has a line in OUT_DIR/ablation.jsonl and is not repeated. After a kill the same
+command continues, also in the middle of a run. The first seed of all rows comes before the other seeds, and the rows of
+FIRST come before the others. After every run OUT_DIR/ablation.md is written again, with tables and with the verdicts on
+the paper's claims. At the end `deitlt_tf.report --compare` puts the first seed of each row on one page. What each run
+prints is in OUT_DIR/logs.
 
-What is equal: data, order and views of the images, passes, schedule, and in every row no mixing and no smoothing from
-epoch K (nine tenths) on, so that re-weighting is all that differs where it differs (beta = 0 weighs all classes alike).
-One teacher of each kind, seed 0, is trained for the students of all seeds: the spread over seeds is that of students,
-not of teachers. Teachers are trained for as many epochs each, whatever an epoch of theirs costs. With --jobs=2 two runs
-go on at a time, each with its share of the cores: two processes of one thread are faster than one of two.
+All rows share data, order and views of the images, number of passes, and schedule. In every row there is no mixing and
+no smoothing from epoch K (nine tenths) on, so that rows with and without re-weighting differ in the weights alone
+(beta = 0 gives all classes the same weight). One teacher of each kind, with seed 0, is trained for the students of all
+seeds, so the spread over seeds is the spread of students and not of teachers. All teachers train for the same number of
+epochs, although an epoch takes longer for some. With --jobs=2 two runs share the cores: two processes of one thread
+each are faster than one process of two threads.
 """
 
 import argparse
@@ -32,10 +34,10 @@ from typing import IO, NamedTuple
 from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.flags import DEFAULTS, FREE
 
-RECIPE = Path(__file__).parent.parent / "configs" / "folder_small.cfg"
+RECIPE = Path(__file__).parents[1] / "configs" / "folder_small.cfg"
 EPOCHS, TEACHER_EPOCHS = 100, 40
-PROBE_IMAGES = 2000  # several times the width of the network, for ranks
-# The recipe is DeiT-LT (1) itself: rows and teachers say what they change of it.
+PROBE_IMAGES = 2000  # a rank needs several times as many images as the network has channels
+# The recipe is DeiT-LT (1). Rows and teachers list the flags that they change.
 COMMON = ["--nobaseline", "--checkpoint_seconds=300"]
 
 OTHER_LOSS = ["--teacher_classifier=linear", "--teacher_rho=0.05"]
@@ -47,16 +49,17 @@ TEACHERS = {
     "glmc_sam": ["--teacher_loss=glmc", "--teacher_consistency=1", *OTHER_LOSS],
     "mdcs": ["--teacher_loss=mdcs", "--teacher_model=mdcs_resnet8", "--teacher_classifier=linear", "--teacher_rho=0"],
 }
-# Teachers that answer together: {name: (kind, seeds)}. Those of seed 0 are the single ones.
+# Teachers whose answers are averaged: {name: (kind, seeds)}. The member with seed 0 is also the single teacher.
 ENSEMBLES = {"ldam_sam_pair": ("ldam_sam", (0, 1))}
-# Of the row with balanced softmax. DeiT-LT (1)'s, so that one thing differs; the best by test accuracy would be chosen
-# on test images.
+# The teacher of the row with balanced softmax. It is that of DeiT-LT (1), so the two rows differ in one thing. Choosing
+# the teacher with the best test accuracy would be a choice on test images.
 BEST_TEACHER = "ldam_sam"
 
 
 class Row(NamedTuple):
-    """title: in the table. teacher: a key of TEACHERS or ENSEMBLES, or none. flags: of the student. seeds: how many.
-    reweighted: the share of the epochs after which K is.
+    """title: what the table calls it. teacher: key of TEACHERS or ENSEMBLES; None: no teacher. flags: of the student.
+
+    seeds: number of seeds. reweighted: K, the first epoch with re-weighting, as a share of all epochs.
     """
 
     title: str
@@ -67,7 +70,7 @@ class Row(NamedTuple):
 
 
 NO_DRW = ["--beta=0"]
-FINE = ["--patch_size=4"]  # 64 patches instead of 16; the paper has 196, of an image made seven times larger
+FINE = ["--patch_size=4"]  # 64 patches instead of 16; the paper has 196, because it enlarges the image seven times
 ROWS = {
     "vit": Row("ViT", None, ["--method=vit_drw", *NO_DRW], seeds=3),
     "vit_drw": Row("ViT + class-balanced DRW on CLS", None, ["--method=vit_drw"]),
@@ -90,79 +93,92 @@ FIRST = ("vit", "deit", "deit_lt_1")
 
 
 class Task(NamedTuple):
-    """One thing to do: a teacher, or one run of a row. commands: one by one. needs: names of teachers' folders."""
+    """A teacher, or one run of a row. commands: run one after the other. needs: names of the teachers' folders."""
 
     name: str
     commands: list[list[str]]
     folder: Path
     needs: tuple[str, ...] = ()
-    run: tuple[str, int] | None = None  # row and seed; None: a teacher
+    run: tuple[str, int] | None = None  # row and seed; None for a teacher
 
 
 def main() -> None:
-    asked = arguments()
+    options = arguments()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how TensorFlow was built
-    if asked.measure:
-        measure(asked.measure)
+    if options.measure:
+        measure(options.measure)
         return
-    if not (asked.images / "train").is_dir():
-        sys.exit(f"error: --images={asked.images} has no folder train/ with a folder of images per class.")
-    asked.out_dir.mkdir(parents=True, exist_ok=True)
+    if not (options.images / "train").is_dir():
+        sys.exit(f"error: --images={options.images} has no folder train/ with a folder of images per class.")
+    options.out_dir.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ablation: stopped by SIGTERM; the same command goes on."))
     try:
-        with locked(asked.out_dir) as lock:
-            failed = do(tasks(asked), asked, lock)
-            finish(asked)
+        with locked(options.out_dir) as lock:
+            failed = do(tasks(options), options, lock)
+            finish(options)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("ablation: interrupted; the same command goes on.")
     if failed:
-        sys.exit(f"error: not finished: {', '.join(failed)}. Why is in {asked.out_dir / 'logs'}.")
+        sys.exit(f"error: not finished: {', '.join(failed)}. Why is in {options.out_dir / 'logs'}.")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, default=Path("cifar10_lt"), help="folder with train/<class>/, test/...")
-    parser.add_argument("--out_dir", type=Path, default=Path("runs/ablation"), help="where all runs are kept")
-    parser.add_argument("--recipe", type=Path, default=RECIPE, help="flag file that all runs start from")
-    parser.add_argument("--rows", type=names, default=list(ROWS), help=f"of {','.join(ROWS)}; default: all")
-    parser.add_argument("--seeds", type=numbers, help="of all rows, e.g. 0,1,2; default: as many as ROWS says")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of students")
-    parser.add_argument("--teacher_epochs", type=int, default=TEACHER_EPOCHS, help="of teachers")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the cores")
-    parser.add_argument("--measure", type=Path, help="of a finished run: only write its measured.json (used inside)")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        default=Path("cifar10_lt"),
+        help="Folder of images, with train/<class>/ and test/<class>/.",
+    )
+    parser.add_argument(
+        "--out_dir", type=Path, default=Path("runs/ablation"), help="Folder for all runs, tables and logs."
+    )
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="Flag file that all runs start from.")
+    parser.add_argument(
+        "--rows", type=row_names, default=list(ROWS), help=f"Rows to run, of {','.join(ROWS)}; default: all."
+    )
+    parser.add_argument(
+        "--seeds", type=whole_numbers, help="Seeds of every row, e.g. 0,1,2; default: the number that ROWS has."
+    )
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="Epochs of every student.")
+    parser.add_argument("--teacher_epochs", type=int, default=TEACHER_EPOCHS, help="Epochs of every teacher.")
+    parser.add_argument("--jobs", type=int, default=1, help="Runs at the same time; they share the cores.")
+    parser.add_argument(
+        "--measure", type=Path, help="Internal: workdir of a finished run; only write its measured.json."
+    )
     return parser.parse_args(argv)
 
 
-def names(text: str) -> list[str]:
-    found = text.split(",")
-    if unknown := [name for name in found if name not in ROWS]:
-        raise argparse.ArgumentTypeError(f"there is no row {unknown[0]!r}: choose of {', '.join(ROWS)}")
-    return found
+def row_names(text: str) -> list[str]:
+    rows = text.split(",")
+    if unknown := [row for row in rows if row not in ROWS]:
+        raise argparse.ArgumentTypeError(f"there is no row {unknown[0]!r}: choose from {', '.join(ROWS)}")
+    return rows
 
 
-def numbers(text: str) -> list[int]:
+def whole_numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[IO]:
-    """A lock on OUT_DIR that started runs share: what outlives a killed ablation is waited for, not done twice."""
+    """A lock on OUT_DIR that the runs inherit. A run that outlives a killed ablation is waited for, not repeated."""
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"waiting for what is still at work in {folder}")
+            say(f"waiting for runs that still work in {folder}")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file
 
 
-# ---- what there is to do ----
+# ---- which runs are left ----
 
 
 def order(rows: list[str], seeds: list[int] | None) -> list[tuple[str, int]]:
-    """(row, seed) of all runs: seed by seed, FIRST before the others."""
+    """(row, seed) of all runs: seed by seed, within a seed the rows of FIRST before the others."""
     runs = [(row, seed) for row in rows for seed in (seeds if seeds is not None else range(ROWS[row].seeds))]
     return sorted(runs, key=lambda run: (run[1], run[0] not in FIRST, rows.index(run[0])))
 
@@ -171,44 +187,45 @@ def folder_of(out: Path, row: str, seed: int) -> Path:
     return out / f"{row}_seed{seed}"
 
 
-def shared_flags(asked: argparse.Namespace, teacher: str | None) -> list[str]:
-    epochs = asked.teacher_epochs
-    found = [f"--flagfile={asked.recipe}", f"--data_dir={asked.images}", *COMMON, f"--teacher_epochs={epochs}"]
+def shared_flags(options: argparse.Namespace, teacher: str | None) -> list[str]:
+    """Arguments that a student and its teacher have in common."""
+    epochs = options.teacher_epochs
+    flags = [f"--flagfile={options.recipe}", f"--data_dir={options.images}", *COMMON, f"--teacher_epochs={epochs}"]
     if teacher:
         kind, _ = ENSEMBLES.get(teacher, (teacher, None))
         late = epochs * 4 // 5 if kind.startswith("ldam") else -1  # DRW, as published
-        found += [*TEACHERS[kind], f"--teacher_reweight_epoch={late}"]
-    return found
+        flags += [*TEACHERS[kind], f"--teacher_reweight_epoch={late}"]
+    return flags
 
 
-def student_flags(asked: argparse.Namespace, row: str, seed: int) -> list[str]:
+def student_flags(options: argparse.Namespace, row: str, seed: int) -> list[str]:
     """Arguments of `deitlt_tf.train` for one run."""
-    _, teacher, flags, _, reweighted = ROWS[row]
-    found = [
-        *shared_flags(asked, teacher),
-        f"--workdir={folder_of(asked.out_dir, row, seed)}",
+    _, teacher, changes, _, reweighted = ROWS[row]
+    flags = [
+        *shared_flags(options, teacher),
+        f"--workdir={folder_of(options.out_dir, row, seed)}",
         f"--seed={seed}",
-        f"--epochs={asked.epochs}",
-        f"--reweight_epoch={round(asked.epochs * reweighted)}",
-        f"--eval_every={max(1, asked.epochs // 10)}",
-        *flags,
+        f"--epochs={options.epochs}",
+        f"--reweight_epoch={round(options.epochs * reweighted)}",
+        f"--eval_every={max(1, options.epochs // 10)}",
+        *changes,
     ]
     if teacher:
-        found.append(f"--teacher={asked.out_dir / 'teachers' / teacher}")
-        if "--distillation=soft" not in flags:
-            sees = next((flag.partition("=")[2] for flag in flags if flag.startswith("--teacher_sees")), "mixed")
+        flags.append(f"--teacher={options.out_dir / 'teachers' / teacher}")
+        if "--distillation=soft" not in changes:
+            sees = next((flag.partition("=")[2] for flag in changes if flag.startswith("--teacher_sees")), "mixed")
             views = f"{teacher}_{sees}_seed{seed}" + (f"_{reweighted:g}" if reweighted != 0.9 else "")
-            found.append(f"--teacher_labels={asked.out_dir / 'labels' / views}")
-    return found
+            flags.append(f"--teacher_labels={options.out_dir / 'labels' / views}")
+    return flags
 
 
 def recipe_of(flags: list[str]) -> dict:
-    """What decides a run's weights and is not a default: {flag: value}."""
-    found = vars(command_line.parse(["ablation", *flags]))
-    kept = {name: found[name] for name in DEFAULTS if name not in FREE | {"teacher", "seed"}}
-    if not found["teacher"]:
-        kept = {name: value for name, value in kept.items() if not name.startswith("teacher")}
-    return {name: value for name, value in sorted(kept.items()) if value != DEFAULTS[name]}
+    """The flags that decide a run's weights and have no default value, by which a line recognises its run."""
+    values = command_line.recipe_of(["ablation", *flags]).flags
+    deciding = {name: values[name] for name in DEFAULTS if name not in FREE | {"teacher", "seed"}}
+    if not values["teacher"]:
+        deciding = {name: value for name, value in deciding.items() if not name.startswith("teacher")}
+    return {name: value for name, value in sorted(deciding.items()) if value != DEFAULTS[name]}
 
 
 def lines_of(out: Path) -> list[dict]:
@@ -216,70 +233,70 @@ def lines_of(out: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def tasks(asked: argparse.Namespace) -> list[Task]:
-    """What is not done yet, in order, teachers before their first student.
+def tasks(options: argparse.Namespace) -> list[Task]:
+    """The tasks that are left, in order; a teacher comes before its first student.
 
-    Raises ValueError where a run was done with another recipe.
+    Raises ValueError for a run that was finished with another recipe.
     """
-    done = {(line["row"], line["seed"]): line["recipe"] for line in lines_of(asked.out_dir)}
-    found: list[Task] = []
-    for row, seed in order(asked.rows, asked.seeds):
-        teacher, flags = ROWS[row].teacher, student_flags(asked, row, seed)
+    done = {(line["row"], line["seed"]): line["recipe"] for line in lines_of(options.out_dir)}
+    todo: list[Task] = []
+    for row, seed in order(options.rows, options.seeds):
+        teacher, flags = ROWS[row].teacher, student_flags(options, row, seed)
         recipe = recipe_of(flags)
         if (row, seed) in done:
             there = done[row, seed]
             if differ := [name for name in recipe | there if recipe.get(name) != there.get(name)]:
                 raise ValueError(
-                    f"{asked.out_dir} has {row}, seed {seed}, of another recipe: --{differ[0]} is "
+                    f"{options.out_dir} has {row}, seed {seed}, of another recipe: --{differ[0]} is "
                     f"{there.get(differ[0])!r} there and {recipe.get(differ[0])!r} here. Choose another --out_dir."
                 )
             continue
-        for task in teacher_tasks(asked, teacher) if teacher else []:
-            if task not in found:
-                found.append(task)
-        folder = folder_of(asked.out_dir, row, seed)
+        for task in teacher_tasks(options, teacher) if teacher else []:
+            if task not in todo:
+                todo.append(task)
+        folder = folder_of(options.out_dir, row, seed)
         commands = [
             [sys.executable, "-m", "deitlt_tf.train", *flags],
             [sys.executable, __file__, f"--measure={folder}"],
         ]
-        found.append(Task(f"{row}, seed {seed}", commands, folder, (teacher,) if teacher else (), (row, seed)))
-    return found
+        todo.append(Task(f"{row}, seed {seed}", commands, folder, (teacher,) if teacher else (), (row, seed)))
+    return todo
 
 
-def teacher_tasks(asked: argparse.Namespace, teacher: str) -> list[Task]:
-    """What makes a teacher: its training, or those of its members and the file that joins them."""
-    folder = asked.out_dir / "teachers" / teacher
+def teacher_tasks(options: argparse.Namespace, teacher: str) -> list[Task]:
+    """The tasks that produce a teacher: its training, or the trainings of its members and the file that joins them."""
+    folder = options.out_dir / "teachers" / teacher
     if teacher in ENSEMBLES:
         kind, seeds = ENSEMBLES[teacher]
-        members = [teacher_task(asked, kind, seed) for seed in seeds]
+        members = [teacher_task(options, kind, seed) for seed in seeds]
         files = ",".join(str(member.folder / "teacher.keras") for member in members)
         script = str(Path(__file__).with_name("ensemble.py"))
         command = [sys.executable, script, f"--teachers={files}", f"--out={folder / 'teacher.keras'}"]
         needs = tuple(member.folder.name for member in members)
         return [*members, Task(f"teacher {teacher}", [command], folder, needs)]
-    return [teacher_task(asked, teacher, 0)]
+    return [teacher_task(options, teacher, 0)]
 
 
-def teacher_task(asked: argparse.Namespace, kind: str, seed: int) -> Task:
+def teacher_task(options: argparse.Namespace, kind: str, seed: int) -> Task:
     name = f"{kind}_seed{seed}" if seed else kind
-    folder = asked.out_dir / "teachers" / name
-    given = [*shared_flags(asked, kind), f"--seed={seed}", f"--teacher_workdir={folder}"]
-    return Task(f"teacher {name}", [[sys.executable, "-m", "deitlt_tf.train_teacher", *given]], folder)
+    folder = options.out_dir / "teachers" / name
+    flags = [*shared_flags(options, kind), f"--seed={seed}", f"--teacher_workdir={folder}"]
+    return Task(f"teacher {name}", [[sys.executable, "-m", "deitlt_tf.train_teacher", *flags]], folder)
 
 
-# ---- doing it ----
+# ---- running them ----
 
 
 def say(text: str) -> None:
     print(time.strftime("%H:%M:%S ") + text, file=sys.stderr, flush=True)
 
 
-def do(waiting: list[Task], asked: argparse.Namespace, lock) -> list[str]:
-    """Do all tasks, --jobs at a time; returns the names of those that failed, and of those that needed them."""
-    (asked.out_dir / "logs").mkdir(exist_ok=True)
-    missing = {task.folder.name for task in waiting if not task.run}  # teachers not there yet
-    running: list[tuple[Task, int, subprocess.Popen]] = []  # and which of its commands that is
-    failed, total, told = [], len(waiting), time.monotonic()
+def do(waiting: list[Task], options: argparse.Namespace, lock) -> list[str]:
+    """Run all tasks, --jobs at a time. Returns the names of failed tasks and of the tasks that needed them."""
+    (options.out_dir / "logs").mkdir(exist_ok=True)
+    missing = {task.folder.name for task in waiting if not task.run}  # teachers that do not exist yet
+    running: list[tuple[Task, int, subprocess.Popen]] = []  # task, place among its commands, process
+    failed, total, reported = [], len(waiting), time.monotonic()
     say(f"{total} to do, teachers included")
     try:
         while waiting or running:
@@ -288,81 +305,83 @@ def do(waiting: list[Task], asked: argparse.Namespace, lock) -> list[str]:
                     continue
                 running.remove((task, place, process))
                 if process.returncode:
-                    say(f"{task.name} failed: see {log_of(asked, task)}")
+                    say(f"{task.name} failed: see {log_of(options, task)}")
                     failed.append(task.name)
                     lost = dependants(waiting, task)
                     failed += [other.name for other in lost]
                     waiting = [other for other in waiting if other not in lost]
                 elif place + 1 < len(task.commands):
-                    running.append((task, place + 1, start(task, place + 1, asked, lock)))
+                    running.append((task, place + 1, start(task, place + 1, options, lock)))
                 else:
                     if task.run:
-                        keep(task, asked)
+                        keep(task, options)
                     else:
                         missing.discard(task.folder.name)
                     say(f"{task.name}: done; {len(waiting) + len(running)} of {total} left")
             ready = [task for task in waiting if not missing.intersection(task.needs)]
-            for task in ready[: max(0, asked.jobs - len(running))]:
-                say(f"{task.name}: begins, or goes on")
+            for task in ready[: max(0, options.jobs - len(running))]:
+                say(f"{task.name}: starts or continues")
                 waiting.remove(task)
-                running.append((task, 0, start(task, 0, asked, lock)))
-            if time.monotonic() - told > 600:
-                told = time.monotonic()
+                running.append((task, 0, start(task, 0, options, lock)))
+            if time.monotonic() - reported > 600:
+                reported = time.monotonic()
                 say(", ".join(f"{task.name}: epoch {epochs_of(task)}" for task, _, _ in running))
             time.sleep(0.5)
     finally:
         for *_, process in running:
-            process.terminate()  # each saves, and goes on from there next time
+            process.terminate()  # each run saves, and continues from there next time
         for *_, process in running:
             process.wait()
     return failed
 
 
 def dependants(waiting: list[Task], lost: Task) -> list[Task]:
-    """Those that cannot be done without a teacher that failed, and without what needs it in turn."""
-    found = [task for task in waiting if not lost.run and lost.folder.name in task.needs]
-    return [*found, *(other for task in found for other in dependants(waiting, task))]
+    """The tasks that need a failed teacher, and the tasks that need one of those."""
+    direct = [task for task in waiting if not lost.run and lost.folder.name in task.needs]
+    return [*direct, *(other for task in direct for other in dependants(waiting, task))]
 
 
-def log_of(asked: argparse.Namespace, task: Task) -> Path:
-    return asked.out_dir / "logs" / f"{task.folder.name}.log"
+def log_of(options: argparse.Namespace, task: Task) -> Path:
+    return options.out_dir / "logs" / f"{task.folder.name}.log"
 
 
 def epochs_of(task: Task) -> int:
+    """Epochs that a task has finished."""
     path = task.folder / "metrics.jsonl"
     return path.read_text().count("\n") if path.is_file() else 0
 
 
-def start(task: Task, place: int, asked: argparse.Namespace, lock) -> subprocess.Popen:
+def start(task: Task, place: int, options: argparse.Namespace, lock) -> subprocess.Popen:
     environment = dict(os.environ)
-    if asked.jobs > 1:
-        threads = str(max(1, (os.cpu_count() or 1) // asked.jobs))
+    if options.jobs > 1:
+        threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
         variables = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
         environment |= dict.fromkeys(variables, threads)
-    with log_of(asked, task).open("a") as log:
+    with log_of(options, task).open("a") as log:
         return subprocess.Popen(
             task.commands[place],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
             pass_fds=[lock.fileno()],
-            start_new_session=True,  # Ctrl-C is for this process alone, which lets the runs save
+            start_new_session=True,  # Ctrl-C reaches this process only, which then lets the runs save
         )
 
 
-def keep(task: Task, asked: argparse.Namespace) -> None:
-    """Add a finished run's line, and write the tables anew."""
+def keep(task: Task, options: argparse.Namespace) -> None:
+    """Add the line of a finished run, and write the tables again."""
     from deitlt_tf.runs.files import write_text
 
     row, seed = task.run
-    line = {"row": row, "seed": seed, "recipe": recipe_of(student_flags(asked, row, seed))}
+    line = {"row": row, "seed": seed, "recipe": recipe_of(student_flags(options, row, seed))}
     line |= json.loads((task.folder / "measured.json").read_text())
-    text = "".join(json.dumps(each) + "\n" for each in [*lines_of(asked.out_dir), line])
-    write_text(asked.out_dir / "ablation.jsonl", text)
-    write_tables(asked.out_dir)
+    text = "".join(json.dumps(each) + "\n" for each in [*lines_of(options.out_dir), line])
+    write_text(options.out_dir / "ablation.jsonl", text)
+    write_tables(options.out_dir)
 
 
 def write_tables(out: Path) -> str:
+    """OUT/ablation.md from OUT/ablation.jsonl; returns its text."""
     import ablation_tables
 
     from deitlt_tf.runs.files import write_text
@@ -374,80 +393,80 @@ def write_tables(out: Path) -> str:
     return text
 
 
-def finish(asked: argparse.Namespace) -> None:
+def finish(options: argparse.Namespace) -> None:
     """Print the tables, and put the first seeds of all rows on one page."""
     from deitlt_tf.runs.files import write_text
 
-    lines = lines_of(asked.out_dir)
+    lines = lines_of(options.out_dir)
     if not lines:
         return
-    print(write_tables(asked.out_dir))
+    print(write_tables(options.out_dir))
     first = {}
     for seed, row in sorted((line["seed"], line["row"]) for line in lines):
-        if (folder := folder_of(asked.out_dir, row, seed)).is_dir():  # lines may have come alone, from another machine
+        if (
+            folder := folder_of(options.out_dir, row, seed)
+        ).is_dir():  # a line may come from another machine, without its run
             first.setdefault(row, folder)
     folders = [first[row] for row in ROWS if row in first]
     if len(folders) > 1:
         command = [sys.executable, "-m", "deitlt_tf.report", f"--compare={','.join(map(str, folders))}"]
         if subprocess.run(command, stdout=sys.stderr).returncode:
-            raise ValueError(f"{asked.out_dir / 'ablation.html'} could not be made.")
-        write_text(asked.out_dir / "ablation.html", (folders[0] / "comparison.html").read_text())
-    say(f"{asked.out_dir}: ablation.md, ablation.jsonl" + (", ablation.html" if len(folders) > 1 else ""))
+            raise ValueError(f"{options.out_dir / 'ablation.html'} could not be written: see the message above.")
+        write_text(options.out_dir / "ablation.html", (folders[0] / "comparison.html").read_text())
+    say(f"{options.out_dir}: ablation.md, ablation.jsonl" + (", ablation.html" if len(folders) > 1 else ""))
 
 
-# ---- what a line holds of a finished run ----
+# ---- the numbers of a finished run ----
 
 
 def measure(folder: Path) -> None:
     """Write FOLDER/measured.json: which test images each output gets right, probes, the cosine by epoch.
 
-    "uniform" is the main output, of CLS and DIST their mean, as it is exported with --prior=uniform.
+    The output "uniform" is the main output, for CLS and DIST their mean, as it is exported with --prior=uniform.
     """
     import ablation_tables
     import keras
     import numpy as np
 
     from deitlt_tf.evaluation import predictions, probes
+    from deitlt_tf.evaluation.run import networks, test_batches
     from deitlt_tf.models import interface
     from deitlt_tf.report import sections
-    from deitlt_tf.report.numbers import batches, networks, opened
+    from deitlt_tf.report.numbers import opened
     from deitlt_tf.runs.checkpoints import Journal
     from deitlt_tf.runs.files import write_json
     from deitlt_tf.serving.served import prior_adjustment
 
-    sys.path.append(str(Path(__file__).parent.parent / "export"))  # its files import each other so
-
-    flags = command_line.parse(["ablation", f"--workdir={folder}"], from_workdir=True)
-    flags.prior, flags.weights = "uniform", "student"
-    run = opened(flags)
+    recipe = command_line.recipe_of(["ablation", f"--workdir={folder}"], from_workdir=True)
+    run = opened(recipe)
     models = networks(run)
-    asked = {
-        name: predictions.predict(network, batches(run, teacher=name == "teacher")) for name, network in models.items()
-    }
-    student = "student" if "student" in models else "ViT"
-    labels, classes = asked[student].labels, len(run.counts)
-    right = {head: asked[student].right(head) for head in asked[student].predicted}
+    by_model = {name: predictions.predict(model, test_batches(run, model, row=name)) for name, model in models.items()}
+    row = "student" if "student" in models else "ViT"
+    student, labels = models[row], by_model[row].labels
+    counts, names = run.class_counts, run.splits.train.class_names
+    right = {head: by_model[row].right(head) for head in by_model[row].predicted}
     for name in ("EMA", "teacher"):
-        if name in asked:
-            right[name] = asked[name].right(list(asked[name].predicted)[-1])  # of several the mean, which is the last
-    heads = interface.heads(models[student].output)
-    main = list(heads)[-1]
-    shift = prior_adjustment(flags, run.splits.train.class_names, run.counts, head=main)
-    adjusted = keras.Model(models[student].input, heads[main] + shift)
-    right["uniform"] = predictions.predict(adjusted, batches(run)).right("cls")
+        if name in by_model:
+            main = list(by_model[name].predicted)[-1]  # the last of several heads is their mean
+            right[name] = by_model[name].right(main)
+    logits = interface.heads(student.output)
+    main = list(logits)[-1]
+    shift = prior_adjustment(recipe, "uniform", names, counts, weights="student", head=main)
+    adjusted = keras.Model(student.input, logits[main] + shift)
+    right["uniform"] = predictions.predict(adjusted, test_batches(run, adjusted)).right("cls")
     drawn = np.random.default_rng(0).choice(len(labels), min(PROBE_IMAGES, len(labels)), replace=False)
-    inside = sections.inside(probes.probe(models[student], batches(run, indices=drawn, batch=100)))
-    found = {
-        "class_counts": run.counts.tolist(),
-        "total": np.bincount(labels, minlength=classes).tolist(),
-        "right": {name: ablation_tables.packed(marks, labels, classes) for name, marks in right.items()},
-        "reweight_epoch": flags.reweight_epoch,
+    inside = sections.inside(probes.probe(student, test_batches(run, student, indices=drawn, batch=100)))
+    numbers = {
+        "class_counts": counts.tolist(),
+        "total": np.bincount(labels, minlength=len(counts)).tolist(),
+        "right": {name: ablation_tables.packed(marks, labels, len(counts)) for name, marks in right.items()},
+        "reweight_epoch": recipe.student.schedule.reweight_epoch,
         "cosine": [line.get("cosine") for line in Journal(folder).lines()],
         "diversity": inside["diversity"],
         "rank": inside["rank"],
         "distance": [float(np.mean(heads)) for heads in inside["distance"]],
     }
-    write_json(folder / "measured.json", found)
+    write_json(folder / "measured.json", numbers)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""From the lines of ablation.jsonl to tables: accuracy with its spread over seeds, differences in pairs, claims.
+"""From the lines of ablation.jsonl to tables: accuracy with its spread over seeds, paired differences, claims.
 
-A line is one run: row, seed, class_counts [C], total [C] test images, right {output: [C] hexadecimal numbers}, the bits
-of a class being its test images in order; cosine of CLS and DIST by epoch, reweight_epoch; of probes: diversity,
-rank {token: [L]}, distance [L] pixels. Outputs: cls, dist, mean, teacher; of the mean, or of the only head: EMA, and
-uniform, exported with --prior=uniform.
+A line is one run: row, seed, class_counts [C], total [C] test images, and right {output: [C] hexadecimal numbers}. Each
+bit of a class's number is one of its test images, in order: 1 if the output is right. A line also has the cosine of CLS
+and DIST by epoch, reweight_epoch, and of the probes diversity, rank {token: [L]} and distance [L] in pixels. Outputs:
+cls, dist, mean, teacher; EMA and uniform (exported with --prior=uniform) are those of the mean, or of the only head.
 """
 
 import math
@@ -18,28 +18,28 @@ from deitlt_tf.evaluation import intervals
 COLUMNS = ("overall", "head", "mid", "tail")
 OUTPUTS = {"cls": "CLS", "dist": "DIST", "mean": "mean", "uniform": "--prior=uniform", "EMA": "EMA"}
 BOOTSTRAP = {"resamples": 1000, "seed": 0, "level": 0.95}
-ENOUGH = 3  # seeds that settle what has no interval of its own
+ENOUGH = 3  # seeds that settle a number without an interval
 
 Runs = dict[tuple[str, int], dict]  # (row, seed) -> line
-Bounds = dict[str, float]  # value, and low and high where there is an interval
+Bounds = dict[str, float]  # value; with an interval also low and high
 
 
 def packed(right: np.ndarray, labels: np.ndarray, num_classes: int) -> list[str]:
-    """bool [N] as one hexadecimal number of each class, a bit an image."""
+    """bool [N] as one hexadecimal number for each class, one bit for each image."""
     bits = ("".join(map(str, right[labels == c].astype(int))) for c in range(num_classes))
     return [f"{int(b or '0', 2):x}" for b in bits]
 
 
 def accuracy(line: dict, output: str) -> dict[str, float]:
-    """{overall, head, mid, tail} in percent, the paper's groups."""
+    """{overall, head, mid, tail} in percent, in the paper's groups."""
     hits = np.array([int(bits, 16).bit_count() for bits in line["right"][output]])
-    found = intervals.scores(hits, np.array(line["total"]), np.array(line["class_counts"]))["paper"]
-    return {column: float(value) for column, value in found.items()}
+    scores = intervals.scores(hits, np.array(line["total"]), np.array(line["class_counts"]))["paper"]
+    return {column: float(scores[column]) for column in COLUMNS}
 
 
-def difference(one: dict, output: str, other: dict, its_output: str) -> dict[str, Bounds]:
-    """{overall, head, mid, tail: value, low, high} of one's accuracy - the other's, on the same images in pairs."""
-    pairs = [(int(a, 16), int(b, 16)) for a, b in zip(one["right"][output], other["right"][its_output], strict=True)]
+def difference(one: dict, output: str, other: dict, other_output: str) -> dict[str, Bounds]:
+    """{overall, head, mid, tail: value, low, high} of accuracy(one) - accuracy(other), paired on the same images."""
+    pairs = [(int(a, 16), int(b, 16)) for a, b in zip(one["right"][output], other["right"][other_output], strict=True)]
     gained = np.array([(a & ~b).bit_count() for a, b in pairs])
     lost = np.array([(b & ~a).bit_count() for a, b in pairs])
     total, counts = np.array(one["total"]), np.array(one["class_counts"])
@@ -50,17 +50,17 @@ def difference(one: dict, output: str, other: dict, its_output: str) -> dict[str
 
 
 def spread(values: list[float]) -> str:
-    """Mean, and the standard deviation over seeds where there are several."""
+    """Mean over seeds; of several seeds also the standard deviation."""
     mean = f"{statistics.mean(values):.1f}"
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def gain(found: list[Bounds]) -> str:
-    """Mean over seeds of a difference, and the hull of their intervals where they have some."""
-    mean = statistics.mean(b["value"] for b in found)
-    if not all("low" in b for b in found):
+def gain(bounds: list[Bounds]) -> str:
+    """Mean over seeds of a difference, with the hull of their intervals if all of them have one."""
+    mean = statistics.mean(b["value"] for b in bounds)
+    if not all("low" in b for b in bounds):
         return f"{mean:+.2f}"
-    return f"{mean:+.1f} [{min(b['low'] for b in found):+.1f}, {max(b['high'] for b in found):+.1f}]"
+    return f"{mean:+.1f} [{min(b['low'] for b in bounds):+.1f}, {max(b['high'] for b in bounds):+.1f}]"
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -71,30 +71,30 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def students(runs: Runs, titles: dict[str, str], *, reference: str = "vit") -> str:
-    """Every row, every output, and its differences to the reference's of the same seed: like with like."""
-    found = []
+    """Every output of every row, with its differences from the same output of the reference with the same seed."""
+    table = []
     for row, title in titles.items():
         lines = {seed: line for (name, seed), line in runs.items() if name == row}
         if not lines:
             continue
-        shown = [title, str(len(lines))]  # beside the first output alone
+        first = [title, str(len(lines))]  # in the line of the first output only
         for output in (name for name in OUTPUTS if all(name in line["right"] for line in lines.values())):
             scores = [accuracy(line, output) for line in lines.values()]
-            its = output if output in ("EMA", "uniform") else "cls"
-            against = [
-                difference(line, output, runs[reference, seed], its)
+            other = output if output in ("EMA", "uniform") else "cls"
+            pairs = [
+                difference(line, output, runs[reference, seed], other)
                 for seed, line in lines.items()
                 if row != reference and (reference, seed) in runs
             ]
-            gains = [gain([b[column] for b in against]) if against else "" for column in ("overall", "tail")]
-            found.append([*shown, OUTPUTS[output], *(spread([s[c] for s in scores]) for c in COLUMNS), *gains])
-            shown = ["", ""]
-    return markdown(["row", "seeds", "output", *COLUMNS, "overall - ViT", "tail - ViT"], found)
+            gains = [gain([b[column] for b in pairs]) if pairs else "" for column in ("overall", "tail")]
+            table.append([*first, OUTPUTS[output], *(spread([s[c] for s in scores]) for c in COLUMNS), *gains])
+            first = ["", ""]
+    return markdown(["row", "seeds", "output", *COLUMNS, "overall - ViT", "tail - ViT"], table)
 
 
 def against(runs: Runs, titles: dict[str, str], *, reference: str = "deit_lt_1", output: str = "mean") -> str:
-    """How far the mean of CLS and DIST in every other row is above the reference's of the same seed."""
-    found = []
+    """Accuracy of the mean of CLS and DIST in every row, minus that of the reference with the same seed."""
+    table = []
     for row, title in titles.items():
         pairs = [
             difference(line, output, runs[reference, seed], output)
@@ -102,37 +102,38 @@ def against(runs: Runs, titles: dict[str, str], *, reference: str = "deit_lt_1",
             if name == row != reference and output in line["right"] and (reference, seed) in runs
         ]
         if pairs:
-            found.append([title, str(len(pairs)), *(gain([b[column] for b in pairs]) for column in COLUMNS)])
-    return markdown([f"{output} - that of {titles.get(reference, reference)}", "seeds", *COLUMNS], found)
+            table.append([title, str(len(pairs)), *(gain([b[column] for b in pairs]) for column in COLUMNS)])
+    return markdown([f"{output} - that of {titles.get(reference, reference)}", "seeds", *COLUMNS], table)
 
 
 def teachers_table(runs: Runs, teachers: dict[str, str | None]) -> str:
-    found = {}
+    """Accuracy of every teacher that a run has."""
+    scores: dict[str | None, dict[str, float]] = {}
     for (row, _), line in runs.items():
         if "teacher" in line["right"]:
-            found.setdefault(teachers[row], accuracy(line, "teacher"))
-    return markdown(["teacher", *COLUMNS], [[name, *(f"{x[c]:.1f}" for c in COLUMNS)] for name, x in found.items()])
+            scores.setdefault(teachers[row], accuracy(line, "teacher"))
+    return markdown(["teacher", *COLUMNS], [[name, *(f"{x[c]:.1f}" for c in COLUMNS)] for name, x in scores.items()])
 
 
 class Claim(NamedTuple):
-    """text: as the paper has it. parts: {what is compared: {seed: bounds}}, each positive where it is as claimed."""
+    """text: the claim. parts: {what is compared: {seed: bounds}}; a value above 0 agrees with the claim."""
 
     text: str
     parts: dict[str, dict[int, Bounds]]
 
 
 def verdict(claim: Claim) -> str:
-    """holds: every part does, on every seed. does not hold: some part is the other way round on every seed.
+    """ "holds": every part is above 0 on every seed. "does not hold": one part is below 0 on every seed.
 
-    A seed says something where its interval leaves out 0. What has no interval, because test images do not tell how
-    far it moves, is said by ENOUGH seeds on one side. Anything else is not settled.
+    A seed counts if its interval leaves out 0. A number without an interval, because test images do not tell how far
+    it varies, needs ENOUGH seeds on one side of 0. All other cases are "not settled".
     """
     signs = []
-    for found in claim.parts.values():
-        enough = len(found) >= ENOUGH
-        low = [b.get("low", b["value"] if enough else -math.inf) for b in found.values()]
-        high = [b.get("high", b["value"] if enough else math.inf) for b in found.values()]
-        signs.append(0 if not found else 1 if min(low) > 0 else -1 if max(high) < 0 else 0)
+    for bounds in claim.parts.values():
+        enough = len(bounds) >= ENOUGH
+        low = [b.get("low", b["value"] if enough else -math.inf) for b in bounds.values()]
+        high = [b.get("high", b["value"] if enough else math.inf) for b in bounds.values()]
+        signs.append(0 if not bounds else 1 if min(low) > 0 else -1 if max(high) < 0 else 0)
     return "does not hold" if -1 in signs else "not settled" if 0 in signs else "holds"
 
 
@@ -156,7 +157,7 @@ def claims(runs: Runs) -> list[Claim]:
         return {s: {"value": number(runs[larger, s]) - number(runs[smaller, s])} for s in seeds(larger, smaller)}
 
     def rise(line: dict) -> float:
-        """By how much 1 - cosine is larger in the last epoch than in the last one before K."""
+        """1 - cosine in the last epoch, minus 1 - cosine in the last epoch before K."""
         return line["cosine"][line["reweight_epoch"] - 1] - line["cosine"][-1]
 
     def rank(line: dict) -> float:
@@ -222,17 +223,17 @@ def claims(runs: Runs) -> list[Claim]:
     ]
 
 
-def claims_table(found: list[Claim]) -> str:
+def claims_table(every: list[Claim]) -> str:
     rows = []
-    for claim in found:
-        shown = [f"{what}: {gain(list(part.values())) if part else 'not run'}" for what, part in claim.parts.items()]
-        counted = sorted({len(part) for part in claim.parts.values()})
-        rows.append([claim.text, "; ".join(shown), " or ".join(map(str, counted)), verdict(claim)])
+    for claim in every:
+        parts = [f"{what}: {gain(list(part.values())) if part else 'not run'}" for what, part in claim.parts.items()]
+        seeds = sorted({len(part) for part in claim.parts.values()})
+        rows.append([claim.text, "; ".join(parts), " or ".join(map(str, seeds)), verdict(claim)])
     return markdown(["claim", "differences, positive as claimed", "seeds", "verdict"], rows)
 
 
 def page(lines: list[dict], *, titles: dict[str, str], teachers: dict[str, str | None]) -> str:
-    """All of it in Markdown. titles: of the rows, in order. teachers: {row: name of its teacher}."""
+    """All tables in Markdown. titles: {row: its title}, in order. teachers: {row: name of its teacher}."""
     runs = {(line["row"], line["seed"]): line for line in sorted(lines, key=lambda line: line["seed"])}
     return "\n".join(
         [

@@ -1,20 +1,21 @@
-"""What the published recipes cost: operations, images/s that the pipeline must deliver, GPU hours. An estimate.
+"""An estimate of the cost of the published recipes: operations, GPU hours, images/s that the pipeline must deliver.
 
-    python benchmarks/cost.py [--tflops=100]
+    python benchmarks/cost.py [--tflops=100] [--recipes=cifar10_lt --recipes=inat18]
 
-Operations are counted in the graphs of the networks that the recipes build (TensorFlow's profiler: 2 per multiplication
-and addition, forward, one image). A training view costs the student three forward passes (one there, two back) and the
-teacher one; a teacher's own view costs three, twice with SAM, and one for PaCo's key. GPU hours = operations /
---tflops, what a GPU really does a second: 100 is a third of an A100's peak in bfloat16. The images/s are those of the
-student at that speed: an input pipeline that delivers less makes the GPU wait. Not measured on a GPU.
+TensorFlow's profiler counts the operations in the graphs of the networks (2 for a multiplication and an addition; one
+forward pass of one image). A training view costs three forward passes of the student (one forward, two backward) and
+one of the teacher. A view in the teacher's own training costs three passes, six with SAM, and one more for the key of
+PaCo. GPU hours are operations / --tflops, the speed that a GPU reaches in practice: 100 is a third of the peak of an
+A100 in bfloat16. The images/s are those of the student at that speed: with a slower input pipeline the GPU waits. No
+number of this table was measured on a GPU.
 """
 
 from pathlib import Path
 
 from absl import app, flags
 
-CONFIGS = Path(__file__).parent.parent / "configs"
-# Training images, from the recipes' notes.
+CONFIGS = Path(__file__).parents[1] / "configs"
+# Training images, from the notes of the recipes.
 IMAGES = {
     "cifar10_lt": 12_406,
     "cifar10_lt_paco": 12_406,
@@ -27,7 +28,8 @@ IMAGES = {
 }
 CLASSES = {"cifar10_lt": 10, "cifar100_lt": 100, "imagenet_lt": 1000, "inat18": 8142, "places_lt": 365}
 
-TFLOPS = flags.DEFINE_float("tflops", 100.0, "What one GPU does, 10^12 operations/s.", lower_bound=0.001)
+TFLOPS = flags.DEFINE_float("tflops", 100.0, "Speed of one GPU in practice, 10^12 operations/s.", lower_bound=0.001)
+RECIPES = flags.DEFINE_multi_enum("recipes", list(IMAGES), list(IMAGES), "Recipes to estimate; may be repeated.")
 
 
 def main(argv: list[str]) -> None:
@@ -36,24 +38,29 @@ def main(argv: list[str]) -> None:
 
     titles = ["recipe", "GFLOP a view", "10^18 FLOP, student", "teacher", "GPU hours", "images/s a GPU"]
     print(f"| {' | '.join(titles)} |\n|" + "---|" * len(titles))
-    for name in IMAGES:
-        flags_of = command_line.parse(["cost", f"--flagfile={CONFIGS / name}.cfg"])
-        print("| " + " | ".join(row(name, flags_of)) + " |", flush=True)
+    for name in RECIPES.value:
+        recipe = command_line.recipe_of(["cost", f"--flagfile={CONFIGS / name}.cfg"])
+        print("| " + " | ".join(row(name, recipe)) + " |", flush=True)
 
 
 def row(name: str, recipe) -> list[str]:
+    """The cells of a recipe. recipe: `deitlt_tf.recipes.recipe.Recipe`."""
     from deitlt_tf.data import pipeline
 
     classes = CLASSES[name.removesuffix("_paco")]
-    steps = recipe.epochs * pipeline.steps_per_epoch(IMAGES[name], batch=recipe.batch_size, repeats=recipe.repeats)
-    student = forward(recipe.model, recipe.image_size, classes, patch_size=recipe.patch_size)
-    teacher = forward(recipe.teacher_model, recipe.teacher_image_size, classes)
-    view = 3 * student + teacher
-    total = steps * recipe.batch_size * view
-    teacher_steps = recipe.teacher_epochs * pipeline.steps_per_epoch(IMAGES[name], batch=recipe.teacher_batch_size)
-    # PaCo's keys come from one forward pass more.
-    passes = 3 * (2 if recipe.teacher_rho else 1) + (recipe.teacher_loss == "paco")
-    teaching = teacher_steps * recipe.teacher_batch_size * passes * teacher
+    student, teacher = recipe.student, recipe.teacher
+    batch, teacher_batch = student.batch, teacher.batch
+    steps = student.schedule.epochs * pipeline.steps_per_epoch(IMAGES[name], batch=batch.size, repeats=batch.repeats)
+    forward_student = forward(
+        student.network.model, student.view.image_size, classes, patch_size=student.network.patch_size
+    )
+    forward_teacher = forward(teacher.network.model, teacher.view.image_size, classes)
+    view = 3 * forward_student + forward_teacher
+    total = steps * batch.size * view
+    teacher_steps = teacher.schedule.epochs * pipeline.steps_per_epoch(IMAGES[name], batch=teacher_batch.size)
+    # The keys of PaCo take one more forward pass.
+    passes = 3 * (2 if teacher.sam.rho else 1) + (teacher.objective.loss == "paco")
+    teaching = teacher_steps * teacher_batch.size * passes * forward_teacher
     speed = TFLOPS.value * 1e12
     return [
         f"`{name}.cfg`",
@@ -66,7 +73,7 @@ def row(name: str, recipe) -> list[str]:
 
 
 def forward(model: str, size: int, classes: int, **options) -> float:
-    """Operations of one image's forward pass."""
+    """Operations of one forward pass of one image."""
     import tensorflow as tf
 
     from deitlt_tf import models

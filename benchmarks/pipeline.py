@@ -1,14 +1,15 @@
-"""How fast training views are made: this input pipeline against timm's transform in a torch DataLoader, images/s.
+"""Training views per second: this input pipeline against timm's transform in a torch DataLoader.
 
     python benchmarks/pipeline.py [--cores=1,2] [--seconds=6] [--turns=7]
 
-Both sides make the same view, the student's of the paper's recipes: RandomResizedCrop to 224 (bicubic), flip,
-RandAugment m9, erasing. They read the same images: JPEG files of 500 x 375 (windows of scikit-learn's two photographs)
-and 32 x 32 arrays in memory. Each side is a process of its own with as many cores and workers, making batches of 128;
-they take turns. Printed: the median of the turns with their range, and the median of the ratios of neighbouring turns.
+Both sides make the view of the student in the paper's recipes: RandomResizedCrop to 224 (bicubic), flip, RandAugment
+m9, erasing. Both read the same images: JPEG files of 500 x 375 (windows of the two photographs in scikit-learn), and
+32 x 32 arrays in memory. Each side is a process with the same number of cores and workers, and makes batches of 128.
+The sides take turns. It prints the median of the turns with their range, and the median of the ratios of neighbouring
+turns.
 
-timm's side also normalises to float32; here that is the network's first layer. --resize=exact makes ours antialiased as
-Pillow's, level by level. Needs the extra [bench].
+The side of timm also normalises to float32; here the first layer of the network does that. With --resize=exact our side
+antialiases as Pillow does, level by level. Needs the extra [bench].
 """
 
 import tempfile
@@ -20,11 +21,13 @@ from absl import app, flags
 BATCH, SIZE = 128, 224
 NUM_FILES, NUM_ARRAYS = 256, 2048
 
-CORES = flags.DEFINE_list("cores", ["1", "2"], "Numbers of cores to try.")
-KINDS = flags.DEFINE_list("images", ["jpeg", "arrays"], "jpeg: files of 500 x 375; arrays: 32 x 32 in memory.")
-RESIZE = flags.DEFINE_enum("resize", "fast", ["fast", "exact"], "Of our side, as in a recipe.")
-SECONDS = flags.DEFINE_float("seconds", 6, "Of a turn.")
-TURNS = flags.DEFINE_integer("turns", 7, "Of each side.", lower_bound=5)
+CORES = flags.DEFINE_list("cores", ["1", "2"], "Numbers of cores to measure.")
+KINDS = flags.DEFINE_list(
+    "images", ["jpeg", "arrays"], "Kinds of images: jpeg, files of 500 x 375; arrays, 32 x 32 in memory."
+)
+RESIZE = flags.DEFINE_enum("resize", "fast", ["fast", "exact"], "Resizing on our side, as in a recipe.")
+SECONDS = flags.DEFINE_float("seconds", 6, "Seconds of a turn.")
+TURNS = flags.DEFINE_integer("turns", 7, "Turns of each side.", lower_bound=5)
 
 
 def main(argv: list[str]) -> None:
@@ -35,8 +38,8 @@ def main(argv: list[str]) -> None:
         for kind in KINDS.value:
             for cores in map(int, CORES.value):
                 sides = {
-                    "ours": turns.Side(ours, kind, Path(folder), RESIZE.value, cores=cores),
-                    "timm's": turns.Side(timms, kind, Path(folder), cores=cores),
+                    "ours": turns.Side(our_side, kind, Path(folder), RESIZE.value, cores=cores),
+                    "timm": turns.Side(timm_side, kind, Path(folder), cores=cores),
                 }
                 rates = turns.alternate(sides, turns=TURNS.value, seconds=SECONDS.value)
                 for side in sides.values():
@@ -46,6 +49,7 @@ def main(argv: list[str]) -> None:
 
 
 def write_jpegs(folder: Path) -> None:
+    """NUM_FILES windows of two photographs, 500 x 375."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_sample_images
@@ -57,27 +61,27 @@ def write_jpegs(folder: Path) -> None:
         Image.fromarray(photo[top : top + 375, left : left + 500]).save(folder / f"{number}.jpg", quality=90)
 
 
-def ours(kind: str, folder: Path, resize: str, *, cores: int) -> turns.Work:
-    import functools
-
+def our_side(kind: str, folder: Path, resize: str, *, cores: int) -> turns.Work:
+    """Batches of `data.pipeline`."""
     import numpy as np
     import tensorflow as tf
 
-    from deitlt_tf.data import augment, pipeline, randaugment, sources
+    from deitlt_tf.data import augment, pipeline, sources
 
     tf.config.threading.set_intra_op_parallelism_threads(cores)
     tf.config.threading.set_inter_op_parallelism_threads(cores)
     images = arrays() if kind == "arrays" else np.array(sorted(map(str, folder.glob("*.jpg"))))
     source = sources.Source(images=images, labels=np.zeros(len(images), np.int32), class_names=("a",))
-    view = functools.partial(
-        augment.train_view, size=SIZE, randaugment=randaugment.RandAugment(), erasing=0.25, resize=resize
-    )
-
+    view = augment.training_view(
+        image_size=SIZE, crop="resized", crop_min_scale=0.08, padding=0, flip=True,
+        randaugment="rand-m9-mstd0.5-inc1", erasing=0.25, resize=resize,
+    )  # fmt: skip
     batches = iter(pipeline.train(source, view=view, batch=BATCH, steps=10**6, steps_per_epoch=10**4))
     return lambda: len(next(batches)[0])
 
 
-def timms(kind: str, folder: Path, *, cores: int) -> turns.Work:
+def timm_side(kind: str, folder: Path, *, cores: int) -> turns.Work:
+    """Batches of timm's transform in a torch DataLoader."""
     import torch
     from PIL import Image
     from timm.data import create_transform
@@ -112,12 +116,12 @@ def arrays():
     from sklearn.datasets import load_sample_images
 
     photos = [np.asarray(Image.fromarray(p).resize((107, 71))) for p in load_sample_images().images]
-    draw, found = np.random.default_rng(0), []
+    draw, windows = np.random.default_rng(0), []
     for number in range(NUM_ARRAYS):
         photo = photos[number % len(photos)]
         top, left = draw.integers(photo.shape[0] - 32), draw.integers(photo.shape[1] - 32)
-        found.append(photo[top : top + 32, left : left + 32])
-    return np.stack(found)
+        windows.append(photo[top : top + 32, left : left + 32])
+    return np.stack(windows)
 
 
 if __name__ == "__main__":

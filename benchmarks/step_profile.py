@@ -1,9 +1,9 @@
-"""Where the time of a distillation step goes: shares of processor time by part, from TensorFlow's profiler.
+"""Shares of processor time of a distillation step, by part of the step, from TensorFlow's profiler.
 
     python benchmarks/step_profile.py [--setting=cifar]
 
-Settings are those of train_step.py. Times of operations are added up over all threads, so shares say what there is to
-gain, not how long something is waited for.
+The settings are those of train_step.py. Times of operations are added up over all threads. So a share says how much
+could be gained in that part, and not how long a step waits for it.
 """
 
 import collections
@@ -14,10 +14,13 @@ import tempfile
 import train_step
 from absl import app, flags
 
-SETTING = flags.DEFINE_enum("setting", "cifar", list(train_step.SETTINGS), "Of train_step.py.")
+SETTING = flags.DEFINE_enum(
+    "setting", "cifar", list(train_step.SETTINGS), "Networks of the step: a setting of train_step.py."
+)
 STEPS = 3
 
-# The first pattern that an operation's name, digits as #, has in it decides; the student is called deit_<size>.
+# An operation belongs to the first part whose pattern its name contains, with # for each number in the name. The
+# student's own operations have deit_<size> in their names.
 PARTS = {
     "teacher": r"resnet|layer#\.#",
     "AdamW": r"adam_w",
@@ -40,7 +43,7 @@ def main(argv: list[str]) -> None:
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-    work = train_step.ours(*train_step.SETTINGS[SETTING.value], "float32", False, cores=os.cpu_count())
+    work = train_step.our_side(*train_step.SETTINGS[SETTING.value], "float32", False, cores=os.cpu_count())
     work()
     work()
     with tempfile.TemporaryDirectory() as folder:
@@ -51,27 +54,28 @@ def main(argv: list[str]) -> None:
         (file,) = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
         with open(file, "rb") as stream:
             space = xplane_pb2.XSpace.FromString(stream.read())
-    time = collections.Counter()
+    picoseconds = collections.Counter()
     for plane in space.planes:
         if "CPU" in plane.name:
             for event in (event for line in plane.lines for event in line.events):
                 name = re.sub(r"\d+", "#", plane.event_metadata[event.metadata_id].name)
                 if is_operation(name):
-                    time[part(name)] += event.duration_ps
-    total = sum(time.values())
+                    picoseconds[part(name)] += event.duration_ps
+    total = sum(picoseconds.values())
     print("| part | share |\n|---|---|")
-    for name, spent in time.most_common():
-        print(f"| {name} | {100 * spent / total:.0f} % |")
+    for name, time in picoseconds.most_common():
+        print(f"| {name} | {100 * time / total:.0f} % |")
 
 
 def is_operation(name: str) -> bool:
-    """Whether it is one operation of the graph, or a program of XLA, and not what runs a whole graph."""
+    """Whether a name is that of one operation of the graph or an XLA program, and not that of a whole graph's call."""
     if name == "CpuExecutable::ExecuteAsyncOnStream":
         return True
     return ":" in name and "::" not in name and not name.startswith("EagerLocalExecute")
 
 
 def part(name: str) -> str:
+    """The key of PARTS that an operation belongs to."""
     return next((part for part, pattern in PARTS.items() if re.search(pattern, name)), "the rest")
 
 

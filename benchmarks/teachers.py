@@ -2,12 +2,13 @@
 
     python benchmarks/teachers.py --images=cifar10_lt --out_dir=runs/teachers
 
-trains each row of ROWS with `deitlt_tf.train_teacher` on top of configs/folder_small.cfg and COMMON (ResNet-32 or its
-multi-expert sister), skips what is finished, and prints one table, also left in OUT_DIR/teachers.json. Killed, it goes
-on. The budget is processor time: epochs are chosen so that every row costs about what eight epochs of one view with SAM
-cost. `s/epoch` is measured apart, all teachers taking turns, as the median of the turns; `sharpness` is the rise of the
-cross-entropy over training images when all weights move by 0.05 along its gradient (the network as it serves, LDAM's
-cosines times 30).
+trains each row of ROWS with `deitlt_tf.train_teacher`, on top of configs/folder_small.cfg and COMMON (ResNet-32, or the
+network of three experts of the same depth). It skips finished rows, prints one table, and writes the same numbers to
+OUT_DIR/teachers.json. After a kill the same command continues. The budget is processor time: the epochs of a row are
+chosen so that it costs about as much as eight epochs of one view with SAM. `s/epoch` is measured separately, as the
+median of turns that the teachers take one after the other. `sharpness` is the rise of the cross-entropy over training
+images when all weights move by 0.05 along its gradient. It is that of the network as it is served, so the cosines of
+LDAM are multiplied by 30.
 """
 
 import json
@@ -20,8 +21,9 @@ from pathlib import Path
 from absl import app, flags
 
 from deitlt_tf.recipes import command_line
+from deitlt_tf.recipes.recipe import Recipe
 
-RECIPE = Path(__file__).parent.parent / "configs" / "folder_small.cfg"
+RECIPE = Path(__file__).parents[1] / "configs" / "folder_small.cfg"
 COMMON = ["--teacher_model=resnet32", "--teacher_epochs=8", "--teacher_rho=0.05"]
 COMMON += ["--teacher_classifier=linear", "--teacher_reweight_epoch=-1"]
 ROWS = {
@@ -32,8 +34,8 @@ ROWS = {
     "MDCS": ["--teacher_loss=mdcs", "--teacher_model=mdcs_resnet32", "--teacher_rho=0", "--teacher_epochs=5"],
     "GLMC + SAM": ["--teacher_loss=glmc", "--teacher_epochs=4"],
 }
-SAMPLE = 2000  # training images that sharpness is measured on
-TURNS, STEPS = 7, 4  # of the timing
+SAMPLE = 2000  # training images for the sharpness
+TURNS, STEPS = 7, 4  # of the measurement of time: turns of each teacher, steps of a turn
 
 
 def main(argv: list[str]) -> None:
@@ -42,8 +44,8 @@ def main(argv: list[str]) -> None:
     for name, row in ROWS.items():
         command = [sys.executable, "-m", "deitlt_tf.train_teacher", *arguments(name, row, out)]
         subprocess.run(command, check=True)
-    table = {name: measured(name, row, out) for name, row in ROWS.items()}
-    seconds = timed(out)
+    table = {name: measure(name, row, out) for name, row in ROWS.items()}
+    seconds = seconds_per_epoch(out)
     for name, values in table.items():
         values["seconds_per_epoch"] = seconds[name]
     (out / "teachers.json").write_text(json.dumps(table, indent=1) + "\n")
@@ -54,73 +56,73 @@ def main(argv: list[str]) -> None:
 
 
 def arguments(name: str, row: list[str], out: Path) -> list[str]:
+    """Arguments of `deitlt_tf.train_teacher` for one row."""
     folder = out / name.lower().replace(" + ", "_").replace(" ", "_")
     return [f"--flagfile={RECIPE}", f"--data_dir={flags.FLAGS.images}", f"--workdir={folder}", *COMMON, *row]
 
 
-def parsed(name: str, row: list[str], out: Path):
-    return command_line.parse(["teachers", *arguments(name, row, out)])
+def recipe_of(name: str, row: list[str], out: Path) -> Recipe:
+    return command_line.recipe_of(["teachers", *arguments(name, row, out)])
 
 
-def measured(name: str, row: list[str], out: Path) -> dict[str, float]:
-    """Accuracy of the finished teacher as it wrote it, and how sharp its minimum is."""
+def measure(name: str, row: list[str], out: Path) -> dict[str, float]:
+    """Accuracy of the finished teacher, from its results.json, and the sharpness of its minimum."""
     import numpy as np
 
     from deitlt_tf import losses, sam
-    from deitlt_tf.data import sources
+    from deitlt_tf.data import pipeline, sources
     from deitlt_tf.runs.data import load_splits
     from deitlt_tf.runs.models import load_model
-    from deitlt_tf.training.teacher import folder_of
-    from deitlt_tf.training.views import evaluation_batches
+    from deitlt_tf.training.teacher import teacher_folder
 
-    recipe = parsed(name, row, out)
-    folder = folder_of(recipe)
+    recipe = recipe_of(name, row, out)
+    folder = teacher_folder(recipe)
     accuracy = json.loads((folder / "results.json").read_text())["teacher"]["paper"]["cls"]
     network, _ = load_model(folder / "teacher.keras")
-    train = load_splits(recipe, folder=folder).train
-    some = sources.take(train, np.random.default_rng(0).permutation(len(train))[:SAMPLE])
-    batches = list(evaluation_batches(some, recipe, teacher=True, batch=250))
+    train = load_splits(**recipe.data.loading(), folder=folder).train
+    sample = sources.take(train, np.random.default_rng(0).permutation(len(train))[:SAMPLE])
+    view = {"size": network.input_shape[1], "resize": recipe.teacher.view.eval_resize}
+    batches = list(pipeline.evaluation_batches(sample, batch=250, max_pixels=recipe.data.max_pixels, **view))
 
     def loss(batch):
         return losses.cross_entropy(batch[1], network(batch[0], training=False))
 
     value, rise = sam.sharpness(loss, network.trainable_variables, batches, rho=0.05)
-    return {**accuracy, "loss": value, "sharpness": rise, "epochs": recipe.teacher_epochs}
+    return {**accuracy, "loss": value, "sharpness": rise, "epochs": recipe.teacher.schedule.epochs}
 
 
-def timed(out: Path) -> dict[str, float]:
-    """Median seconds of an epoch's steps (input pipeline apart), the teachers taking turns."""
+def seconds_per_epoch(out: Path) -> dict[str, float]:
+    """Median seconds of the steps of an epoch, without the input pipeline; the teachers take turns."""
     import tensorflow as tf
 
     from deitlt_tf.data import pipeline, sources
     from deitlt_tf.runs.data import load_splits
-    from deitlt_tf.training.teacher import make
-    from deitlt_tf.training.views import train_view
+    from deitlt_tf.training.teacher import make_teacher, training_view
 
     steps, epoch = {}, {}
     for name, row in ROWS.items():
-        recipe = parsed(name, row, out)
-        train = load_splits(recipe, folder=out).train
-        batch = recipe.teacher_batch_size
+        recipe = recipe_of(name, row, out)
+        train = load_splits(**recipe.data.loading(), folder=out).train
+        batch = recipe.teacher.batch.size
         epoch[name] = pipeline.steps_per_epoch(len(train), batch=batch)
         counts = sources.class_counts(train.labels, len(train.class_names))
-        teacher = make(recipe, counts, steps_per_epoch=epoch[name])
-        view = train_view(recipe, teacher=True, views=teacher.objective.views)
+        teacher = make_teacher(recipe, counts, steps_per_epoch=epoch[name])
+        view = training_view(recipe, views=teacher.objective.views)
         stream = pipeline.train(train, view=view, batch=batch, steps=1, steps_per_epoch=1)
         data = next(iter(stream))
         function = tf.function(teacher.train_step)
-        function(data)  # traces
+        function(data)  # the first call traces
         steps[name] = lambda function=function, data=data: [function(data) for _ in range(STEPS)]
-    seen = {name: [] for name in ROWS}
+    seconds = {name: [] for name in ROWS}
     for _ in range(TURNS):
         for name, step in steps.items():
             start = time.perf_counter()
             step()
-            seen[name].append((time.perf_counter() - start) / STEPS)
-    return {name: statistics.median(values) * epoch[name] for name, values in seen.items()}
+            seconds[name].append((time.perf_counter() - start) / STEPS)
+    return {name: statistics.median(values) * epoch[name] for name, values in seconds.items()}
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("images", None, "Folder with train/<class>/ and test/<class>/.", required=True)
-    flags.DEFINE_string("out_dir", "runs/teachers", "Where the runs are kept.")
+    flags.DEFINE_string("images", None, "Folder of images, with train/<class>/ and test/<class>/.", required=True)
+    flags.DEFINE_string("out_dir", "runs/teachers", "Folder for all runs and for teachers.json.")
     app.run(main)

@@ -1,13 +1,13 @@
-"""How fast a distillation step is, and in what memory: ours against torch and timm, written as the official code does.
+"""Speed and memory of a distillation step: ours against torch and timm, written as the official code is.
 
     python benchmarks/train_step.py [--settings=tiny,small,cifar] [--precision=float32] [--seconds=20] [--turns=5]
 
-One step: mixed images, the teacher's answer, both losses with class weights, the gradient, AdamW, the moving average.
-Sides: `ours` as `train` compiles it, `ours through XLA` with jit_compile=True, and timm's distilled DeiT, its ResNet,
-Mixup and ModelEma with torch.optim.AdamW, eager and through torch.compile. Batches of 32 wait in memory. Each side is a
-process of its own on all cores; they take turns. Printed: images/s as median (lowest to highest), the median of the
-ratios to either of torch's in neighbouring turns, and the most memory each process had. Weights are random: they change
-no time. Needs the extra [bench].
+A step mixes images, asks the teacher, computes both losses with class weights and their gradient, and updates AdamW and
+the moving average. Sides: `ours` as `train` compiles it; `ours through XLA` with jit_compile=True; timm's distilled
+DeiT, its ResNet, Mixup and ModelEma with torch.optim.AdamW, eager and through torch.compile. Batches of 32 images wait
+in memory. Each side is a process on all cores; they take turns. Printed are images/s as median (lowest to highest), the
+median of the ratios to each side of torch in neighbouring turns, and the most memory of each process. Weights are
+random, which does not change the time. Needs the extra [bench].
 """
 
 import os
@@ -16,7 +16,7 @@ import turns
 from absl import app, flags
 
 BATCH, CLASSES, SIZE = 32, 1000, 224
-# Student; teacher and the side of its images.
+# Student, teacher, side of the teacher's images in pixels.
 SETTINGS = {
     "tiny": ("deit_tiny", "resnet50", 224),
     "small": ("deit_small", "resnet50", 224),
@@ -25,22 +25,20 @@ SETTINGS = {
 
 PEERS = ("torch eager", "torch.compile")
 
-CHOSEN = flags.DEFINE_list("settings", list(SETTINGS), f"Of {', '.join(SETTINGS)}.")
-PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Of the networks.")
-SIDES = flags.DEFINE_list(
-    "sides", ["ours", "ours through XLA", "torch eager", "torch.compile"], "Which sides take turns."
-)
-SECONDS = flags.DEFINE_float("seconds", 20, "Of a turn.")
-TURNS = flags.DEFINE_integer("turns", 5, "Of each side.", lower_bound=1)
+CHOSEN = flags.DEFINE_list("settings", list(SETTINGS), f"Settings to measure, of {', '.join(SETTINGS)}.")
+PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Precision of the networks.")
+SIDES = flags.DEFINE_list("sides", ["ours", "ours through XLA", "torch eager", "torch.compile"], "Sides to measure.")
+SECONDS = flags.DEFINE_float("seconds", 20, "Seconds of a turn.")
+TURNS = flags.DEFINE_integer("turns", 5, "Turns of each side.", lower_bound=1)
 
 
 def main(argv: list[str]) -> None:
     del argv
     sides = {
-        "ours": (ours, False),
-        "ours through XLA": (ours, True),
-        "torch eager": (torchs, False),
-        "torch.compile": (torchs, True),
+        "ours": (our_side, False),
+        "ours through XLA": (our_side, True),
+        "torch eager": (torch_side, False),
+        "torch.compile": (torch_side, True),
     }
     for setting in CHOSEN.value:
         print(f"\n{setting}: {', '.join(map(str, SETTINGS[setting]))}; {PRECISION.value}, batch {BATCH}")
@@ -53,11 +51,14 @@ def main(argv: list[str]) -> None:
         rates = turns.alternate(running, turns=TURNS.value, seconds=SECONDS.value)
         for name, side in running.items():
             ratios = [turns.ratio(rates[name], rates[other]) if other in rates else "-" for other in PEERS]
-            shown = [name, turns.spread(rates[name], digits=1), *ratios, f"{side.close():.0f}"]
-            print(f"| {' | '.join(shown)} |", flush=True)
+            cells = [name, turns.spread(rates[name], digits=1), *ratios, f"{side.close():.0f}"]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def ours(student: str, teacher: str, teacher_size: int, precision: str, compiled: bool, *, cores: int) -> turns.Work:
+def our_side(
+    student: str, teacher: str, teacher_size: int, precision: str, compiled: bool, *, cores: int
+) -> turns.Work:
+    """The step of `distill.Distiller`, through XLA if `compiled`."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -69,7 +70,7 @@ def ours(student: str, teacher: str, teacher_size: int, precision: str, compiled
         keras.config.set_dtype_policy("mixed_bfloat16")
     network = models.build(student, num_classes=CLASSES, image_size=SIZE, drop_path=0.1)
     flat = models.build(teacher, num_classes=CLASSES, image_size=teacher_size)
-    # XLA has no kernel for the Gamma that Beta(0.8, 0.8) is drawn from: what is compiled does not mix.
+    # XLA has no kernel for the Gamma draws that Beta(0.8, 0.8) needs, so the compiled step does not mix.
     mixing = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0} if compiled else {}
     distiller = distill.Distiller(network, flat, np.arange(CLASSES, 0, -1), mixing=mixing)
     distiller.compile(optimizers.adamw(network, learning_rate=1e-4), jit_compile=compiled)
@@ -85,7 +86,10 @@ def ours(student: str, teacher: str, teacher_size: int, precision: str, compiled
     return work
 
 
-def torchs(student: str, teacher: str, teacher_size: int, precision: str, compiled: bool, *, cores: int) -> turns.Work:
+def torch_side(
+    student: str, teacher: str, teacher_size: int, precision: str, compiled: bool, *, cores: int
+) -> turns.Work:
+    """The same step in torch and timm, through torch.compile if `compiled`."""
     import contextlib
 
     import timm
@@ -98,7 +102,7 @@ def torchs(student: str, teacher: str, teacher_size: int, precision: str, compil
     torch.set_num_threads(cores)
     network = timm.create_model(f"{student}_distilled_patch16_224", num_classes=CLASSES, drop_path_rate=0.1)
     network.set_distilled_training(True)
-    if teacher == "resnet32":  # the CIFAR one: three stages, no pooling after its stem
+    if teacher == "resnet32":  # that of CIFAR: three stages, and no pooling after the stem
         flat = ResNet(BasicBlock, (5, 5, 5), num_classes=CLASSES, channels=(16, 32, 64), stem_width=16)
         flat.conv1, flat.maxpool = torch.nn.Conv2d(3, 16, 3, padding=1, bias=False), torch.nn.Identity()
         flat.bn1, flat.layer4 = torch.nn.BatchNorm2d(16), torch.nn.Identity()
@@ -120,10 +124,10 @@ def torchs(student: str, teacher: str, teacher_size: int, precision: str, compil
         with cast():
             cls, dist = student_of(mixed)
             with torch.no_grad():
-                seen = mixed
+                view = mixed
                 if teacher_size != SIZE:
-                    seen = torch.nn.functional.interpolate(mixed, size=teacher_size, mode="bicubic")
-                answer = teacher_of(seen)
+                    view = torch.nn.functional.interpolate(mixed, size=teacher_size, mode="bicubic")
+                answer = teacher_of(view)
             hard = torch.nn.functional.cross_entropy(dist.float(), answer.argmax(1), weight=weights)
             loss = 0.5 * soft(cls.float(), targets) + 0.5 * hard
         optimizer.zero_grad()

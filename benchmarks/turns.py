@@ -1,4 +1,4 @@
-"""Two sides measured fairly on a machine that is never quiet: each a process of its own, taking turns."""
+"""A fair comparison of two sides on a machine that is never quiet: each side is a process, and they take turns."""
 
 import multiprocessing
 import os
@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-Work = Callable[[], int]  # does some, and says how many images that were
+Work = Callable[[], int]  # does some work; returns its number of images
 
 
 class Side:
-    """A process on some of the cores that works when told to.
+    """A process on the first `cores` cores that works on request.
 
-    make: a function of a module, (*arguments, cores=n) -> Work; called there.
+    make: function of a module, (*arguments, cores=n) -> Work; it is called in the new process.
     """
 
     def __init__(self, make: Callable[..., Work], *arguments, cores: int):
@@ -23,16 +23,16 @@ class Side:
         process = multiprocessing.get_context("spawn").Process
         self.process = process(target=_serve, args=(make, arguments, far, allowed))
         self.process.start()
-        far.close()  # so that a process that died ends the waiting here
-        self.turn(0.0)  # compiles, starts workers, fills caches
+        far.close()  # or a process that died would leave this one waiting
+        self.turn(0.0)  # compile, start workers, fill caches
 
     def turn(self, seconds: float) -> float:
-        """Images/s over about `seconds`, after a third of that for warming up."""
+        """Images/s over about `seconds`, after a warm-up of a third of that time."""
         self.pipe.send(seconds)
         return self.pipe.recv()
 
     def close(self) -> float:
-        """Ends the process; MiB of memory that it had at most."""
+        """End the process; returns the most memory that it had, MiB."""
         self.pipe.send(None)
         peak = self.pipe.recv()
         self.process.join()
@@ -50,6 +50,7 @@ def _serve(make: Callable[..., Work], arguments: tuple, pipe: Connection, cores:
 
 
 def _rate(work: Work, seconds: float) -> float:
+    """Images/s over at least `seconds`."""
     start = time.perf_counter()
     done = work()
     while time.perf_counter() - start < seconds:
@@ -58,7 +59,7 @@ def _rate(work: Work, seconds: float) -> float:
 
 
 def alternate(sides: dict[str, Side], *, turns: int, seconds: float) -> dict[str, list[float]]:
-    """{name: images/s of each turn}; the order is reversed from turn to turn."""
+    """{name: images/s of each turn}. Every second turn goes through the sides in reverse order."""
     rates = {name: [] for name in sides}
     for number in range(turns):
         for name in list(sides)[:: -1 if number % 2 else 1]:
@@ -73,5 +74,5 @@ def spread(values: list[float], *, digits: int = 0) -> str:
 
 
 def ratio(ours: list[float], theirs: list[float]) -> str:
-    """Of neighbouring turns."""
+    """`spread` of the ratios of neighbouring turns."""
     return spread([our / their for our, their in zip(ours, theirs, strict=True)], digits=2)

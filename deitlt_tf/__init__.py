@@ -8,7 +8,7 @@ One image from disk to loss, in this order; each file is opened once:
                 pipeline                         3 BATCHES    order by index: any step can be made again
     models      vit, resnet, experts             4 LOGITS     pixels 0..255 in, named logits out
     mixing, losses, sam, optimizers              5 LOSS       the parts of a step
-    distill     Distiller                        6 STEP       mix, ask the teacher, losses, apply
+    step, distill                                6 STEP       mix, ask the teacher, losses, apply
     teacher     Teacher; objectives                           the flat CNN that the student learns from
     devices                                                   replicas, workers, precision, accumulation
     training    student, teacher, loop, keeper                from the last checkpoint to the last step
@@ -53,6 +53,7 @@ MODULES = (
     "runs",
     "sam",
     "serving",
+    "step",
     "teacher",
     "training",
 )
@@ -101,12 +102,12 @@ class _RegisterAfterKeras(importlib.abc.MetaPathFinder):
 
         def execute_then_register(module: ModuleType) -> None:
             execute(module)
-            # TensorFlow also asks for this spec merely to learn Keras' folder, so only an execution ends the watch.
+            # TensorFlow asks for this spec only to learn Keras' folder, so the finder stays until Keras is executed.
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
                 importlib.import_module("deitlt_tf.models")
 
-        spec.loader.exec_module = execute_then_register
+        spec.loader.exec_module = execute_then_register  # type: ignore[method-assign]
         return spec
 
 

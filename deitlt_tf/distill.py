@@ -1,7 +1,7 @@
-"""6 STEP. The student learns labels through CLS and a flat CNN teacher through DIST, from one mixed batch."""
+"""6 STEP. From one mixed batch the student learns the labels through CLS, and the flat CNN teacher through DIST."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -14,57 +14,71 @@ from deitlt_tf.mixing import mix
 from deitlt_tf.models import resizing, vit
 from deitlt_tf.step import TrainingStep
 
+MIXING, DROP_PATH = 0, 1  # folded into the seed of a step, so that the two draw independently
+
 
 class Lesson(NamedTuple):
-    """What both tokens learn from a batch, or from a part of it.
+    """What the student learns from a batch, or from a part of a batch.
 
-    images: float32 [B, S, S, 3], mixed. labels: int [B]. targets: float32 [B, C], what CLS learns.
-    taught: what DIST learns: the teacher's classes int64 [B]; their shares float32 [B, C] where the teacher sees clean
-      images; its logits float32 [B, C] in soft distillation. A plain ViT has the labels here.
-    chosen: int64 [B], the teacher's classes. weights: float32 [B], by class from K on, 1 before.
+    images: float32 [B, S, S, 3], mixed.
+    labels: int [B], of the images before they are mixed.
+    cls_targets: float32 [B, C], what CLS learns.
+    dist_targets: what DIST learns: the teacher's classes int64 [B]; the shares of these classes float32 [B, C] where
+      the teacher sees clean images; the teacher's logits float32 [B, C] in soft distillation.
+    teacher_classes: int64 [B], argmax of the teacher's logits.
+    weights: float32 [B], weights of the DIST losses: by class from `reweight_step` on, 1 before.
+
+    A plain ViT has the labels in place of what the teacher says, and `weights` are those of its only loss.
     """
 
     images: tf.Tensor
     labels: tf.Tensor
-    targets: tf.Tensor
-    taught: tf.Tensor
-    chosen: tf.Tensor
+    cls_targets: tf.Tensor
+    dist_targets: tf.Tensor
+    teacher_classes: tf.Tensor
     weights: tf.Tensor
 
 
 class Distiller(TrainingStep):
     """L = (1 - alpha) CE(f_c(x), y) + alpha w(y_t) CE(f_d(x), y_t), with y_t = argmax teacher(x).
 
-    `compile(optimizer)` and `fit(batches)` train `student` in place; batches are (images [B, H, W, 3], labels [B]),
-    pixels 0..255; a third element, classes [B], is what the teacher would choose for the images as this step mixes
-    them, and then the teacher is not asked.
+    `compile(optimizer)` and `fit(batches)` train `student` in place. Batches are (images [B, H, W, 3], labels [B]),
+    pixels 0..255. A batch may have a third element, int64 [B]: the classes that the teacher chooses for the images as
+    this step mixes them. Then hard distillation does not run the teacher.
     Without a teacher the student has one head and L = w(y) CE(f(x), y): the plain ViT.
     Every step is a function of (weights, batch, seed, step number): there is no random state.
 
     Args:
       student: keras.Model of `models.build`: images -> {"cls", "dist"} logits, or [B, C] without a teacher.
-      teacher: keras.Model or function, images in pixels -> logits [B, C]; run in inference mode, never tracked.
-        Files of LDAM teachers answer cosines times LDAM's scale; bare cosines are too even for soft distillation.
+      teacher: keras.Model or function, images in pixels -> logits [B, C]; it runs in inference mode and is not tracked.
+        The logits of saved LDAM teachers are cosines times LDAM's scale. Cosines without a scale are too even for soft
+        distillation.
       class_counts: training images of each class, [C].
       alpha: float. Share of the distillation loss. Defaults to 0.5.
       distillation: "hard" (the teacher's argmax) or "soft" (its distribution at `temperature`). Defaults to "hard".
-      teacher_sees: "mixed", the student's own view, or "clean", the images before they are mixed, or the second ones
-        where batches have a pair of images, (the student's, the teacher's); then DIST's targets, and their class
-        weights, are the chosen classes mixed as the labels are. Hard distillation only. Defaults to "mixed".
+      teacher_sees: "mixed", the student's own view, or "clean", the images before they are mixed. Where batches have a
+        pair of images, (the student's, the teacher's), "clean" is the second of them. With "clean" the classes that
+        the teacher chooses are mixed as the labels are, and so are their class weights. Hard distillation only.
+        Defaults to "mixed".
       temperature: float. tau of soft distillation. Defaults to 3.
-      logit_adjustment: float. tau: CLS's loss sees z_c + tau log(n_c / n); 1 = balanced softmax. Defaults to 0.
-      reweight_step: int. From this step on DIST losses, or the plain ViT's, are weighted by class (DRW). Defaults to
-        never.
-      beta: float. Of the class-balanced weights. Defaults to 0.9999.
-      mixing: dict. Keywords of `mixing.mix`. Defaults to {}, its defaults.
+      logit_adjustment: float. tau in the loss of CLS, whose logits become z_c + tau log(n_c / n); 1 = balanced softmax.
+        Defaults to 0.
+      reweight_step: int. From this step on the losses of DIST, or of the plain ViT, are weighted by class (DRW).
+        Defaults to never.
+      beta: float. beta of the class-balanced weights. Defaults to 0.9999.
+      mixing: dict. Keywords of `mixing.mix`. Defaults to {}, the defaults of `mix`.
       mixing_off_step: int. From this step on there is no mixing and no smoothing. Defaults to never.
-      accumulation: int. Equal parts that the batch is computed in, one after the other, to save memory. Images are
-        mixed within a part, and what is drawn depends on the part: two replicas draw what one with two parts does.
+      accumulation: int. Number of equal parts in which a batch is computed, one after the other, to save memory. Images
+        are mixed within a part, and each part draws its own numbers: two replicas draw the same as one replica with two
+        parts. Defaults to 1.
       clip_norm: float. Largest global norm of the gradient, 0 = not clipped. Defaults to 0.
-      ema_decay: float. `ema`, a second student, follows: e <- d e + (1 - d) w; 0 = none. Defaults to 0.99996.
-      teacher_size: int. Side of the teacher's input; a Keras teacher tells its own. Defaults to the images' size.
-      seed: int. Of mixing and drop path. Defaults to 0.
+      ema_decay: float. d of the moving average `ema`, a second student: e <- d e + (1 - d) w; 0 = no `ema`. Defaults to
+        0.99996.
+      teacher_size: int. Side of the teacher's input. Defaults to that of a keras.Model, or else to the images' size.
+      seed: int. Seed of mixing and drop path. Defaults to 0.
 
+    Raises ValueError for an unknown `distillation` or `teacher_sees`, for arguments that contradict each other, and for
+    a class without images.
     Source: DeiT-LT (CVPR 2024) section 3; official engine.py, losses.py.
     """
 
@@ -72,7 +86,7 @@ class Distiller(TrainingStep):
         self,
         student: keras.Model,
         teacher: keras.Model | Callable[[tf.Tensor], tf.Tensor] | None,
-        class_counts,
+        class_counts: losses.ClassCounts,
         *,
         alpha: float = 0.5,
         distillation: str = "hard",
@@ -81,7 +95,7 @@ class Distiller(TrainingStep):
         logit_adjustment: float = 0.0,
         reweight_step: int = NEVER,
         beta: float = 0.9999,
-        mixing: dict | None = None,
+        mixing: dict[str, Any] | None = None,
         mixing_off_step: int = NEVER,
         accumulation: int = 1,
         clip_norm: float = 0.0,
@@ -90,15 +104,14 @@ class Distiller(TrainingStep):
         seed: int = 0,
     ):
         if distillation not in ("hard", "soft"):
-            raise ValueError(f"distillation {distillation!r} is unknown: choose hard or soft.")
+            raise ValueError(f"distillation={distillation} is unknown: choose hard or soft.")
         if teacher_sees not in ("mixed", "clean"):
-            raise ValueError(f"teacher_sees {teacher_sees!r} is unknown: choose mixed or clean.")
+            raise ValueError(f"teacher_sees={teacher_sees} is unknown: choose mixed or clean.")
         if teacher_sees == "clean" and distillation == "soft":
-            raise ValueError("a teacher that sees clean images is distilled by its classes: distillation must be hard.")
+            raise ValueError("teacher_sees=clean mixes the classes that the teacher chose: it needs distillation=hard.")
         if isinstance(student.output, dict) == (teacher is None):
             raise ValueError("a student with CLS and DIST (deit_*) needs a teacher; a plain one (vit_*) takes none.")
-        shared = {"reweight_step": reweight_step, "beta": beta, "clip_norm": clip_norm, "seed": seed}
-        super().__init__(student, class_counts, **shared)
+        super().__init__(student, class_counts, reweight_step=reweight_step, beta=beta, clip_norm=clip_norm, seed=seed)
         self.ema = keras.models.clone_model(student) if ema_decay else None
         if self.ema:
             self.ema.set_weights(student.get_weights())
@@ -108,117 +121,149 @@ class Distiller(TrainingStep):
         self.prior = tf.constant(losses.log_prior(class_counts, tau=logit_adjustment))
         self.mixing = {"num_classes": self.num_classes} | (mixing or {})
         self.mixing_off_step = mixing_off_step
-        teacher_is_model = isinstance(teacher, keras.Model)
-        self.teacher_size = teacher.input_shape[1] if teacher_is_model else teacher_size
-        # A function, not a layer: Keras would track, train and save it as a part of this model.
-        self.ask_teacher = (lambda images: teacher(images, training=False)) if teacher_is_model else teacher
+        self.teacher_size = teacher.input_shape[1] if isinstance(teacher, keras.Model) else teacher_size
+        self.ask_teacher = in_inference(teacher) if isinstance(teacher, keras.Model) else teacher
         self.with_tokens = vit.with_tokens(student)
 
     @property
     def student(self) -> keras.Model:
         return self.network
 
-    def train_step(self, batch):
+    def train_step(self, batch: tuple) -> dict[str, tf.Tensor]:
         return self.step(batch)[0]
 
-    def step(self, batch) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """One step: its named losses, and the classes int64 [B] that the teacher chose for this replica's images."""
+    def step(self, batch: tuple) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """One step: its named losses, and the teacher's classes int64 [B] for the images of this replica."""
         step = tf.cast(self.optimizer.iterations, tf.int64)
-        variables = self.student.trainable_variables
+        lesson = self.prepare(batch, step)  # mix the images, ask the teacher, weigh the examples
+        gradients, values = self.gradients(lesson, step)  # of the losses of CLS and DIST
+        self.apply(gradients, self.student.trainable_variables)
+        self.update_ema()
+        return replicas.all_sum(values), lesson.teacher_classes
 
-        def seed(k):
-            return replicas.step_seed(self.seed, step, part=k, parts=self.accumulation)
+    def prepare(self, batch: tuple, step: tf.Tensor) -> Lesson:
+        """The lesson of the whole batch, computed in parts.
 
-        def lesson_of(k, part):
-            return self.lesson(*part[:2], step, replicas.fold(seed(k), 0), *part[2:])
-
-        # For the whole batch first, because losses are divided by the global sum of the weights.
-        lesson = in_parts(self.accumulation, lesson_of, tuple(batch[:3]))
-        ones = tf.ones_like(lesson.weights)
-        share = ones / replicas.global_sum(ones)  # [B], of CLS
-        weighted_share = lesson.weights / replicas.global_sum(lesson.weights)  # [B], of DIST
-
-        def gradients(k, part):
-            with vit.drawing_from(replicas.fold(seed(k), 1)), tf.GradientTape() as tape:
-                parts = self.losses_of(*part)
-                loss = self.scaled(parts["loss"])
-            return tape.gradient(loss, variables), parts
-
-        slopes, parts = in_parts(self.accumulation, gradients, (lesson, share, weighted_share), add_up=True)
-        self.apply(slopes, variables)
-        self.follow()
-        return replicas.all_sum(parts), lesson.chosen
-
-    def lesson(self, images, labels, step, seed, known=None) -> Lesson:
-        """Mix, ask the teacher, weigh: one part of a batch.
-
-        images: [B, H, W, 3], or a pair of them, (the student's, the teacher's). known: the teacher's classes, if they
-        are known already; soft distillation asks the teacher all the same.
+        It is complete before the first gradient, because losses are divided by the weights' sum over the global batch.
         """
-        images, clean = images if isinstance(images, tuple) else (images, images)
-        plain = tf.cast(images, tf.float32)
-        mixed, targets = self.mix(plain, labels, step, seed)
-        if self.ask_teacher is None:
-            chosen, taught = tf.cast(labels, tf.int64), labels
-            if self.reweight_step == NEVER:  # so nothing has to be mixed a second time
-                return Lesson(mixed, labels, targets, taught, chosen, tf.ones(tf.shape(labels)))
-            shares = self.mix(plain, labels, step, seed, smoothing=0.0)[1]
-            by_class = tf.linalg.matvec(shares, self.class_weights)
-        else:
-            seen = tf.cast(clean, tf.float32) if self.teacher_sees == "clean" else mixed
-            chosen, logits = self.ask(seen, known)
-            if self.teacher_sees == "clean":
-                taught = self.mix(plain, chosen, step, seed, smoothing=0.0)[1]
-                by_class = tf.linalg.matvec(taught, self.class_weights)
-            else:
-                taught = chosen if self.distillation == "hard" else logits
-                by_class = tf.gather(self.class_weights, chosen)
-        return Lesson(mixed, labels, targets, taught, chosen, self.reweighted(by_class, step))
 
-    def mix(self, images, classes, step, seed, **options):
-        """Mixed images and targets of `classes`; from `mixing_off_step` on unmixed images and one-hot targets."""
+        def lesson_of(k: int | tf.Tensor, part: tuple) -> Lesson:
+            images, labels, *teacher_classes = part
+            return self.lesson(images, labels, step, self.part_seed(step, k, use=MIXING), *teacher_classes)
+
+        return in_parts(self.accumulation, lesson_of, tuple(batch[:3]))
+
+    def gradients(self, lesson: Lesson, step: tf.Tensor) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """The gradient of the loss and the named losses of this replica, both summed over the parts of its batch."""
+        variables = self.student.trainable_variables
+        ones = tf.ones_like(lesson.weights)
+        cls_share = ones / replicas.global_sum(ones)  # [B]
+        dist_share = lesson.weights / replicas.global_sum(lesson.weights)  # [B]
+
+        def gradients_of(k: int | tf.Tensor, part: tuple) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+            seed = self.part_seed(step, k, use=DROP_PATH)
+            with vit.drawing_from(seed), tf.GradientTape() as tape:
+                values = self.losses_of(*part)
+                loss = self.scaled(values["loss"])
+            return tape.gradient(loss, variables), values
+
+        return in_parts(self.accumulation, gradients_of, (lesson, cls_share, dist_share), add_up=True)
+
+    def part_seed(self, step: tf.Tensor, part: int | tf.Tensor, *, use: int) -> tf.Tensor:
+        """The seed int [2] of one part of this replica's batch, for one use: MIXING or DROP_PATH."""
+        return replicas.fold(replicas.step_seed(self.seed, step, part=part, parts=self.accumulation), use)
+
+    def lesson(
+        self,
+        images: tf.Tensor | tuple[tf.Tensor, tf.Tensor],
+        labels: tf.Tensor,
+        step: tf.Tensor,
+        seed: tf.Tensor,
+        known: tf.Tensor | None = None,
+    ) -> Lesson:
+        """The lesson of one part: mix the images, ask the teacher, weigh the examples.
+
+        images: [B, H, W, 3], or a pair of such tensors, (the student's, the teacher's). labels: int [B].
+        step: int64, number of the step. seed: int [2], of mixing.
+        known: int64 [B], the teacher's classes where they are known already. Defaults to None.
+        """
+        student_images, teacher_images = images if isinstance(images, tuple) else (images, images)
+        clean = tf.cast(student_images, tf.float32)
+        mixed, cls_targets = self.mix(clean, labels, step, seed)
+
+        def shares(classes: tf.Tensor) -> tf.Tensor:
+            """Classes [B] of the clean images -> their shares of the mixed images, [B, C]."""
+            return self.mix(clean, classes, step, seed, smoothing=0.0)[1]
+
+        if self.ask_teacher is None:
+            teacher_classes, dist_targets = tf.cast(labels, tf.int64), labels
+            if self.reweight_step == NEVER:  # all weights are 1, so the labels need not be mixed a second time
+                ones = tf.ones(tf.shape(labels))
+                return Lesson(mixed, labels, cls_targets, dist_targets, teacher_classes, ones)
+            by_class = tf.linalg.matvec(shares(labels), self.class_weights)
+        elif self.teacher_sees == "clean":
+            teacher_classes, _ = self.ask(tf.cast(teacher_images, tf.float32), known)
+            dist_targets = shares(teacher_classes)
+            by_class = tf.linalg.matvec(dist_targets, self.class_weights)
+        else:
+            teacher_classes, logits = self.ask(mixed, known)
+            dist_targets = teacher_classes if self.distillation == "hard" else logits
+            by_class = tf.gather(self.class_weights, teacher_classes)
+        return Lesson(mixed, labels, cls_targets, dist_targets, teacher_classes, self.reweighted(by_class, step))
+
+    def mix(
+        self, images: tf.Tensor, classes: tf.Tensor, step: tf.Tensor, seed: tf.Tensor, **options: Any
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mixed images and mixed targets of `classes`; from `mixing_off_step` on clean images and one-hot targets."""
         return tf.cond(
             step < self.mixing_off_step,
             lambda: mix(images, classes, seed, **self.mixing | options),
             lambda: (images, tf.one_hot(classes, self.num_classes)),
         )
 
-    def ask(self, images, known=None) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """The teacher's classes int64 [B] and its logits [B, C]; of known classes no logits, if they are not needed."""
+    def ask(self, images: tf.Tensor, known: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """The teacher's classes int64 [B] and logits [B, C] for float32 images in pixels.
+
+        known: the classes, if they are known already. Hard distillation then skips the teacher, and logits are None.
+        """
         if known is not None and self.distillation == "hard":
             return known, None
+        assert self.ask_teacher is not None, "a plain ViT has no teacher"
         logits = self.ask_teacher(resizing.resize(images, self.teacher_size or images.shape[1]))
         logits = tf.stop_gradient(tf.cast(logits, tf.float32))
         return tf.argmax(logits, -1), logits
 
-    def losses_of(self, lesson: Lesson, share, weighted_share) -> dict[str, tf.Tensor]:
-        """Named sums over a part of a batch; added up over parts and replicas they are means over the global batch."""
+    def losses_of(self, lesson: Lesson, cls_share: tf.Tensor, dist_share: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Named losses of one part. Summed over parts and replicas they are means over the global batch.
+
+        cls_share, dist_share: [B], the weight of each example in the loss of CLS and of DIST.
+        """
         outputs, tokens = self.with_tokens(lesson.images, training=True)
         if self.ask_teacher is None:
-            each = losses.cross_entropy(lesson.targets, outputs + self.prior)
-            return {"loss": tf.reduce_sum(weighted_share * each)}
-        cls_loss = tf.reduce_sum(share * losses.cross_entropy(lesson.targets, outputs["cls"] + self.prior))
-        dist_loss = tf.reduce_sum(weighted_share * self.distillation_losses(outputs["dist"], lesson.taught))
-        agree = lesson.chosen == tf.cast(lesson.labels, tf.int64)
+            each = losses.cross_entropy(lesson.cls_targets, outputs + self.prior)
+            return {"loss": tf.reduce_sum(dist_share * each)}
+        cls_loss = tf.reduce_sum(cls_share * losses.cross_entropy(lesson.cls_targets, outputs["cls"] + self.prior))
+        dist_loss = tf.reduce_sum(dist_share * self.distillation_losses(outputs["dist"], lesson.dist_targets))
+        agree = lesson.teacher_classes == tf.cast(lesson.labels, tf.int64)
         tokens = tf.math.l2_normalize(tf.cast(tokens, tf.float32), axis=-1)  # [B, 2, D]
         cosine = tf.reduce_sum(tokens[:, 0] * tokens[:, 1], axis=-1)
         return {
             "loss": (1 - self.alpha) * cls_loss + self.alpha * dist_loss,
             "cls_loss": cls_loss,
             "dist_loss": dist_loss,
-            "agreement": tf.reduce_sum(share * tf.cast(agree, tf.float32)),
-            "cosine": tf.reduce_sum(share * cosine),
+            "agreement": tf.reduce_sum(cls_share * tf.cast(agree, tf.float32)),
+            "cosine": tf.reduce_sum(cls_share * cosine),
         }
 
-    def distillation_losses(self, logits, taught) -> tf.Tensor:
-        """The loss of DIST for each image, [B]."""
+    def distillation_losses(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """The loss of DIST for each image, [B], of its logits [B, C] and its targets, `Lesson.dist_targets`."""
         if self.distillation == "soft":
-            return losses.soft_distillation(logits, taught, temperature=self.temperature)
+            return losses.soft_distillation(logits, targets, temperature=self.temperature)
         if self.teacher_sees == "clean":
-            return losses.cross_entropy(taught, logits)
-        return losses.hard_distillation(logits, taught)
+            return losses.cross_entropy(targets, logits)
+        return losses.hard_distillation(logits, targets)
 
-    def follow(self):
+    def update_ema(self) -> None:
         """ema <- d ema + (1 - d) student, after the optimiser's step."""
         if self.ema is None:
             return
@@ -226,3 +271,11 @@ class Distiller(TrainingStep):
         d = self.ema_decay
         with tf.name_scope("ema"):
             replicas.assign(old, [d * e + (1 - d) * w for e, w in zip(old, new, strict=True)])
+
+
+def in_inference(teacher: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The teacher as a function in inference mode.
+
+    A Distiller keeps this function and not the model, because Keras would track, train and save the model as its part.
+    """
+    return lambda images: teacher(images, training=False)

@@ -1,9 +1,11 @@
-"""Evaluate a finished run again: CLS, DIST and mean by head / mid / tail, for the student, its EMA and the teacher.
+"""Evaluate a finished run again: accuracy by head / mid / tail of the student, its EMA and the teacher.
 
     python -m deitlt_tf.evaluate --workdir=runs/first [--data_dir=...]
 
-needs nothing but the workdir and the data that its flags.cfg names; flags after it win.
+needs only the workdir and the data that its flags.cfg names. Flags on the command line override those of flags.cfg.
 """
+
+import functools
 
 from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.recipe import Recipe
@@ -15,12 +17,12 @@ def main(recipe: Recipe) -> None:
     from deitlt_tf.devices.strategy import prepare, running
 
     with running(**recipe.run.devices()):
-        prepare(**recipe.run.numbers())
+        prepare(**recipe.run.numerics())
         evaluate(recipe)
 
 
 def evaluate(recipe: Recipe) -> None:
-    """Print the tables of all models of the workdir."""
+    """Print the tables of all models of the workdir. Raises FileNotFoundError where it has none."""
     from deitlt_tf.data import decode, sources
     from deitlt_tf.evaluation import metrics, tables
     from deitlt_tf.evaluation.run import checked_model
@@ -29,19 +31,23 @@ def evaluate(recipe: Recipe) -> None:
     folder, max_pixels = recipe.run.folder, recipe.data.max_pixels
     splits = load_splits(**recipe.data.loading(), folder=folder)
     counts = sources.class_counts(splits.train.labels, len(splits.train.class_names))
-    rows = {}
+    rows: dict[str, dict[str, dict[str, float | None]]] = {}
     for file, row in ROWS.items():
         path = folder / f"{file}.keras"
         if not path.is_file():
             continue
         model = checked_model(path, class_names=splits.train.class_names)
         view = recipe.teacher.view if row == "teacher" else recipe.student.view
-        settings = {"eval_resize": view.eval_resize, "max_pixels": max_pixels, "class_counts": counts, "title": row}
-        measured = decode.naming_bad_images(
-            lambda model=model, settings=settings: metrics.measure(model, splits.test, **settings),
-            splits,
+        measure = functools.partial(
+            metrics.measure,
+            model,
+            splits.test,
+            eval_resize=view.eval_resize,
             max_pixels=max_pixels,
+            class_counts=counts,
+            title=row,
         )
+        measured = decode.naming_bad_images(measure, splits, max_pixels=max_pixels)
         rows |= tables.rows_of(row, measured)
     if not rows:
         raise FileNotFoundError(f"{folder} holds no finished model: neither student.keras nor teacher.keras.")

@@ -1,6 +1,7 @@
 """Sharpness-aware minimisation: the gradient is taken at the worst point of a small ball around the weights."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import keras
 import tensorflow as tf
@@ -14,11 +15,14 @@ def gradient(loss: Callable[[], tf.Tensor], variables: list) -> tuple[tf.Tensor,
 
 
 def slopes(tape: tf.GradientTape, value: tf.Tensor, variables: list) -> list[tf.Tensor]:
-    found = tape.gradient(value, variables)
-    return [tf.zeros_like(v) if slope is None else slope for slope, v in zip(found, variables, strict=True)]
+    """The tape's gradient of `value` with respect to each variable, zero where `value` does not depend on it."""
+    gradients = tape.gradient(value, variables)
+    return [tf.zeros_like(v) if slope is None else slope for slope, v in zip(gradients, variables, strict=True)]
 
 
-def gradient_at(loss: Callable[[], tf.Tensor], variables: list, *, ascent: list[tf.Tensor], rho) -> list[tf.Tensor]:
+def gradient_at(
+    loss: Callable[[], tf.Tensor], variables: list, *, ascent: list[tf.Tensor], rho: float | tf.Tensor
+) -> list[tf.Tensor]:
     """grad L(w + rho g / |g|), g = `ascent` and |g| its norm over all weights.
 
     The weights are never moved: the pass reads w + e through a StatelessScope, which also drops what layers write, so
@@ -28,15 +32,15 @@ def gradient_at(loss: Callable[[], tf.Tensor], variables: list, *, ascent: list[
     perturbed = [variable + step * slope for variable, slope in zip(variables, ascent, strict=True)]
     with keras.StatelessScope(state_mapping=list(zip(variables, perturbed, strict=True))), tf.GradientTape() as tape:
         tape.watch(perturbed)
-        there = loss()
-    return slopes(tape, there, perturbed)
+        value = loss()
+    return slopes(tape, value, perturbed)
 
 
 def sam_gradient(
     loss: Callable[[], tf.Tensor],
     variables: list,
     *,
-    rho,
+    rho: float | tf.Tensor,
     climb: Callable[[], tf.Tensor] | None = None,
     all_reduce: Callable[[list[tf.Tensor]], list[tf.Tensor]] = list,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
@@ -54,7 +58,7 @@ def imbsam_gradient(
     head_and_tail: Callable[[], tuple[tf.Tensor, tf.Tensor]],
     variables: list,
     *,
-    rho,
+    rho: float | tf.Tensor,
     all_reduce: Callable[[list[tf.Tensor]], list[tf.Tensor]] = list,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """L(w) and grad L_head(w) + grad L_tail(w + rho g / |g|), g = grad L_tail(w): only the tail has to be flat.
@@ -77,13 +81,17 @@ def sharpness(
     loss: batch -> per-example losses [B], the network in inference mode. L is their mean over all `batches`, which are
     read twice. Source: Foret et al., ICLR 2021, equation 1.
     """
+
+    def batch_sum(batch: tuple) -> tf.Tensor:
+        return tf.reduce_sum(loss(batch))
+
     count, value, ascent = 0, 0.0, [tf.zeros_like(v) for v in variables]
     for batch in batches:
-        part, found = gradient(lambda batch=batch: tf.reduce_sum(loss(batch)), variables)
-        count, value = count + len(batch[-1]), value + float(part)
-        ascent = [total + slope for total, slope in zip(ascent, found, strict=True)]
+        batch_value, gradients = gradient(partial(batch_sum, batch), variables)
+        count, value = count + len(batch[-1]), value + float(batch_value)
+        ascent = [total + slope for total, slope in zip(ascent, gradients, strict=True)]
     step = rho / (tf.linalg.global_norm(ascent) + 1e-12)
-    there = [v + step * slope for v, slope in zip(variables, ascent, strict=True)]
-    with keras.StatelessScope(state_mapping=list(zip(variables, there, strict=True))):
-        worst = sum(float(tf.reduce_sum(loss(batch))) for batch in batches)
+    perturbed = [v + step * slope for v, slope in zip(variables, ascent, strict=True)]
+    with keras.StatelessScope(state_mapping=list(zip(variables, perturbed, strict=True))):
+        worst = sum(float(batch_sum(batch)) for batch in batches)
     return value / count, (worst - value) / count

@@ -1,11 +1,14 @@
 """The flat teacher: a CNN trained on the long-tailed data with SAM, towards one of several objectives."""
 
+from collections.abc import Callable
+from functools import partial
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from deitlt_tf.devices import replicas
-from deitlt_tf.losses import NEVER
+from deitlt_tf.losses import NEVER, ClassCounts
 from deitlt_tf.objectives import Objective
 from deitlt_tf.objectives.labels import FromLabels
 from deitlt_tf.sam import gradient, imbsam_gradient, sam_gradient
@@ -15,29 +18,31 @@ from deitlt_tf.step import TrainingStep
 class Teacher(TrainingStep):
     """One step of a flat teacher: SAM (or plain SGD) over an objective, with deferred class-balanced re-weighting.
 
-    `compile(optimizer)` and `fit(batches)` train `network` in place; batches are (images [B, H, W, 3], labels [B]), or
+    `compile(optimizer)` and `fit(batches)` train `network` in place. Batches are (images [B, H, W, 3], labels [B]), or
     ((first views, second views), labels) for an objective of two views.
 
     Args:
-      network: keras.Model, images in pixels -> logits [B, C]. What is saved and served.
+      network: keras.Model, images in pixels -> logits [B, C]. It is saved and served.
       class_counts: training images of each class, [C].
-      objective: what the network is trained towards, see `objectives`. Defaults to LDAM, FromLabels(network, counts).
+      objective: the losses that train the network, see `objectives`. Defaults to LDAM, FromLabels(network, counts).
       rho: float. Radius of SAM, 0 = plain gradient. Defaults to 0.8.
       rho_steps: dict. {step: radius from that step on}. Defaults to {}.
-      flat_below: int. ImbSAM: SAM acts on the losses of classes with fewer training images than this only; 0 = on all.
+      flat_below: int. ImbSAM: SAM acts only on the losses of classes with fewer training images than this; 0 = on all.
         Defaults to 0.
       reweight_step: int. From this step on losses are weighted by class (DRW). Defaults to never.
-      beta: float. Of the class-balanced weights. Defaults to 0.9999.
+      beta: float. beta of the class-balanced weights. Defaults to 0.9999.
       clip_norm: float. Largest global norm of the gradient, 0 = not clipped. Defaults to 0.
-      seed: int. Of what an objective draws. Defaults to 0.
+      seed: int. Seed of everything that an objective draws. Defaults to 0.
 
+    Raises ValueError for `flat_below` with an objective whose ascent has losses of its own, and for a class without
+    images.
     Source: Rangwani et al., NeurIPS 2022 (SAM for long tails), Saddle-LongTail; Zhou et al., ICCV 2023 (ImbSAM).
     """
 
     def __init__(
         self,
         network: keras.Model,
-        class_counts,
+        class_counts: ClassCounts,
         objective: Objective | None = None,
         *,
         rho: float = 0.8,
@@ -48,11 +53,13 @@ class Teacher(TrainingStep):
         clip_norm: float = 0.0,
         seed: int = 0,
     ):
-        shared = {"reweight_step": reweight_step, "beta": beta, "clip_norm": clip_norm, "seed": seed}
-        super().__init__(network, class_counts, **shared)
-        self.objective = objective or FromLabels(network, class_counts)
+        super().__init__(network, class_counts, reweight_step=reweight_step, beta=beta, clip_norm=clip_norm, seed=seed)
+        self.objective: Objective = objective or FromLabels(network, class_counts)
         if flat_below and self.objective.ascent_losses is not None:
-            raise ValueError(f"{type(self.objective).__name__} has its own ascent: it does not go with ImbSAM.")
+            raise ValueError(
+                f"flat_below={flat_below} does not go with {type(self.objective).__name__}, "
+                "which has ascent losses of its own: leave it at 0."
+            )
         self.is_tail = tf.constant((np.asarray(class_counts) < flat_below).astype(np.float32)) if flat_below else None
         self.rho, self.rho_steps = rho, dict(sorted((rho_steps or {}).items()))
 
@@ -60,7 +67,7 @@ class Teacher(TrainingStep):
     def state(self) -> list[keras.Variable]:
         return [*self.objective.state, *super().state]
 
-    def train_step(self, batch):
+    def train_step(self, batch: tuple) -> dict[str, tf.Tensor]:
         images, labels = batch[:2]
         step = tf.cast(self.optimizer.iterations, tf.int64)
         inputs = self.objective.prepare(
@@ -73,42 +80,46 @@ class Teacher(TrainingStep):
         share = weights / replicas.global_sum(weights)  # [B]
         scale = self.scaled(tf.constant(1.0))
 
-        value, slopes = self.gradient(inputs, labels, share * scale, step)
-        self.apply(slopes, self.objective.trainable)
+        value, gradients = self.gradient(inputs, labels, share * scale, step)
+        self.apply(gradients, self.objective.trainable)
         self.objective.finish(inputs)
         return {"loss": replicas.all_sum(value) / scale}
 
-    def gradient(self, inputs: dict, labels: tf.Tensor, share: tf.Tensor, step: tf.Tensor):
-        """Loss and gradient of this replica's part of the batch, taken where SAM says; both times a scale in `share`.
+    def gradient(
+        self, inputs: dict, labels: tf.Tensor, share: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The loss of this replica's images and its gradient, at the point that SAM chooses.
 
-        SAM's direction is g / |g|, which a scale leaves alone; an overflow in g makes the second gradient NaN.
+        share: [B], the weight of each example, times the loss scale: both results are scaled. SAM's direction g / |g|
+        does not depend on the scale. An overflow in g makes the second gradient NaN, so the step is skipped.
         """
         objective, variables = self.objective, self.objective.trainable
 
-        def loss():
-            return tf.reduce_sum(share * objective.losses(inputs))
+        def total(losses: Callable[[dict], tf.Tensor]) -> tf.Tensor:
+            return tf.reduce_sum(share * losses(inputs))
 
+        loss = partial(total, objective.losses)
         if not self.rho and not self.rho_steps:
             return gradient(loss, variables)
-        settings = {"rho": self.radius(step), "all_reduce": replicas.all_sum}
+        rho = self.radius(step)
         if self.is_tail is not None:
             tail = tf.gather(self.is_tail, labels)
 
-            def head_and_tail():
+            def head_and_tail() -> tuple[tf.Tensor, tf.Tensor]:
                 each = share * objective.losses(inputs)
                 return tf.reduce_sum((1 - tail) * each), tf.reduce_sum(tail * each)
 
-            return imbsam_gradient(head_and_tail, variables, **settings)
-        climb = objective.ascent_losses
-        return sam_gradient(loss, variables, climb=climb and (lambda: tf.reduce_sum(share * climb(inputs))), **settings)
+            return imbsam_gradient(head_and_tail, variables, rho=rho, all_reduce=replicas.all_sum)
+        climb = partial(total, objective.ascent_losses) if objective.ascent_losses else None
+        return sam_gradient(loss, variables, rho=rho, climb=climb, all_reduce=replicas.all_sum)
 
     def radius(self, step: tf.Tensor) -> tf.Tensor:
-        """rho at this step."""
+        """rho at this step, a float32 scalar."""
         rho = tf.constant(self.rho, tf.float32)
         for start, radius in self.rho_steps.items():
             rho = tf.where(step >= start, tf.constant(radius, tf.float32), rho)
         return rho
 
-    def test_step(self, batch):
-        """Accuracy; a third element of the batch marks images (1) and padding (0)."""
+    def test_step(self, batch: tuple) -> dict[str, tf.Tensor]:
+        """Accuracy. A third element of the batch marks images (1) and padding (0)."""
         return {"accuracy": super().test_step(batch)["cls"]}

@@ -1,16 +1,16 @@
-"""A finished run as a LiteRT (.tflite) file, checked against Keras on the test set before it gets its name.
+"""Export a finished run as a LiteRT (.tflite) file, after a comparison with Keras on the test set.
 
     python -m deitlt_tf.to_litert --workdir=runs/first [--out=first.tflite] [--quantize=int8]
 
 writes the network that --weights names (student, ema, teacher), with one signature, `serving_default`:
 
-    images           uint8 [batch, S, S, 3] (--input_type=float32: the same pixels, 0..255); normalisation is inside
-    logits_cls, logits_dist, logits_mean   float32 [batch, C]; --heads chooses, --prior adjusts the mean's
-    probabilities    float32 [batch, C], of the mean (of the one head that --heads names)
+    images           uint8 [batch, S, S, 3]; with --input_type=float32 the same pixels, 0..255. The file normalises them
+    logits_cls, logits_dist, logits_mean   float32 [batch, C]; --heads chooses among them, --prior adjusts the mean
+    probabilities    float32 [batch, C], of the mean, or of the only head that --heads names
 
-labels.txt and the metadata are attached to the file as a zip archive. --quantize=int8 writes NAME.int8.tflite beside
-it: weights of 8 bits, activations quantised as they come. Written again, a file replaces the one before.
-Without data to check on: --check_images=0.
+labels.txt and the metadata are attached to the file as a zip archive.
+--quantize=int8 also writes NAME.int8.tflite: 8-bit weights, activations quantised at run time.
+An export replaces earlier files of the same name. Without data to check on, use --check_images=0.
 """
 
 from deitlt_tf.recipes import command_line

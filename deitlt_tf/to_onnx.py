@@ -1,17 +1,18 @@
-"""A finished run as an ONNX file, checked against Keras on the test set before it gets its name.
+"""Export a finished run as an ONNX file, after a comparison with Keras on the test set.
 
     python -m deitlt_tf.to_onnx --workdir=runs/first [--out=first.onnx] [--quantize=int8] [--fp16]
 
-writes the network that --weights names (student, ema, teacher): opset 17, only standard operators, exact GELU.
+writes the network that --weights names (student, ema, teacher) with opset 17, standard operators and exact GELU:
 
-    images           uint8 [batch, S, S, 3] (--input_type=float32: the same pixels, 0..255); normalisation is inside
-    logits_cls, logits_dist, logits_mean   float32 [batch, C]; --heads chooses, --prior adjusts the mean's
-    probabilities    float32 [batch, C], of the mean (of the one head that --heads names)
+    images           uint8 [batch, S, S, 3]; with --input_type=float32 the same pixels, 0..255. The file normalises them
+    logits_cls, logits_dist, logits_mean   float32 [batch, C]; --heads chooses among them, --prior adjusts the mean
+    probabilities    float32 [batch, C], of the mean, or of the only head that --heads names
 
-Class names, training counts and the evaluation view are in the file's metadata, as JSON.
---quantize=int8 and --fp16 write NAME.int8.onnx and NAME.fp16.onnx beside it: weights of 8 bits per output channel with
-activations quantised as they come (transformers only; sums may saturate on a CPU without VNNI), or half precision.
-A file is a copy of the run: written again, it replaces the one before. Without data to check on: --check_images=0.
+The metadata of the file has class names, training counts and the evaluation view, as JSON.
+--quantize=int8 also writes NAME.int8.onnx, for transformers only: 8-bit weights with one scale per output channel, and
+activations quantised at run time. On a CPU without VNNI, its sums may saturate.
+--fp16 also writes NAME.fp16.onnx, in half precision.
+An export replaces earlier files of the same name. Without data to check on, use --check_images=0.
 """
 
 from deitlt_tf.recipes import command_line

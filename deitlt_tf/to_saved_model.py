@@ -1,4 +1,4 @@
-"""A finished run as a SavedModel for TensorFlow Serving, in OUT/<version>/: a new number, never an overwrite.
+"""Export a finished run as a SavedModel for TensorFlow Serving, as a new version in OUT/<version>/.
 
     python -m deitlt_tf.to_saved_model --workdir=runs/first [--out=models/first]
     docker compose -f models/first/docker-compose.yml up
@@ -9,9 +9,10 @@ writes the network that --weights names (student, ema, teacher) with three signa
     bytes             image_bytes, string [N]      -> the same, top_labels and top_probabilities (--top_k)
     features          images, uint8 [N, S, S, 3]   -> features_cls, features_dist
 
-`bytes` takes JPEG, PNG, WebP or BMP files of any size (up to --request_megapixels), and views them as in evaluation.
-A bad image fails the request that it came in, with all images of that request, and no other.
-Beside the versions: docker-compose.yml and batching.config. Needs tensorflow-serving-api (`pip install --no-deps`).
+`bytes` takes JPEG, PNG, WebP or BMP files of any size up to --request_megapixels, and brings them into the evaluation
+view. A bad image fails its own request, with all images of that request, and no other.
+OUT also gets docker-compose.yml and batching.config. The export needs tensorflow-serving-api:
+`python -m pip install --no-deps tensorflow-serving-api`.
 """
 
 from pathlib import Path
@@ -45,7 +46,7 @@ def main(
         version = tf_serving.publish(temporary, folder)
     size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
     print(f"{version}: {size / 1e6:.1f} MB, answers within {difference:.0e} of {weights}")
-    print(f"serve it with: docker compose -f {folder / tf_serving.COMPOSE} up")
+    print(f"to serve it: docker compose -f {folder / tf_serving.COMPOSE} up")
 
 
 def program() -> None:

@@ -3,8 +3,8 @@
     python -m deitlt_tf.train --flagfile=configs/digits_lt.cfg
     python -m deitlt_tf.train --flagfile=configs/folder.cfg --data_dir=my_images --workdir=runs/first
 
-The teacher is trained first (or taken with --teacher=PATH), then the student is distilled from it and evaluated by
-head / mid / tail for CLS, DIST and their mean. Killed at any moment, the same command goes on where it was.
+The teacher is trained first (or taken with --teacher=PATH). Then the student is distilled from it and evaluated by
+head / mid / tail for CLS, DIST and their mean. After an interruption the same command goes on from the last checkpoint.
 """
 
 from deitlt_tf.recipes import command_line
@@ -18,7 +18,7 @@ def main(recipe: Recipe) -> None:
     from deitlt_tf.training import whole
 
     with running(**recipe.run.devices()):
-        prepare(**recipe.run.numbers())
+        prepare(**recipe.run.numerics())
         whole.train(recipe)
 
 

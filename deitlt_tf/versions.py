@@ -1,4 +1,4 @@
-"""What a bug report needs: versions of this package, Python, the operating system and the libraries; devices.
+"""Print what a bug report needs: versions of this package, of Python, the system and the libraries; the GPUs.
 
 python -m deitlt_tf.versions
 """
@@ -16,6 +16,7 @@ PACKAGES = (
 
 
 def version(package: str) -> str:
+    """The version of an installed package, or "not installed"."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,3 +1,5 @@
+"""The student's step: the reference's losses, replicas, parts, EMA, re-weighting, what the teacher is asked."""
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from deitlt_tf.devices.replicas import fold, step_seed
 from deitlt_tf.interop import pretrained
 from deitlt_tf.models import resizing
 from deitlt_tf.models.weights import load_state, state_dict, torch_name
+from deitlt_tf.training.student import adopt_teacher, teacher_file
 
 COUNTS = np.array([40, 20, 10, 5])
 NO_STATISTICS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # the golden images are already normalised
@@ -54,10 +57,10 @@ def fit(distiller, batches):
     stream = tf.data.Dataset.from_tensor_slices(tuple(tf.stack(x) for x in zip(*batches, strict=True)))
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    seen = []
-    log = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: seen.append(dict(logs)))
+    reports = []
+    log = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: reports.append(dict(logs)))
     distiller.fit(stream.with_options(options), verbose=0, shuffle=False, callbacks=[log])
-    return seen
+    return reports
 
 
 def test_train_steps_equal_the_reference(golden):
@@ -84,7 +87,7 @@ def test_train_steps_equal_the_reference(golden):
 
     counts = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
     np.testing.assert_allclose(losses.class_balanced_weights(counts), case["class_weights"], rtol=1e-5)
-    distiller = Given(
+    distiller = Recorded(
         student,
         flat,
         counts,
@@ -96,8 +99,8 @@ def test_train_steps_equal_the_reference(golden):
     )
     compiled(distiller, c["lr"], graph=True)
     images, labels = case.images("images_nchw"), case["labels"].astype(np.int32)
-    seen = fit(distiller, list(zip(tf.unstack(images), tf.unstack(labels), strict=True)))
-    ours = [[s["loss"], (1 - c["alpha"]) * s["cls_loss"], c["alpha"] * s["dist_loss"]] for s in seen]
+    reports = fit(distiller, list(zip(tf.unstack(images), tf.unstack(labels), strict=True)))
+    ours = [[s["loss"], (1 - c["alpha"]) * s["cls_loss"], c["alpha"] * s["dist_loss"]] for s in reports]
     np.testing.assert_allclose(ours, case["losses"], rtol=1e-4)
     state = state_dict(student)
     for name, expected in case.under("final/").items():
@@ -115,7 +118,7 @@ def relative_error(ours, expected):
     return np.abs(ours - expected).max() / np.abs(expected).max()
 
 
-class Given(distill.Distiller):
+class Recorded(distill.Distiller):
     """The reference recorded its soft targets instead of mixing; here they take the place of `mixing.mix`."""
 
     def __init__(self, *args, soft, **options):
@@ -128,15 +131,15 @@ class Given(distill.Distiller):
         weights = lesson.weights
         if self.reweight_step:
             weights = tf.where(step >= self.reweight_step, weights, 1.0)
-        targets = tf.where(step < self.mixing_off_step, recorded, lesson.targets)
-        return lesson._replace(targets=targets, weights=weights)
+        targets = tf.where(step < self.mixing_off_step, recorded, lesson.cls_targets)
+        return lesson._replace(cls_targets=targets, weights=weights)
 
 
 def after_steps(*, replicas=1, steps=3, graph=False, **options):
     with strategy_of(replicas).scope():
         distiller = compiled(distill.Distiller(small(drop_path=0.0), teacher(), COUNTS, **options), graph=graph)
-        seen = fit(distiller, [batch(seed=k) for k in range(steps)])
-    return distiller, seen
+        reports = fit(distiller, [batch(seed=k) for k in range(steps)])
+    return distiller, reports
 
 
 NO_MIXING = {"mixing_off_step": 0}
@@ -154,19 +157,19 @@ def same_runs(one, two):
 @pytest.mark.parametrize("name", ["deit_nano", "vit_nano"])
 def test_logit_adjustment_acts_on_the_loss_of_cls_alone(name):
     images, labels = batch()
-    given = None if name == "vit_nano" else teacher()
+    flat = None if name == "vit_nano" else teacher()
     parts = []
     for tau in (0.0, 1.5):
-        distiller = distill.Distiller(small(name, drop_path=0.0), given, COUNTS, logit_adjustment=tau, **NO_MIXING)
+        distiller = distill.Distiller(small(name, drop_path=0.0), flat, COUNTS, logit_adjustment=tau, **NO_MIXING)
         parts.append(compiled(distiller, lr=0.0).train_step((images, labels)))
         logits = distiller.student(images, training=False)
-    logits = logits if given is None else logits["cls"]
+    logits = logits if flat is None else logits["cls"]
     expected = tf.reduce_mean(losses.cross_entropy(labels, logits + losses.log_prior(COUNTS, tau=1.5)))
-    kept, changed = ("dist_loss", "cls_loss") if given else (None, "loss")
+    same, changed = ("dist_loss", "cls_loss") if flat else (None, "loss")
     assert float(parts[1][changed]) == pytest.approx(float(expected), rel=1e-4)
     assert abs(float(parts[0][changed]) - float(expected)) > 1e-3
-    if kept:
-        assert float(parts[0][kept]) == float(parts[1][kept])
+    if same:
+        assert float(parts[0][same]) == float(parts[1][same])
 
 
 def test_two_replicas_equal_one():
@@ -271,9 +274,9 @@ def test_reweighting_and_mixing_switch_at_their_step():
     early, late = (distiller.lesson(images, labels, tf.constant(step, tf.int64), seed) for step in (4, 5))
     assert tf.reduce_all(early.weights == 1) and not tf.reduce_all(late.weights == 1)
     np.testing.assert_array_equal(late.images, tf.cast(images, tf.float32))
-    np.testing.assert_array_equal(late.targets, tf.one_hot(labels, 4))
+    np.testing.assert_array_equal(late.cls_targets, tf.one_hot(labels, 4))
     assert not np.array_equal(early.images, late.images)
-    expected = losses.class_balanced_weights(COUNTS)[late.taught]
+    expected = losses.class_balanced_weights(COUNTS)[late.dist_targets]
     np.testing.assert_allclose(late.weights, expected)
 
 
@@ -290,22 +293,22 @@ def test_teacher_sees_the_mixed_view_at_its_own_size():
 
 
 def test_a_clean_teacher_is_asked_before_mixing_and_its_classes_are_mixed_as_the_labels_are():
-    asked = []
+    questions = []
     distiller = distill.Distiller(
-        small(), lambda x: asked.append(x) or tf.eye(8)[:, :4], COUNTS, teacher_sees="clean", reweight_step=0
+        small(), lambda x: questions.append(x) or tf.eye(8)[:, :4], COUNTS, teacher_sees="clean", reweight_step=0
     )
     (images, labels), other = batch(), batch(seed=1)[0]
     for seed in ([0, 1], [0, 2], [5, 3]):  # mixup and cutmix
         where = (tf.constant(7, tf.int64), tf.constant(seed))
         lesson = distiller.lesson(images, labels, *where)
-        np.testing.assert_array_equal(asked[-1], tf.cast(images, tf.float32))
+        np.testing.assert_array_equal(questions[-1], tf.cast(images, tf.float32))
         distiller.lesson((images, other), labels, *where)
-        np.testing.assert_array_equal(asked[-1], tf.cast(other, tf.float32))
+        np.testing.assert_array_equal(questions[-1], tf.cast(other, tf.float32))
         mixed = mixing.mix(tf.cast(images, tf.float32), labels, where[1], num_classes=4, smoothing=0.0)
         np.testing.assert_array_equal(lesson.images, mixed[0])
         moved = distiller.lesson(images, labels, *where, known=tf.cast((labels + 1) % 4, tf.int64))
-        np.testing.assert_array_equal(moved.taught, np.roll(mixed[1], 1, axis=-1))
-        expected = moved.taught.numpy() @ losses.class_balanced_weights(COUNTS)
+        np.testing.assert_array_equal(moved.dist_targets, np.roll(mixed[1], 1, axis=-1))
+        expected = moved.dist_targets.numpy() @ losses.class_balanced_weights(COUNTS)
         np.testing.assert_allclose(moved.weights, expected, rtol=1e-5)
     assert np.ptp(mixed[1], axis=-1).min() < 1
 
@@ -326,24 +329,16 @@ def test_soft_distillation_learns_from_cosines_times_their_scale():
     distiller = distill.Distiller(
         small(drop_path=0.0), network, COUNTS, distillation="soft", temperature=2.0, **NO_MIXING
     )
-    found = compiled(distiller, lr=0.0).train_step((images, labels))["dist_loss"]
+    dist_loss = compiled(distiller, lr=0.0).train_step((images, labels))["dist_loss"]
     outputs = distiller.student(images, training=False)["dist"]
     expected = losses.soft_distillation(outputs, 30 * cosines, temperature=2.0)
-    np.testing.assert_allclose(found, np.mean(expected), rtol=1e-5)
-
-
-def test_other_answers_are_not_scaled():
-    network = teacher()
-    images = tf.cast(batch()[0], tf.float32)
-    answers = network(images)
-    pretrained.scale_cosines(network, ldam=30.0)
-    np.testing.assert_array_equal(network(images), answers)
+    np.testing.assert_allclose(dist_loss, np.mean(expected), rtol=1e-5)
 
 
 def test_a_clean_teacher_cannot_be_distilled_softly():
-    with pytest.raises(ValueError, match="distillation must be hard"):
+    with pytest.raises(ValueError, match="needs distillation=hard"):
         distill.Distiller(small(), teacher(), COUNTS, teacher_sees="clean", distillation="soft")
-    with pytest.raises(ValueError, match="'dirty' is unknown: choose mixed or clean"):
+    with pytest.raises(ValueError, match="teacher_sees=dirty is unknown: choose mixed or clean"):
         distill.Distiller(small(), teacher(), COUNTS, teacher_sees="dirty")
 
 
@@ -357,20 +352,8 @@ def test_a_plain_vit_can_be_reweighted_too():
         mixed, shares = mixing.mix(tf.cast(images, tf.float32), labels, seed, num_classes=4, smoothing=0.0)
         each = losses.cross_entropy(0.9 * shares + 0.1 / 4, distiller.student(mixed, training=False))
         weight = shares.numpy() @ losses.class_balanced_weights(COUNTS) if step else np.ones(len(labels))
-        found = distiller.train_step((images, labels))
-        assert float(found["loss"]) == pytest.approx(float((weight * each).numpy().sum() / weight.sum()), rel=1e-4)
-
-
-def test_teacher_resize_is_torchs_bicubic():
-    """By hand, 4 -> 2 pixels: a new pixel lies half way between two old ones, whose weights are .59375 (a = -.75)."""
-    rows = tf.reshape(tf.constant([0.0, 100.0, 200.0, 50.0]), [1, 4, 1, 1]) * tf.ones([1, 4, 4, 3])
-    outer, inner = -0.09375, 0.59375
-    expected = [
-        outer * 0 + inner * 0 + inner * 100 + outer * 200,
-        outer * 100 + inner * 200 + inner * 50 + outer * 50,
-    ]
-    np.testing.assert_allclose(resizing.resize(rows, 2)[0, :, 0, 0], expected, rtol=1e-5)
-    assert resizing.resize(rows, 4) is rows
+        parts = distiller.train_step((images, labels))
+        assert float(parts["loss"]) == pytest.approx(float((weight * each).numpy().sum() / weight.sum()), rel=1e-4)
 
 
 def test_losses_stay_float32_in_bfloat16():
@@ -410,6 +393,29 @@ def test_learns_a_separable_toy_problem():
     images = np.broadcast_to(colours[labels][:, None, None], (16, 8, 8, 3)).copy()
     oracle = lambda x: 10 * tf.one_hot(tf.constant(labels), 4)  # noqa: E731
     distiller = compiled(distill.Distiller(small(), oracle, COUNTS, mixing_off_step=0), lr=1e-2)
-    seen = fit(distiller, [(images, labels)] * 10)
-    assert seen[-1]["loss"] < 0.5 * seen[0]["loss"] and seen[-1]["agreement"] == 1
+    reports = fit(distiller, [(images, labels)] * 10)
+    assert reports[-1]["loss"] < 0.5 * reports[0]["loss"] and reports[-1]["agreement"] == 1
     assert distiller.evaluate(tf.data.Dataset.from_tensors((images, labels)), verbose=0, return_dict=True)["mean"] == 1
+
+
+@pytest.mark.slow
+def test_a_network_of_keras_applications_is_a_teacher(tmp_path):
+    """The adapter of the README, saved, loaded as --teacher=PATH does it, and distilled from."""
+    network = keras.applications.MobileNetV3Small(
+        (32, 32, 3), alpha=0.35, minimalistic=True, weights=None, classes=4, classifier_activation=None
+    )
+    images = keras.Input((32, 32, 3), dtype="float32")
+    logits = keras.layers.Activation("linear", dtype="float32")(network(images))
+    keras.Model(images, logits).save(tmp_path / "teacher.keras")
+
+    path = teacher_file(str(tmp_path))
+    teacher = adopt_teacher(path, tmp_path / "run" / "teacher.keras", class_names=tuple("abcd"))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    larger = resizing.resize(tf.cast(pixels, tf.float32), 32)
+    np.testing.assert_array_equal(teacher(larger), network(larger))
+    student = models.build("deit_nano", num_classes=4, image_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=2)
+    distiller = distill.Distiller(student, teacher, [5, 4, 3, 2])
+    distiller.compile(optimizers.adamw(student, 1e-3), run_eagerly=True)
+    assert np.isfinite(distiller.train_step((tf.constant(pixels), tf.range(4)))["dist_loss"])
+    with pytest.raises(ValueError, match="has 4 classes, the data 3"):
+        adopt_teacher(path, tmp_path / "other" / "teacher.keras", class_names=tuple("abc"))

@@ -1,10 +1,10 @@
-"""The house rule: which room may import which. Everything else is a defect."""
+"""The house rules: which room may import which, who knows the flags, and where the tests of a module lie."""
 
 import ast
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, TESTS
 
 import deitlt_tf
 
@@ -23,7 +23,8 @@ ALLOWED: dict[str, set[str]] = {
     "devices": {"graphs"},
     "objectives": {"losses", "mixing", "devices"},
 }
-STEP = {"losses", "mixing", "sam", "models", "devices", "objectives"}
+ALLOWED |= {"step": {"losses", "models", "devices"}}
+STEP = {"step", "losses", "mixing", "sam", "models", "devices", "objectives"}
 ALLOWED |= {"distill": STEP, "teacher": STEP}
 ALLOWED |= {"runs": {"data", "models", "devices"}}
 ALLOWED |= {"evaluation": {"runs", "data", "models", "devices", "mixing"}}
@@ -41,6 +42,14 @@ COMMANDS = {
 }
 
 
+# Modules whose tests do not lie in tests/ROOM/test_MODULE.py, and where they lie.
+TESTED_IN = {
+    **dict.fromkeys(("train", "train_teacher", "evaluate"), "test_programs.py"),
+    **{name: f"serving/test_{name}.py" for name in ("to_onnx", "to_litert", "to_saved_model")},
+    "import_torch": "interop/test_imports.py",
+}
+
+
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
@@ -51,6 +60,14 @@ LIBRARY = [module for module in MODULES if module not in COMMANDS]
 
 def room(module: str) -> str:
     return module.partition(".")[0]
+
+
+def packages_of(path: Path) -> set[str]:
+    """Names of the packages that a file imports anywhere."""
+    nodes = [*ast.walk(ast.parse(path.read_text()))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {name.partition(".")[0] for name in names}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -83,19 +100,50 @@ def test_a_room_imports_only_what_the_house_allows(module):
 
 @pytest.mark.parametrize("script", sorted((ROOT / "export").glob("*.py")), ids=lambda path: path.name)
 def test_exports_are_commands_of_the_package(script):
-    assert imports_of(script) == {script.stem, "recipes.command_line"}
+    assert imports_of(script) == {script.stem}
 
 
 def test_only_recipes_know_the_flags():
     """The library takes keywords and settings; a namespace of flags ends at the commands."""
     readers = {module for module, path in MODULES.items() if "recipes.flags" in imports_of(path)}
     assert readers <= {"recipes.command_line", "recipes.recipe"}
-    assert not [path for path in PACKAGE.rglob("*.py") if "absl" in path.read_text() and path.parent.name != "recipes"]
-    assert not [
-        module for module in LIBRARY if "SimpleNamespace" in MODULES[module].read_text() and room(module) != "recipes"
-    ]
+    parsers = {module for module, path in MODULES.items() if "absl" in packages_of(path)}
+    assert parsers == {"recipes.flags", "recipes.command_line"}
+    assert not [module for module in LIBRARY if "SimpleNamespace" in MODULES[module].read_text()]
 
 
 def test_rooms_say_what_they_are_for():
     for path in PACKAGE.glob("*/__init__.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+# ---- tests -----------------------------------------------------------------------------------------------------------
+
+
+def defines_something(path: Path) -> bool:
+    return any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.parse(path.read_text()).body)
+
+
+def mirrored(module: str) -> Path:
+    """tests/data/test_decode.py of data.decode, tests/models/test_models.py of the package models."""
+    parents, name = module.split(".")[:-1], module.split(".")[-1].strip("_")
+    if MODULES[module].name == "__init__.py":
+        parents.append(name)
+    return TESTS.joinpath(*parents, f"test_{name}.py")
+
+
+@pytest.mark.parametrize("module", [module for module, path in MODULES.items() if defines_something(path)])
+def test_tests_lie_as_the_code_does(module):
+    assert (TESTS / TESTED_IN.get(module, mirrored(module))).is_file()
+
+
+def test_no_module_has_two_places_for_its_tests():
+    assert TESTED_IN.keys() <= MODULES.keys()
+    assert not [module for module in TESTED_IN if mirrored(module).is_file()]
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_test_file_imports_another(path):
+    """What two of them need is in tests/helpers."""
+    others = {other.stem for other in TESTS.rglob("test_*.py")} | {"conftest", "tests"}
+    assert not packages_of(path) & others

@@ -1,3 +1,5 @@
+"""Losses and class weights against the reference and against what is known of them."""
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest

@@ -1,3 +1,5 @@
+"""Mixup, CutMix and smoothing against timm; draws are functions of the seed."""
+
 import numpy as np
 import tensorflow as tf
 
@@ -32,15 +34,15 @@ def draw(seed, **options):
 
 
 def test_mix_is_a_function_of_the_seed_and_keeps_the_mass_of_targets():
-    seen = set()
+    kinds = set()
     for k in range(20):
         images, (mixed, targets) = draw([7, k])
         _, (again, _) = draw([7, k])
         np.testing.assert_array_equal(mixed, again)
         np.testing.assert_allclose(tf.reduce_sum(targets, -1), 1, rtol=1e-5)
         pasted = np.isin(mixed.numpy().round(3), images.numpy().round(3)).all()
-        seen.add("cutmix" if pasted else "mixup")
-    assert seen == {"cutmix", "mixup"}
+        kinds.add("cutmix" if pasted else "mixup")
+    assert kinds == {"cutmix", "mixup"}
 
 
 def test_either_kind_can_be_switched_off():

@@ -1,3 +1,5 @@
+"""Schedules against timm, SGD and AdamW against PyTorch's formulas."""
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -40,3 +42,26 @@ def test_sgd_is_torchs_when_the_rate_drops():
         w -= (1.0 if step < 2 else 0.1) * b
         np.testing.assert_allclose(variable.numpy(), [w], rtol=1e-6)
     assert optimizers.SGD.from_config(sgd.get_config()).l2 == 0.01
+
+
+def test_adamw_is_torchs_from_its_first_step_on():
+    """By hand, with epsilon added to the corrected sqrt(v); biases and tokens are not decayed."""
+    images = keras.Input([2])
+    network = keras.Model(images, keras.layers.Dense(1)(images))
+    kernel, bias = network.trainable_variables
+    rate, decay, epsilon = 0.1, 0.05, 1e-2
+    optimizer = optimizers.adamw(network, rate, weight_decay=decay, epsilon=epsilon)
+    values = [kernel.numpy().astype(np.float64), bias.numpy().astype(np.float64)]
+    moments = [(np.zeros_like(v), np.zeros_like(v)) for v in values]
+    for step, slope in enumerate((0.5, -0.25, 0.125), start=1):
+        slopes = [np.full(v.shape, slope) for v in values]
+        optimizer.apply_gradients(
+            [(tf.constant(g, tf.float32), v) for g, v in zip(slopes, (kernel, bias), strict=True)]
+        )
+        for i, g in enumerate(slopes):
+            m, v = (0.9 * moments[i][0] + 0.1 * g, 0.999 * moments[i][1] + 0.001 * g**2)
+            moments[i] = m, v
+            decayed = values[i] * (1 - rate * decay) if i == 0 else values[i]
+            values[i] = decayed - rate * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + epsilon)
+        for variable, expected in zip((kernel, bias), values, strict=True):
+            np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5)

@@ -151,13 +151,15 @@ def test_damaged_images_and_bombs_are_named_or_left_out(run, images, tmp_path):
     code, printed = run(train, *arguments)
     assert code == 1 and str(victim) in printed and "--skip_bad_images" in printed
     assert not (workdir / "student.keras").exists()
+    code, printed = run(train, *arguments, "--max_megapixels=.00001", f"--workdir={tmp_path / 'third'}")
+    assert code == 1 and "pixels are more than the limit of 10 (--max_megapixels)" in printed
 
-    flags = command_line.parse(["train", *arguments, "--skip_bad_images"])
-    splits = load_splits(flags, folder=tmp_path / "second")
+    recipe = command_line.recipe_of(["train", *arguments, "--skip_bad_images"])
+    splits = load_splits(folder=tmp_path / "second", **recipe.data.loading())
     assert (len(splits.train), len(splits.test)) == (22, 11)
     report = (tmp_path / "second" / "skipped_images.txt").read_text()
     assert len(report.splitlines()) == 2 and str(victim) in report
-    assert f"{bomb}: 200 x 100 pixels are more than the limit of 10000 (--max_megapixels)" in report
+    assert f"{bomb}: 200 x 100 pixels are more than the limit of 10000 (`max_pixels`)" in report
 
 
 @pytest.mark.parametrize(
@@ -169,13 +171,16 @@ def test_damaged_images_and_bombs_are_named_or_left_out(run, images, tmp_path):
         (["--data=floder"], "floder"),
         (["--data_dir={tmp}/nowhere"], "{tmp}/nowhere is not a folder: it should hold train/ and test/"),
         (["--flagfile={tmp}/no.cfg"], "--flagfile={tmp}/no.cfg: there is no such file"),
+        (["--flagfile=digit_lt.cfg"], "no packaged recipe of that name; did you mean digits_lt.cfg?"),
+        (["--top_k=3"], "--top_k is a flag of another command: this one would ignore it."),
+        (["--imbalance=0.5"], "--imbalance=0.5 must be at least 1"),
         (["--flagfile={tmp}/typo.cfg"], "{tmp}/typo.cfg:2: unknown flag --epohcs. Did you mean --epochs?"),
         (["--teacher={tmp}/none.keras"], "--teacher={tmp}/none.keras: there is no"),
         (["--randaugment=rand-m9"], "--randaugment=rand-m9: only"),
         (["--model=deit_huge"], "unknown model 'vit_huge'"),
-        (["--patch_size=3"], "not a multiple of patch_size 3"),
+        (["--patch_size=3"], "not a multiple of --patch_size=3"),
         (["--batch_size=7", "--accumulation=2"], "--batch_size=7 does not split evenly over 1 devices with 2 parts"),
-        (["--teacher_batch_size=0"], "--teacher_batch_size=0: 0 is not a positive integer"),
+        (["--teacher_batch_size=0"], "--teacher_batch_size=0 is not a whole number of at least 1"),
         (["--mean=a,b,c"], "--mean=a,b,c is not a list of numbers"),
         (["--data=list", "--train_list={tmp}/bad.txt", "--test_list={tmp}/bad.txt"], "{tmp}/bad.txt:2"),
         (["--data=list", "--train_list={tmp}/leaves.txt", "--test_list={tmp}/leaves.txt"], "leaves the image root"),

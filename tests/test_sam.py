@@ -1,3 +1,5 @@
+"""SAM against the reference, its relatives and its measure against parabolas worked by hand."""
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,12 +17,12 @@ def test_sam_steps_equal_the_reference(golden):
         return tf.reduce_mean(losses.cross_entropy(y, x @ tf.transpose(w.value) + b.value))
 
     sgd = optimizers.SGD(c["lr"], momentum=c["momentum"], l2=c["weight_decay"])
-    seen = []
+    values = []
     for _ in range(c["steps"]):
         value, slopes = sam.sam_gradient(loss, [w, b], rho=c["rho"])
         sgd.apply_gradients(list(zip(slopes, [w, b], strict=True)))
-        seen.append(float(value))
-    np.testing.assert_allclose(seen, case["losses"], rtol=1e-4)
+        values.append(float(value))
+    np.testing.assert_allclose(values, case["losses"], rtol=1e-4)
     np.testing.assert_allclose(w, case["w_final"], rtol=1e-3)
     np.testing.assert_allclose(b, case["b_final"], rtol=1e-3)
 

@@ -56,18 +56,18 @@ def after_three_steps(*, replicas: int) -> tuple[list[np.ndarray], list[float]]:
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     stream = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8, drop_remainder=True).with_options(options)
-    seen = []
-    log = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: seen.append(logs["loss"]))
+    reports = []
+    log = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: reports.append(logs["loss"]))
     with strategy_of(replicas).scope():
         teacher = compiled(loss="ldam", rho=0.5, reweight_step=1, clip_norm=2.0)
         teacher.fit(stream, verbose=0, shuffle=False, callbacks=[log])
-    return values(teacher.network.weights + teacher.optimizer.variables), seen
+    return values(teacher.network.weights + teacher.optimizer.variables), reports
 
 
 def test_two_replicas_equal_one():
-    one, seen_one = after_three_steps(replicas=1)
-    two, seen_two = after_three_steps(replicas=2)
-    np.testing.assert_allclose(seen_two, seen_one, rtol=1e-4)
+    one, losses_of_one = after_three_steps(replicas=1)
+    two, losses_of_two = after_three_steps(replicas=2)
+    np.testing.assert_allclose(losses_of_two, losses_of_one, rtol=1e-4)
     for a, b in zip(one, two, strict=True):  # weights, moving mean and variance, momentum
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
     start = values(network().weights)
@@ -115,8 +115,8 @@ def test_the_radius_rises_at_its_steps():
     teacher = compiled(loss="ce", rho=0.1, rho_steps={2: 1.0, 1: 0.5})
     assert [float(teacher.radius(tf.constant(step, tf.int64))) for step in range(4)] == pytest.approx([0.1, 0.5, 1, 1])
     later = compiled(loss="ce", rho=0.1, rho_steps={0: 0.5})
-    for found, small, large in zip(moved(later, batch()), *expected, strict=True):
-        np.testing.assert_allclose(found, large, rtol=1e-3, atol=1e-5)
+    for slope, small, large in zip(moved(later, batch()), *expected, strict=True):
+        np.testing.assert_allclose(slope, large, rtol=1e-3, atol=1e-5)
         assert np.abs(small - large).max() > 1e-4
 
 
@@ -178,29 +178,14 @@ def test_clip_norm_cuts_the_global_norm():
         np.testing.assert_allclose(b, a * 0.5 / norm, rtol=1e-3, atol=1e-5)
 
 
-def test_cosine_classifier_gives_cosines():
-    layer = resnet.CosineClassifier(4)
-    x = tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
-    found = layer(x).numpy()
-    unit = lambda v, axis: v / np.linalg.norm(v, axis=axis, keepdims=True)  # noqa: E731
-    np.testing.assert_allclose(found, unit(x.numpy(), 1) @ unit(layer.weight.numpy(), 0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(layer(7 * x), found, rtol=1e-5, atol=1e-6)
-    assert np.abs(found).max() <= 1
-
-
-def test_an_unknown_loss_is_refused():
-    with pytest.raises(ValueError, match=r"'focal' is unknown: choose one of ce, ldam, balanced_softmax"):
-        FromLabels(network(), COUNTS, loss="focal")
-
-
 def test_learns_two_colours():
     colours = np.array([[255, 0, 0], [0, 0, 255]], np.float32)
     labels = np.tile(np.arange(2, dtype=np.int32), 8)
     images = tf.constant(np.broadcast_to(colours[labels][:, None, None], (16, 8, 8, 3)))
     teacher = compiled(loss="ldam", rho=0.1)
     step = tf.function(teacher.train_step)
-    seen = [float(step((images, tf.constant(labels)))["loss"]) for _ in range(40)]
-    assert seen[-1] < 0.5 * seen[0]
+    reports = [float(step((images, tf.constant(labels)))["loss"]) for _ in range(40)]
+    assert reports[-1] < 0.5 * reports[0]
     assert float(teacher.test_step((images, labels))["accuracy"]) == 1
 
 

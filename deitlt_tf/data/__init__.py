@@ -1,5 +1,6 @@
-"""From where the images are to batches. May import `graphs`.
+"""The data, from folders, lists and packages to batches of pixels. May import `graphs`.
 
-`sources` (where it is), `dataset` (what that is), `storage` (disk or URL), `decode` (bytes to pixels), `augment` and
-`randaugment` (one image), `pipeline` (a batch).
+In the order in which an image meets them: `sources` (where the images are), `storage` (disk or URL), `dataset` (images,
+labels, class names), `decode` (bytes to pixels), `augment` and `randaugment` (the view of one image), `pipeline`
+(batches). `shards` writes a data set as a few large files.
 """

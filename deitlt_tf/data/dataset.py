@@ -1,14 +1,21 @@
-"""What a data set is: its images, their labels, the names of the classes; and choosing among the images.
+"""A data set in memory: images, labels, class names; class counts, long tails and held-out images.
 
-Counting classes, imposing a long tail, splitting off a part: every choice is seeded, and stratified where it splits.
+Every random choice has a seed. Every class gives its share of the held-out images.
 """
 
+import dataclasses
+import hashlib
+import os
+import unicodedata
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
 
+# A function that gets each mistake in the data. It raises the error, or returns so that reading goes on.
 Complain = Callable[[Exception], None]
+# A function that gets a sentence on what is read otherwise than a user may expect, such as files that are left out.
+Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,11 +25,14 @@ class Source:
     images: uint8 [N, H, W, 3] pixels, or a 1-D array of N file paths (str) or of N encoded images (bytes).
     labels: int32 [N], 0..C-1.
     class_names: C names, in label order.
+    root: folder or URL that the paths lie in; names of images count from there, so that the folder may be moved.
+    Raises ValueError for arrays of other types or lengths.
     """
 
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    root: str = ""
 
     def __post_init__(self) -> None:
         if not self.kind:
@@ -47,7 +57,10 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set: three sources with the same class names; `val` is None where there is no validation split."""
+    """A data set: three sources with the same class names; `val` is None where there is no validation split.
+
+    Raises ValueError if the class names differ.
+    """
 
     train: Source
     val: Source | None
@@ -58,59 +71,90 @@ class Splits:
             raise ValueError("train, val and test must have the same class names in the same order")
 
 
-def stop(error: Exception) -> None:
-    """The usual way to complain of a mistake in the data: raise it."""
+def raise_mistake(error: Exception) -> None:
+    """The default `Complain`: the first mistake in the data is raised."""
     raise error
 
 
+def print_note(sentence: str) -> None:
+    """The default `Note`."""
+    print(f"note: {sentence}")
+
+
 def and_more(mistakes: Sized) -> str:
-    """What follows a sentence on the first of several like mistakes."""
+    """What follows a sentence on the first of five mistakes: " (and 4 more)"; "" where it is the only one."""
     return f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
 
 
 def class_counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """n_c = number of images of class c, int64 [num_classes], in one pass over the labels."""
+    """n_c = number of images of class c, int64 [num_classes], in one pass over the labels.
+
+    Raises ValueError for a label of num_classes or more.
+    """
     counts = np.bincount(labels, minlength=num_classes)
     if len(counts) > num_classes:
         raise ValueError(f"label {len(counts) - 1} is outside 0..{num_classes - 1}")
     return counts
 
 
-def names(source: Source) -> list[str]:
-    """A printable name of each image: its path, or "image 17" where it has none."""
+def image_names(source: Source) -> list[str]:
+    """A printable name of each image: its path, or "image 17" where it does not have a path."""
     return list(source.images) if source.kind == "paths" else [f"image {i}" for i in range(len(source))]
+
+
+def plain_name(name: str) -> str:
+    """The name as it is compared: without blanks at its ends, and in one Unicode form (macOS writes e + accent)."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def require_class_names(names: Sequence[str], places: Sequence[str] = ()) -> None:
+    """Every class needs a name of its own, which is one line of text.
+
+    places: where each name stands, for the error message; default: "class 17".
+    Raises ValueError that names both places of a name that two classes have, or the place of an unfit name.
+    """
+    places = places or [f"class {label}" for label in range(len(names))]
+    place_of: dict[str, str] = {}
+    for name, place in zip(map(plain_name, names), places, strict=True):
+        if len(name.splitlines()) != 1:
+            raise ValueError(f"{place} has the name {name!r}: the name of a class is one line of text.")
+        if name in place_of:
+            both = f"{place_of[name]} and {place} have the same name, {name!r}"
+            raise ValueError(f"{both}: give each class a name of its own, or make them one class.")
+        place_of[name] = place
 
 
 def take(source: Source, indices: np.ndarray) -> Source:
     """The images at `indices`, in that order."""
-    return Source(source.images[indices], source.labels[indices], source.class_names)
+    return dataclasses.replace(source, images=source.images[indices], labels=source.labels[indices])
 
 
 def long_tail_counts(counts: np.ndarray, *, imbalance: float, imbalance_type: str) -> np.ndarray:
     """exp: n_i = int(n_max (1/rho)^(i/(C-1))); step: n_max in the first half of the classes, then int(n_max/rho).
 
-    counts: images per class, in the data set's class order; n_max is their maximum. A class never keeps more than it
-    has, nor less than one image (the official profile can round to zero). Returns int64 [C].
-    Source: val-iisc/DeiT-LT datasets.py (get_img_num_per_cls); float for float, because int() cuts off.
+    counts: int [C], images per class in the data set's class order; n_max is their maximum. imbalance: rho.
+    imbalance_type: exp or step. Returns int64 [C]: the images that each class keeps, at most as many as it has, and at
+    least one (the official profile can round to zero).
+    Raises ValueError for a rho below 1 or another type.
+    Source: val-iisc/DeiT-LT datasets.py (get_img_num_per_cls); the same floating-point operations, because int() cuts
+    off and a different rounding would give another count.
     """
     if not imbalance >= 1:
-        raise ValueError(
-            f"--imbalance={imbalance:g} must be at least 1: it is the largest class divided by the smallest"
-        )
+        raise ValueError(f"imbalance={imbalance:g} must be at least 1: it is the largest class divided by the smallest")
     classes, n_max, ratio = len(counts), int(max(counts)), 1 / imbalance
     profiles = {
         "exp": lambda i: n_max * ratio ** (i / max(classes - 1, 1)),
         "step": lambda i: n_max if i < classes // 2 else n_max * ratio,
     }
     if imbalance_type not in profiles:
-        raise ValueError(f"--imbalance_type={imbalance_type} is unknown: choose {' or '.join(profiles)}")
+        raise ValueError(f"imbalance_type={imbalance_type} is unknown: choose {' or '.join(profiles)}")
     return np.minimum(counts, [max(1, int(profiles[imbalance_type](i))) for i in range(classes)])
 
 
-def subsample(labels: np.ndarray, counts: Sequence[int], *, seed: int) -> np.ndarray:
+def subsample(labels: np.ndarray, counts: Sequence[int] | np.ndarray, *, seed: int) -> np.ndarray:
     """Indices of counts[c] images of each class c, classes in order, each shuffled: the official choice of images.
 
-    One legacy NumPy generator runs through all classes, so the choice of a class depends on the classes before it.
+    One legacy NumPy generator shuffles all classes in turn, so the choice in a class depends on the classes before it.
     Source: val-iisc/DeiT-LT datasets.py (gen_imbalanced_data).
     """
     rng = np.random.RandomState(seed)
@@ -120,20 +164,41 @@ def subsample(labels: np.ndarray, counts: Sequence[int], *, seed: int) -> np.nda
     return np.concatenate([members[:count] for members, count in zip(by_class, counts, strict=True)])
 
 
-def split_off(source: Source, fraction: float, *, seed: int, flag: str) -> tuple[Source, Source]:
-    """(rest, part): `part` is a stratified, seeded `fraction` of the images; a class of one image stays in `rest`.
+def split_off(source: Source, fraction: float, *, seed: int, argument: str) -> tuple[Source, Source]:
+    """(rest, part): an image is in `part` if hash(argument, seed, name) < fraction, so about that share of each class.
 
-    flag: the flag that set the fraction, for the error when it leaves less than an image per class on either side.
+    Its name is the image's path from `root`, or its index where it has no path. No other image has a say, so an image
+    changes sides neither when images are added nor when the folder is moved. There are two exceptions: the lowest hash
+    of a class of two or more images is always in `part`, and the highest hash of every class always in `rest`.
+
+    argument: name of the caller's argument that holds the fraction, for the error message. It is part of the hash
+    because otherwise a second split of `rest`, whose hashes are high, would hold out nothing.
+    Raises ValueError for a fraction outside (0, 1), or if no class has two images.
     """
-    from sklearn.model_selection import train_test_split  # takes a second to import, and most sources come split
-
-    single = class_counts(source.labels, len(source.class_names))[source.labels] == 1
-    several = np.flatnonzero(~single)
     if not 0 < fraction < 1:
-        raise ValueError(f"{flag}={fraction:g} must lie between 0 and 1")
-    try:
-        _, part = train_test_split(several, test_size=fraction, stratify=source.labels[several], random_state=seed)
-    except ValueError as error:
-        raise ValueError(f"{flag}={fraction:g} cannot split {len(several)} images by class: {error}") from error
-    in_part = np.isin(np.arange(len(source)), part)
+        raise ValueError(f"{argument}={fraction:g} must lie between 0 and 1")
+    hashes = np.array([_hash(f"{argument} {seed} {name}") for name in _stable_names(source)])
+    order = np.lexsort([hashes, source.labels])
+    _, first, counts = np.unique(source.labels[order], return_index=True, return_counts=True)
+    in_part = hashes < fraction
+    in_part[order[first]] = True
+    in_part[order[first + counts - 1]] = False  # after the line above, because of classes of one image
+    if not in_part.any():
+        raise ValueError(
+            f"{argument}={fraction:g} cannot split {len(source)} images: each class has one, which stays for training. "
+            "Name held-out images of your own, or add images."
+        )
     return take(source, ~in_part), take(source, in_part)
+
+
+def _stable_names(source: Source) -> list[str]:
+    """A name of each image that stays the same when images are added or the folder moves."""
+    if source.kind != "paths":
+        return [str(index) for index in range(len(source))]
+    root = os.path.join(source.root, "") if source.root else ""
+    return [unicodedata.normalize("NFC", path.removeprefix(root)).replace(os.sep, "/") for path in source.images]
+
+
+def _hash(text: str) -> float:
+    """A number from 0 to 1 that looks random, and is the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=6).digest()) / 2**48

@@ -1,14 +1,19 @@
-"""3 BATCHES. A training stream is a function of its position: no shuffle buffer, no state, any step recomputable.
+"""Batches for training and evaluation.
 
-Position p of a run belongs to epoch p // E, E = steps per epoch * batch. Which image it shows is a permutation by
-formula (`index_shuffle`) of that epoch, over images or over slots that classes share; every random draw of its view
-comes from the seed (run seed, p).
+The training stream is a function of the position p = 0, 1, 2, ... of an example: it has no shuffle buffer and no state,
+so a resumed run gets the batches that it would have had.
+
+    epoch of p  = p // E, where E = steps per epoch * batch
+    image at p  = a permutation by formula (`index_shuffle`), another one in each epoch
+    view at p   = a function of the image and of the seed (seed of the run, p)
 """
 
 import dataclasses
 import functools
 import math
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,15 +22,20 @@ from tqdm import tqdm
 from deitlt_tf.data import augment, decode
 from deitlt_tf.data.dataset import Source
 
-View = Callable[..., tf.Tensor]  # image (and, in training, a seed int [2]) -> uint8 [size, size, 3], or two of them
+# (image, and in training a seed int [2]) -> uint8 [size, size, 3], or a tuple of such views
+View = Callable[..., Any]
 
-# How often a class is seen is proportional to its number of images to the power of this.
+# sampling -> power: a class fills a share of the epoch that is proportional to (its number of images) ^ power.
 SAMPLING = {"instance": 1.0, "sqrt": 0.5, "class_balanced": 0.0}
+
+# {source: its images as a tensor}, as long as the source exists and a reader needs the tensor.
+_TENSORS: weakref.WeakKeyDictionary[Source, weakref.ref] = weakref.WeakKeyDictionary()
 
 
 def steps_per_epoch(num_images: int, *, batch: int, repeats: int = 1) -> int:
     """Whole batches in an epoch, at least one: N images, or floor(N / 256) 256 views with repeated augmentation.
 
+    num_images: N. batch: images of a step. repeats: views of each image in an epoch.
     Source: the official samplers.py (RASampler), whose epoch shows about N / repeats distinct images.
     """
     views = num_images // 256 * 256 if repeats > 1 and num_images >= 256 else num_images
@@ -33,24 +43,34 @@ def steps_per_epoch(num_images: int, *, batch: int, repeats: int = 1) -> int:
 
 
 def image_at(position: tf.Tensor, *, num_images: int, epoch_length: int, repeats: int, seed: int) -> tf.Tensor:
-    """Index of the image that position shows; `repeats` neighbours show the same one. int64 in, int64 out.
+    """Index of the image at a position, int64 -> int64; `repeats` neighbouring positions have the same image.
 
-    An epoch's first N draws without repeats are N different images: `index_shuffle` permutes 0..N-1.
+    Without repeats, the first N positions of an epoch have N different images: `index_shuffle` permutes 0..N-1.
+    num_images: N. epoch_length: positions of an epoch.
     """
     epoch, within = position // epoch_length, position % epoch_length
     rank = within // repeats % num_images
-    key = tf.cast(tf.stack([tf.cast(seed, tf.int64), epoch]), tf.uint32)
+    key = shuffle_key(tf.stack([tf.cast(seed, tf.int64), epoch]))
     return tf.random.experimental.index_shuffle(rank, key, tf.constant(num_images - 1, tf.int64))
+
+
+def shuffle_key(seed: tf.Tensor) -> tf.Tensor:
+    """A key of `index_shuffle`, uint32 [2], drawn from a seed int [2].
+
+    `index_shuffle` uses the words of its key modulo a small power of two: 256 up to 65,536 images. With (run seed,
+    epoch) itself as the key the order would repeat every 256 epochs, and some images would be shown far more often.
+    """
+    return tf.random.stateless_uniform([2], seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox")
 
 
 def balanced_image_at(
     labels: np.ndarray, *, power: float, epoch_length: int, repeats: int, seed: int
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """position -> index of an image, int64, where class c fills a share ~ n_c^power of every epoch, to within one slot.
+    """A function position -> index of an image, int64; class c fills a share ~ n_c^power of every epoch.
 
-    An epoch's M = ceil(epoch_length / repeats) draws are a permutation of M slots, of which classes own neighbouring
-    runs; the j-th slot of a class of n images shows number j mod n of that epoch's permutation of the class. So within
-    an epoch no image of a class comes a second time before all have come once.
+    An epoch has M = ceil(epoch_length / repeats) slots. Each class owns a run of neighbouring slots, as many as its
+    share, to within one. A permutation of the epoch says which slot a position has. Slot j of a class of n images has
+    image j mod n of the epoch's permutation of the class. So all images of a class come once before any comes twice.
     """
     counts = np.bincount(labels)
     slots = -(-epoch_length // repeats)
@@ -63,21 +83,25 @@ def balanced_image_at(
 
     def index(position: tf.Tensor) -> tf.Tensor:
         epoch, within = position // epoch_length, position % epoch_length
-        key = tf.cast(tf.stack([tf.cast(seed, tf.int64), epoch]), tf.uint32)
+        epoch_seed = tf.stack([tf.cast(seed, tf.int64), epoch])
+        key = shuffle_key(epoch_seed)
         slot = tf.random.experimental.index_shuffle(within // repeats, key, tf.constant(slots - 1, tf.int64))
         label = tf.searchsorted(ends, slot[None], side="right")[0]
         count = counts[label]
-        key = tf.random.experimental.stateless_fold_in(tf.cast(key, tf.int32), label)
+        class_seed = tf.random.experimental.stateless_fold_in(epoch_seed, tf.cast(label, tf.int64))
         rank = (slot - first_slot[label]) % count
-        number = tf.random.experimental.index_shuffle(rank, tf.cast(key, tf.uint32), count - 1)
+        number = tf.random.experimental.index_shuffle(rank, shuffle_key(class_seed), count - 1)
         return by_class[first_image[label] + number]
 
     return index
 
 
 def reader(source: Source, *, max_pixels: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """index -> uint8 [H, W, 3]: pixels from memory, or a file (or encoded bytes) read and decoded."""
-    images = tf.constant(source.images)
+    """A function index -> uint8 [H, W, 3]: pixels from memory, or a file or encoded bytes, decoded.
+
+    max_pixels: as in `decode.decode`.
+    """
+    images = _tensor(source)
     if source.kind == "pixels":
         return lambda index: tf.gather(images, index)
     if source.kind == "paths":
@@ -85,11 +109,21 @@ def reader(source: Source, *, max_pixels: int) -> Callable[[tf.Tensor], tf.Tenso
     return lambda i: decode.decode(images[i], name="image " + tf.strings.as_string(i), max_pixels=max_pixels)
 
 
-def decoded(source: Source, *, limit: float, max_pixels: int) -> Source:
-    """`source` with its images decoded, if they are of one size and then take at most `limit` bytes; else as it is.
+def _tensor(source: Source) -> tf.Tensor:
+    """`source.images`. All readers share one copy, because the encoded images of ImageNet-LT take 20 GB."""
+    tensor = _TENSORS[source]() if source in _TENSORS else None
+    if tensor is None:
+        with tf.init_scope():
+            tensor = tf.constant(source.images)
+        _TENSORS[source] = weakref.ref(tensor)
+    return tensor
 
-    A small image is read and decoded in more time than its view takes, and that in every epoch. Views stay the same.
-    Raises what `decode.decode` raises.
+
+def decoded(source: Source, *, limit: float, max_pixels: int) -> Source:
+    """`source` with its images decoded, if they have one size and then take at most `limit` bytes; else unchanged.
+
+    To read and decode a small image takes longer than to compute its view, and would be repeated in every epoch. The
+    views stay the same. limit: bytes, 0: never. Raises what `decode.decode` raises.
     """
     if source.kind == "pixels" or not limit:
         return source
@@ -99,8 +133,8 @@ def decoded(source: Source, *, limit: float, max_pixels: int) -> Source:
         return source
     pixels = np.empty((len(source), *shape), np.uint8)
     images = tf.data.Dataset.range(len(source)).map(read, num_parallel_calls=tf.data.AUTOTUNE)
-    shown = {"total": len(source), "desc": "decoding", "unit": "img", "leave": False, "disable": None}
-    for index, image in enumerate(tqdm(images.as_numpy_iterator(), **shown)):
+    progress = {"total": len(source), "desc": "decoding", "unit": "img", "leave": False, "disable": None}
+    for index, image in enumerate(tqdm(images.as_numpy_iterator(), **progress)):
         if image.shape != shape:
             return source
         pixels[index] = image
@@ -125,20 +159,24 @@ def train(
 ) -> tf.data.Dataset:
     """Batches (images uint8 [B, S, S, 3], labels int32 [B]) of steps first_step .. steps - 1.
 
-    view: image, seed [2] -> the training view, or a tuple of views. What a step shows does not depend on first_step.
-    worker, workers, replicas: of every batch only this worker's neighbouring share, in batches of B / replicas.
-    sampling: how often a class is seen: "instance" as often as it has images, "class_balanced" as often as any other,
-    "sqrt" between (proportional to the square root of its number of images).
+    The batch of a step does not depend on first_step.
+    view: (image, seed int [2]) -> the training view, or a tuple of views. batch: images of a step, over all workers.
+    repeats: views of each image in an epoch. seed: of the run.
+    sampling: share of a class in an epoch: "instance" proportional to its number of images, "sqrt" to the square root
+    of that, "class_balanced" equal for all classes. max_pixels: as in `decode.decode`.
+    worker, workers, replicas: only the share of this worker, in batches of B / replicas; the shares of workers
+    0, 1, ... lie one after the other in every batch.
     """
     read = reader(source, max_pixels=max_pixels)
     labels = tf.constant(source.labels, tf.int32)
     order = {"epoch_length": steps_per_epoch * batch, "repeats": repeats, "seed": seed}
+    at: Callable[[tf.Tensor], tf.Tensor]
     if sampling == "instance":
         at = functools.partial(image_at, num_images=len(source), **order)
     else:
         at = balanced_image_at(np.asarray(source.labels), power=SAMPLING[sampling], **order)
 
-    def example(position):
+    def example(position: tf.Tensor) -> tuple:
         index = at(position)
         return view(read(index), tf.stack([tf.cast(seed, tf.int64), position])), labels[index]
 
@@ -155,15 +193,16 @@ def evaluation(
     workers: int = 1,
     replicas: int = 1,
 ) -> tf.data.Dataset:
-    """Batches (images, labels, mask float32 [B]) over the whole source; the last one is filled up, with mask 0.
+    """Batches (images uint8 [B, S, S, 3], labels int32 [B], mask float32 [B]) over the whole source, in its order.
 
-    worker, workers, replicas: as in `train`.
+    The last batch is filled up with copies of the last image, whose mask is 0.
+    view: image -> the evaluation view. The other arguments: as in `train`.
     """
     read = reader(source, max_pixels=max_pixels)
     labels = tf.constant(source.labels, tf.int32)
     count = len(source)
 
-    def example(position):
+    def example(position: tf.Tensor) -> tuple:
         index = tf.minimum(position, count - 1)
         return view(read(index)), labels[index], tf.cast(position < count, tf.float32)
 
@@ -173,7 +212,11 @@ def evaluation(
 def evaluation_batches(
     source: Source, *, size: int, resize: int, batch: int = 100, max_pixels: int = 100_000_000, **share: int
 ) -> tf.data.Dataset:
-    """`evaluation` in the evaluation view of a network whose input has this size; resize: see `evaluation_view`."""
+    """Batches of `evaluation` in the evaluation view of a network.
+
+    size: side of the network's input, pixels. resize: short side before the crop, see `augment.evaluation_view`.
+    share: worker, workers and replicas, as in `train`.
+    """
     view = functools.partial(augment.evaluation_view, size=size, resize=resize)
     return evaluation(source, view=view, batch=batch, max_pixels=max_pixels, **share)
 
@@ -181,16 +224,19 @@ def evaluation_batches(
 def stream(
     example: Callable[[tf.Tensor], tuple], first: int, end: int, *, batch: int, worker: int, workers: int, replicas: int
 ) -> tf.data.Dataset:
-    """Batches first .. end - 1 of example(position), of each the worker-th of `workers` equal runs of neighbours."""
+    """Batches first .. end - 1 of example(position); of each batch the part of one worker, see `train`."""
     share = batch // workers
 
-    def of_worker(i):
-        return example(i // share * batch + worker * share + i % share if workers > 1 else i)
+    def of_worker(position: tf.Tensor) -> tuple:
+        # position counts the examples of this worker; `example` takes positions of the whole stream
+        if workers == 1:
+            return example(position)
+        return example(position // share * batch + worker * share + position % share)
 
     options = tf.data.Options()
     options.deterministic = True
-    # Replicas share one stream: each takes its slice of every batch.
+    # All replicas of a worker read one stream, and each takes its slice of every batch.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    # One map for all of it: a second one costs as much for each image as a fifth of the view of a small image.
+    # One map does everything, because a second one costs a fifth of the time of the view of a small image.
     examples = tf.data.Dataset.range(first * share, end * share).map(of_worker, num_parallel_calls=tf.data.AUTOTUNE)
     return examples.batch(batch // replicas, drop_remainder=True).prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -1,4 +1,4 @@
-"""The image files of a data set as a few large ones: a set of TensorFlow Datasets, in the order of the index."""
+"""Write the image files of a data set as a few large ones: a set of TensorFlow Datasets, in the same order."""
 
 import os
 import re
@@ -13,39 +13,48 @@ from deitlt_tf.data import storage
 from deitlt_tf.data.dataset import Source, Splits
 
 EXAMPLES_PER_SHARD = 1024  # about 100 MB of photographs
-TFDS_NAMES = {"train": "train", "val": "validation", "test": "test"}
+SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 
-def checked_out(out: str) -> tuple[str, str]:
-    """(folder, name) of --out; raises ValueError or FileExistsError unless a new TFDS set can have that name there."""
+def folder_and_name(out: str) -> tuple[str, str]:
+    """(folder, name) of `out`, FOLDER/NAME.
+
+    Raises ValueError or FileExistsError if no new TFDS set can have that name there.
+    """
     import tensorflow_datasets as tfds
 
     if not out:
-        raise ValueError("--out is missing: name the folder of the new data set, FOLDER/NAME.")
+        raise ValueError("`out` is missing: name the folder of the new data set, FOLDER/NAME.")
     if storage.is_url(out):
-        raise ValueError(f"--out={out} is a URL: write to a disk, then copy the folder.")
+        raise ValueError(f"out={out} is a URL: write to a disk, then copy the folder.")
     folder, name = os.path.split(os.path.expanduser(out.rstrip("/")))
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise ValueError(f"--out={out}: {name!r} names a data set: small letters, digits and _ only, a letter first.")
+        raise ValueError(f"out={out}: {name!r} must have lower-case letters, digits and _ only, a letter first.")
     if name in tfds.list_builders(with_community_datasets=False):
-        raise ValueError(f"--out={out}: TensorFlow Datasets has a {name} of its own, choose another name.")
+        raise ValueError(f"out={out}: TensorFlow Datasets has a {name} of its own, choose another name.")
     if os.path.exists(os.path.join(folder, name)):
-        raise FileExistsError(f"--out={out} is there already: nothing was written.")
+        raise FileExistsError(f"out={out} is there already: nothing was written. Choose another name.")
     return folder or os.curdir, name
 
 
 def write(splits: Splits, *, folder: str, name: str) -> None:
-    """folder/name/1.0.0 as TFDS reads it, in the order of the splits; only a whole set gets its name."""
+    """Write folder/name/1.0.0 as TFDS reads it, each split in its order.
+
+    The set gets its name when it is complete, so a run that was stopped leaves no half set under that name.
+    splits: images that are file paths.
+    """
     import tensorflow_datasets as tfds
 
     version, features = "1.0.0", tfds.features
-    parts = {TFDS_NAMES[split]: part for split, part in vars(splits).items() if part is not None}
+    parts = {SPLIT_NAMES[split]: part for split, part in vars(splits).items() if part is not None}
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as temporary:
-        place = os.path.join(temporary, name, version)
-        os.makedirs(place)
+        version_folder = os.path.join(temporary, name, version)
+        os.makedirs(version_folder)
         info = tfds.core.DatasetInfo(
-            builder=tfds.core.DatasetIdentity(name, tfds.core.Version(version), data_dir=place, module_name=""),
+            builder=tfds.core.DatasetIdentity(
+                name, tfds.core.Version(version), data_dir=version_folder, module_name=""
+            ),
             description="Image files of one data set, in the order of their index.",
             features=features.FeaturesDict(
                 {
@@ -55,7 +64,7 @@ def write(splits: Splits, *, folder: str, name: str) -> None:
             ),
             disable_shuffling=True,  # TFDS then also reads one shard after the other
         )
-        # `store_as_tfds_dataset` would hold all images in memory to keep their order
+        # Not `store_as_tfds_dataset`, because it would hold all images in memory to keep their order.
         writer = tfds.core.SequentialWriter(info, max_examples_per_shard=EXAMPLES_PER_SHARD)
         writer.initialize_splits(list(parts))
         with tqdm(total=sum(map(len, parts.values())), desc="writing", unit="image") as bar:
@@ -68,14 +77,15 @@ def write(splits: Splits, *, folder: str, name: str) -> None:
 
 
 def blocks(source: Source) -> Iterator[list[dict[str, bytes | int]]]:
-    """The source's images as they are encoded, with their labels, in order."""
+    """Encoded images and labels of the source, in its order, 256 at a time."""
     pairs = zip(source.images, source.labels.tolist(), strict=True)
-    with ThreadPool(storage.REQUESTS) as pool:  # slow storage is waited for, not computed
+    with ThreadPool(storage.REQUESTS) as pool:  # threads, because reading waits for the storage most of the time
         while block := list(islice(pairs, 256)):
             images = pool.map(read, [path for path, _ in block], chunksize=1)
             yield [{"image": image, "label": label} for image, (_, label) in zip(images, block, strict=True)]
 
 
 def read(path: str) -> bytes:
-    with storage.opened(path) as stream:
+    """All bytes of the file at a path or URL."""
+    with storage.open_file(path) as stream:
         return stream.read()

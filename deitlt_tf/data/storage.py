@@ -1,7 +1,7 @@
-"""WHERE files lie: on disk, asked through `os`; behind a URL (gs://, s3://, hdfs://, ...), through `tf.io.gfile`.
+"""Files and folders on disk, read with `os`, or at a URL (gs://, s3://, hdfs://, ...), read with `tf.io.gfile`.
 
-Every question about a URL is a request over a network. So a folder is asked once for all that is in it, a file is read
-in one piece, and `each` asks many at a time. TensorFlow is imported for URLs alone.
+Every operation on a URL is a request over a network. So a folder is listed once instead of being asked for each file,
+a file is read in one piece, and `each` runs many requests at a time. TensorFlow is imported only for URLs.
 """
 
 import contextlib
@@ -11,33 +11,34 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.pool import ThreadPool
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # compared in lower case
-REQUESTS = 16  # at a time; they wait for the network nearly always
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # compared with names in lower case
+REQUESTS = 16  # at a time, because they wait for the network nearly always
 Item = TypeVar("Item")
 
 
 def is_url(path: str) -> bool:
+    """Whether the path has a scheme, as gs://bucket/folder has."""
     return "://" in path
 
 
 def join(folder: str, path: str) -> str:
-    """`path` as seen from `folder`: itself if it is a URL or absolute."""
+    """folder/path; `path` alone if it is a URL or absolute."""
     return path if is_url(path) else os.path.join(folder, path)
 
 
 def is_dir(path: str) -> bool:
-    """Whether there is such a folder; raises ValueError or OSError where a URL cannot be asked."""
+    """Whether there is such a folder. Raises ValueError or OSError if a request to a URL fails."""
     if not is_url(path):
         return os.path.isdir(path)
     with contextlib.suppress(FileNotFoundError), _requests(path) as gfile:
-        return gfile.stat(path).is_directory  # `gfile.isdir` is silent about what keeps it from asking
+        return gfile.stat(path).is_directory  # not `gfile.isdir`, because it is False when the request fails
     return False
 
 
 def is_file(path: str) -> bool:
-    """Whether there is such a file; raises as `is_dir` does."""
+    """Whether there is such a file. Raises ValueError or OSError if a request to a URL fails."""
     if not is_url(path):
         return os.path.isfile(path)
     with contextlib.suppress(FileNotFoundError), _requests(path) as gfile:
@@ -45,35 +46,39 @@ def is_file(path: str) -> bool:
     return False
 
 
-def existing(data_dir: str | None, *, source: str, holds: str, files: Sequence[str] = ()) -> str:
-    """`data_dir`, once it is there with all `files`; else raises what says that `source` needs it and what it holds."""
+def require_data_dir(data_dir: str | None, *, source: str, holds: str, files: Sequence[str] = ()) -> str:
+    """`data_dir`, after a check that it is a folder with these files.
+
+    source: name of the source that needs it. holds: description of its content. Both are for the error messages.
+    Raises ValueError if `data_dir` is empty, FileNotFoundError if it or one of the files is missing.
+    """
     if not data_dir:
-        raise ValueError(f"source {source} needs --data_dir, a folder with {holds}")
+        raise ValueError(f"`data_dir` is missing: source {source} needs a folder with {holds}")
     if not is_dir(data_dir):
-        raise FileNotFoundError(f"--data_dir={data_dir} is not a folder: it should hold {holds}")
+        raise FileNotFoundError(f"data_dir={data_dir} is not a folder: it should hold {holds}")
     for file in files:
         if not is_file(join(data_dir, file)):
-            raise FileNotFoundError(f"{join(data_dir, file)} is missing: --data_dir should hold {holds}")
+            raise FileNotFoundError(f"{join(data_dir, file)} is missing: `data_dir` should hold {holds}")
     return data_dir
 
 
 def below_common_folder(paths: Sequence[str]) -> list[str]:
-    """The paths from the innermost folder on that holds all of them, which may have been moved since."""
-    # `commonpath` would make one slash of the two in a URL
+    """The paths without the innermost folder that holds all of them, so they stay equal when that folder is moved."""
+    # Not `os.path.commonpath`, because it would make one slash of the two in a URL.
     cut = max(0, os.path.commonprefix([min(paths), max(paths)]).rfind("/"))  # noqa: RUF071 (cut at a slash)
     return [path[cut:] for path in paths]
 
 
 def size(path: str) -> int:
-    """Bytes of a file."""
+    """Size of a file, bytes."""
     if not is_url(path):
         return os.path.getsize(path)
     with _requests(path) as gfile:
         return gfile.stat(path).length
 
 
-def opened(path: str) -> BinaryIO:
-    """A file to be read from its start: of a URL all bytes, fetched at once."""
+def open_file(path: str) -> io.BufferedReader | io.BytesIO:
+    """The file, open for reading. At a URL all its bytes are fetched at once."""
     if not is_url(path):
         return open(path, "rb")
     with _requests(path) as gfile, gfile.GFile(path, "rb") as stream:
@@ -81,16 +86,16 @@ def opened(path: str) -> BinaryIO:
 
 
 def read_text(path: str) -> str:
-    """Raises ValueError for bytes that are not UTF-8, OSError for a file that cannot be read."""
+    """The text of a file in UTF-8. Raises ValueError for other bytes, OSError for a file that cannot be read."""
     try:
-        with io.TextIOWrapper(opened(path), encoding="utf-8-sig") as stream:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8-sig") as stream:
             return stream.read()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 def subfolders(folder: str) -> tuple[str, ...]:
-    """Sorted names of the folders in `folder` that are not hidden; none where it is no folder."""
+    """Sorted names of the folders in `folder` that are not hidden; none if there is no such folder."""
     if not is_dir(folder):
         return ()
     if is_url(folder):
@@ -100,13 +105,13 @@ def subfolders(folder: str) -> tuple[str, ...]:
 
 
 def file_names(folder: str) -> frozenset[str]:
-    """Names of the files in `folder`; none where it is no folder.
+    """Names of the files in `folder`; none if there is no such folder.
 
-    At a URL folders are among them where no slash marks them: to ask about each name would take hours.
+    At a URL, names of folders without a slash at their end are among them: one request per name would take hours.
     """
     if is_url(folder):
         with contextlib.suppress(FileNotFoundError):
-            return frozenset(name for name in _listed(folder) if not name.endswith("/"))
+            return frozenset(name for name in _list_names(folder) if not name.endswith("/"))
         return frozenset()
     if not os.path.isdir(folder):
         return frozenset()
@@ -115,9 +120,10 @@ def file_names(folder: str) -> frozenset[str]:
 
 
 def walk(folder: str, *, onerror: Callable[[OSError], Any]) -> Iterator[tuple[str, list[str], list[str]]]:
-    """(folder, names of folders in it, names of files in it) for `folder` and all below that stay in the first list.
+    """(folder, names of folders in it, names of files in it), for `folder` and all folders below, as `os.walk` does.
 
-    onerror: called with what keeps a folder from being read. At a URL what is hidden is left out.
+    Folders that the caller removes from the first list are not entered. At a URL hidden names are left out.
+    onerror: called with the error when a folder cannot be read.
     """
     if not is_url(folder):
         yield from os.walk(folder, onerror=onerror)
@@ -133,7 +139,7 @@ def walk(folder: str, *, onerror: Callable[[OSError], Any]) -> Iterator[tuple[st
 
 
 def each(function: Callable[[str], Item], paths: Sequence[str]) -> list[Item]:
-    """[function(path) for path in paths]; many at a time, in threads, if they are URLs."""
+    """[function(path) for path in paths]; many at a time, in threads, if one of them is a URL."""
     if not any(map(is_url, paths)):
         return [function(path) for path in paths]
     with ThreadPool(REQUESTS) as pool:
@@ -141,26 +147,27 @@ def each(function: Callable[[str], Item], paths: Sequence[str]) -> list[Item]:
 
 
 def _entries(url: str) -> tuple[list[str], list[str]]:
-    """Names of folders and of files at a URL, none hidden: one listing, and a question for each name without a mark.
+    """Names of folders and names of files at a URL, without hidden ones.
 
-    A slash at its end marks a folder (gs:// has it), the suffix of an image a file.
+    A name with a slash at its end (gs:// has it) is a folder, a name with the suffix of an image is a file. That needs
+    one request for the listing, and one more for each other name.
     """
-    names = [name for name in _listed(url) if not name.startswith(".")]
-    marked = ("/", *IMAGE_SUFFIXES)
-    asked = [name for name in names if not name.lower().endswith(marked)]
-    folders = {*itertools.compress(asked, each(is_dir, [join(url, name) for name in asked]))}
+    names = [name for name in _list_names(url) if not name.startswith(".")]
+    unclear = [name for name in names if not name.lower().endswith(("/", *IMAGE_SUFFIXES))]
+    folders = {*itertools.compress(unclear, each(is_dir, [join(url, name) for name in unclear]))}
     folders |= {name for name in names if name.endswith("/")}
     return [name.rstrip("/") for name in names if name in folders], [name for name in names if name not in folders]
 
 
-def _listed(url: str) -> list[str]:
+def _list_names(url: str) -> list[str]:
+    """Names of files and folders at a URL, as the file system writes them."""
     with _requests(url) as gfile:
         return [name for name in gfile.listdir(url) if name.strip("/")]
 
 
 @contextlib.contextmanager
 def _requests(url: str) -> Iterator[Any]:
-    """`tf.io.gfile`, whose errors become Python's, in one sentence that names the URL."""
+    """`tf.io.gfile`; its errors become Python's, in one sentence that names the URL."""
     import tensorflow as tf
 
     try:

@@ -1,1 +1,1 @@
-"""A page on which a person tries a finished run."""
+"""A page for trying a finished run in a browser: `python -m deitlt_tf.demo`."""

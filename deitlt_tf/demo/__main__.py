@@ -1,9 +1,10 @@
-"""A page on which a person tries a finished run: drop an image, see what CLS, DIST and mean say, and where they look.
+"""Try a finished run in a browser: drop an image, see the answers of CLS, DIST and mean, and where the tokens look.
 
     python -m deitlt_tf.demo --workdir=runs/first [--weights=ema] [--port=8000] [--open]
 
-serves it to browsers of this machine until Ctrl+C. The network that --weights names (student, ema, teacher) runs in the
-browser, as ONNX, and so does the evaluation view: images never leave it. Needs no data, no GPU and no network.
+serves a page to browsers of this machine until Ctrl+C. The network that --weights names (student, ema, teacher) runs in
+the browser, as ONNX, and so does the evaluation view, so images never leave the browser. The demo needs no data, no GPU
+and no network.
 """
 
 import contextlib
@@ -11,16 +12,15 @@ import json
 import webbrowser
 from pathlib import Path
 
+from deitlt_tf.demo.server import Content, Server
 from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.recipe import Recipe
 
 TAKES = ("weights", "request_megapixels", "host", "port", "open")
 
-
 PAGE = Path(__file__).parent / "page"
 
-
-KINDS = {
+KINDS = {  # media types by suffix
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -33,20 +33,20 @@ KINDS = {
 
 
 def main(recipe: Recipe, *, weights: str, request_megapixels: float, host: str, port: int, open: bool) -> None:
-    from deitlt_tf.demo.server import Server
-
     with Server(host, port) as server, contextlib.suppress(KeyboardInterrupt):
         server.contents |= contents(recipe, weights=weights, max_pixels=int(request_megapixels * 1e6))
-        print(f"{server.url} is the page; Ctrl+C ends it.", flush=True)
+        print(f"The page is at {server.url}; press Ctrl+C to stop.", flush=True)
         if open:
             webbrowser.open(server.url)
         server.serve_forever()
 
 
-def contents(recipe: Recipe, *, weights: str, max_pixels: int) -> dict:
-    """{"/path": server.Content} of the page, its runtime, the network and what is known of it."""
+def contents(recipe: Recipe, *, weights: str, max_pixels: int) -> dict[str, Content]:
+    """{"/path": Content} of the page, its runtime, the network and facts about it.
+
+    weights: key of `runs.finished.FILES`. max_pixels: largest image that the page accepts.
+    """
     from deitlt_tf.demo import facts, runtime
-    from deitlt_tf.demo.server import Content
     from deitlt_tf.evaluation import probes
     from deitlt_tf.runs import finished
 
@@ -59,7 +59,7 @@ def contents(recipe: Recipe, *, weights: str, max_pixels: int) -> dict:
         with_rollout=probes.has_attention(network.model),
     )
     view = recipe.teacher.view if weights == "teacher" else recipe.student.view
-    known = facts.facts(
+    network_facts = facts.facts(
         network,
         run=recipe.run.folder.resolve().name,
         weights=weights,
@@ -67,12 +67,12 @@ def contents(recipe: Recipe, *, weights: str, max_pixels: int) -> dict:
         max_pixels=min(recipe.data.max_pixels, max_pixels),
     )
     bodies = {path.name: path.read_bytes() for path in PAGE.iterdir() if path.is_file()}
-    bodies["facts.json"] = json.dumps(known).encode()
+    bodies["facts.json"] = json.dumps(network_facts).encode()
     bodies["network.onnx"] = graph.SerializeToString()
-    served = {f"/{name}": Content(KINDS[Path(name).suffix], body) for name, body in bodies.items()}
+    by_path = {f"/{name}": Content(KINDS[Path(name).suffix], body) for name, body in bodies.items()}
     for name in runtime.FILES:
-        served[f"/vendor/{name}"] = Content(KINDS[Path(name).suffix], runtime.read(name), gzipped=True)
-    return served | {"/": served["/index.html"]}
+        by_path[f"/vendor/{name}"] = Content(KINDS[Path(name).suffix], runtime.read(name), gzipped=True)
+    return by_path | {"/": by_path["/index.html"]}
 
 
 def program() -> None:

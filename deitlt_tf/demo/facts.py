@@ -1,4 +1,4 @@
-"""What the demo's page has to know of the network that it runs."""
+"""The facts about a network that the demo page needs."""
 
 from deitlt_tf.evaluation import metrics, probes
 from deitlt_tf.evaluation.tables import describe_groups
@@ -6,25 +6,29 @@ from deitlt_tf.runs.finished import Finished
 
 
 def facts(network: Finished, *, run: str, weights: str, eval_resize: int, max_pixels: int) -> dict:
-    """The facts, as JSON can hold them. run: its name. weights, eval_resize, max_pixels: as for the exports."""
+    """The content of facts.json.
+
+    run: name of the run. weights: key of `runs.finished.FILES`. eval_resize: short side before the centre crop of the
+    evaluation view, pixels; 0: no crop. max_pixels: largest image that the page accepts.
+    """
     model, names, counts = network
     heads = list(metrics.heads(model.output))
     notes, groups = [], None
     if counts is None:
-        notes.append("This run does not say how many training images each class has.")
+        notes.append("The number of training images of each class is not known for this run.")
     else:
         members = metrics.groups(counts, "paper")
         groups = [next(group for group, classes in members.items() if c in classes) for c in range(len(names))]
         notes.append(describe_groups(counts, "paper").removeprefix("paper: ").capitalize() + ".")
     if len(heads) == 1:
-        notes.append("This network has one head: DIST belongs to students.")
+        notes.append("This network has one head. Only a distilled student also has DIST.")
     if probes.has_attention(model):
         notes.append(
-            "Where a token looks: its attention rollout over all blocks, stretched to its own range; yellow is most, "
-            "violet least."
+            "The maps show where a token looks: its attention rollout over all blocks. In each map, yellow is the "
+            "highest value and violet the lowest."
         )
     else:
-        notes.append("A convolutional network has no attention to show.")
+        notes.append("A convolutional network has no attention maps.")
     return {
         "run": run,
         "model": f"{model.name}, {model.count_params():,} weights, {len(names)} classes ({weights})",

@@ -1,9 +1,9 @@
-"""onnxruntime-web, which runs ONNX files in a browser: brought in from npm once, and then part of this package.
+"""onnxruntime-web, which runs ONNX files in a browser. Its files come from npm and are part of this package.
 
     python -m deitlt_tf.demo.runtime
 
-packs the pinned version with npm and writes demo/page/vendor/: the loader and the smallest WebAssembly build (CPU
-only), gzipped, as they are served. A file that is not the pinned one is refused. To update: change VERSION and FILES.
+gets the pinned version from npm and writes demo/page/vendor/: the loader and the smallest WebAssembly build (CPU only),
+gzipped, because the server sends them so. A file with another SHA-256 is refused. To update, change VERSION and FILES.
 """
 
 import gzip
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 VERSION = "1.30.0"
-FILES = {  # name in the npm package's dist/: SHA-256
+FILES = {  # name in dist/ of the npm package: SHA-256
     "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
     "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
@@ -25,7 +25,7 @@ FOLDER = Path(__file__).parent / "page" / "vendor"
 
 
 def read(name: str) -> bytes:
-    """The gzipped file `name` of FILES. Raises FileNotFoundError, ValueError: missing, or not the pinned one."""
+    """The gzipped file `name` of FILES. Raises FileNotFoundError, or ValueError where it is not the pinned one."""
     path = FOLDER / f"{name}.gz"
     advice = "get it with: python -m deitlt_tf.demo.runtime (it needs npm)."
     if not path.is_file():
@@ -39,13 +39,16 @@ def read(name: str) -> bytes:
 
 
 def check(name: str, body: bytes) -> None:
-    """Raises ValueError unless `body` is the pinned file `name`."""
+    """Raises ValueError unless `body` is the pinned file `name` of FILES."""
     if hashlib.sha256(body).hexdigest() != FILES[name]:
         raise ValueError(f"{name} is not that of onnxruntime-web {VERSION}: its SHA-256 differs.")
 
 
 def fetch() -> None:
-    """Writes FILES, gzipped, the same bytes each time. Raises OSError, ValueError: npm failed, or sent other files."""
+    """Write FILES, gzipped, with the same bytes each time.
+
+    Raises OSError where npm fails, ValueError where it sends other files.
+    """
     with tempfile.TemporaryDirectory() as folder:
         try:
             command = ["npm", "pack", "--silent", f"onnxruntime-web@{VERSION}", "--pack-destination", folder]
@@ -53,9 +56,10 @@ def fetch() -> None:
         except (OSError, subprocess.CalledProcessError) as error:
             raise OSError(f"npm could not pack onnxruntime-web {VERSION} ({error}).") from error
         with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
-            bodies = {name: archive.extractfile(f"package/dist/{name}").read() for name in FILES}
-    for name, body in bodies.items():
-        check(name, body)
+            members = {name: archive.extractfile(f"package/dist/{name}") for name in FILES}
+            bodies = {name: member.read() for name, member in members.items() if member}
+    for name in FILES:
+        check(name, bodies.get(name, b""))
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, body in bodies.items():
         (FOLDER / f"{name}.gz").write_bytes(gzip.compress(body, 9, mtime=0))

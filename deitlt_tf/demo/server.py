@@ -1,16 +1,16 @@
-"""A folder of bytes in memory, served to this machine's browser: GET and HEAD of known paths, nothing else.
+"""A server of pages in memory for the browser of this machine: it answers GET and HEAD of known paths, nothing else.
 
-There is no way to send anything in: no other method is answered, and the Content-Security-Policy lets a page load from
-this server alone and send nothing elsewhere.
+A page cannot send data to this server or to another one. The server answers no other method, and its
+Content-Security-Policy lets a page connect to this server only.
 """
 
 import gzip
 import http.server
 import socket
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-# blob: is a picture that the page itself made; 'wasm-unsafe-eval' compiles WebAssembly, and evaluates no script.
+# blob: allows pictures that the page itself makes. 'wasm-unsafe-eval' allows WebAssembly, but no evaluation of scripts.
 POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -18,16 +18,16 @@ POLICY = (
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Embedder-Policy": "require-corp",  # with the one above: WebAssembly may use several threads
+    "Cross-Origin-Embedder-Policy": "require-corp",  # with the line above, WebAssembly may use several threads
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",  # another run may stand at the same address tomorrow
+    "Cache-Control": "no-store",  # because another run may be at the same address tomorrow
 }
 
 
 class Content(NamedTuple):
-    """body: as it is sent; gzipped: whether it is compressed, which every browser undoes."""
+    """The answer for one path. kind: media type. body: bytes to send. gzipped: whether `body` is compressed."""
 
     kind: str
     body: bytes
@@ -35,15 +35,16 @@ class Content(NamedTuple):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """`contents`, {"/path": Content}, at http://host:port (0: a free port). Listens at once, answers in serve_forever.
+    """A server of `contents`, {"/path": Content}, at http://host:port. port: 0 means any free port.
 
-    Raises OSError, in one sentence, where it cannot listen.
+    It listens from its construction on and answers during `serve_forever`. Raises OSError, in one sentence, where it
+    cannot listen.
     """
 
     daemon_threads = True
-    allow_reuse_port = False  # another server at the same port is an error, not a lottery
+    allow_reuse_port = False  # a second server at the same port is an error
 
-    def __init__(self, host: str, port: int):
+    def __init__(self, host: str, port: int) -> None:
         self.contents: dict[str, Content] = {}
         try:
             self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -53,30 +54,34 @@ class Server(http.server.ThreadingHTTPServer):
             reason = error.strerror or str(error)
             raise OSError(f"cannot listen at {host}, port {port} ({reason}): {advice}.") from error
 
-    def handle_error(self, request, client_address):
-        """A browser that hangs up is no error; anything else is told as usual."""
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore browsers that close a connection; report every other error as usual."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
-        host, port = self.server_address[:2]
+        """The address of the page."""
+        host, port = str(self.server_address[0]), self.server_address[1]
         return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
+    """Answers one request from the contents of its server."""
+
+    server: Server
     protocol_version = "HTTP/1.1"
 
     def version_string(self) -> str:
         return "deitlt_tf"
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         self.answer(with_body=True)
 
-    def do_HEAD(self):
+    def do_HEAD(self) -> None:
         self.answer(with_body=False)
 
-    def answer(self, *, with_body: bool):
+    def answer(self, *, with_body: bool) -> None:
         content = self.server.contents.get(self.path.partition("?")[0])
         if content is None:
             self.send_error(404)
@@ -93,10 +98,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if with_body:
             self.wfile.write(body)
 
-    def end_headers(self):
+    def end_headers(self) -> None:
         for name, value in HEADERS.items():
             self.send_header(name, value)
         super().end_headers()
 
-    def log_message(self, *args):
-        """Silence: the terminal shows the address, and nothing that a visitor does."""
+    def log_message(self, *args: Any) -> None:
+        """Print nothing, so the terminal shows the address and no requests."""

@@ -1,6 +1,7 @@
 """A batch in equal parts, one after the other, to save memory."""
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -8,38 +9,46 @@ from deitlt_tf import graphs
 
 
 @graphs.one_node
-def added(total, part):
-    """Their sum. A call of its own in the graph: TensorFlow would fuse a loop's total with sums inside the loop, and,
-    where it thinks memory short, keep the result in a temporary variable that outlives the step: the next one fails.
+def add(total: Any, part: Any) -> Any:
+    """total + part, for two nests of tensors of the same structure; one node in the graph.
+
+    Inlined, TensorFlow would fuse the total of a loop with sums inside the loop. Where memory is short, it would keep
+    the result in a temporary variable that outlives the step, and the next step would fail.
     Source: tensorflow/tensorflow, issue 23780.
     """
     return tf.nest.map_structure(tf.add, total, part)
 
 
-def in_parts(parts: int, function: Callable, data, *, add_up: bool = False):
-    """function(k, k-th of `parts` equal slices of data), one after the other; results joined again, or added up.
+def in_parts(parts: int, function: Callable[[Any, Any], Any], data: Any, *, add_up: bool = False) -> Any:
+    """The results of function(k, slice k of data) for `parts` equal slices, computed one after the other.
 
-    A loop in the graph, not an unrolled one, so that only one part's activations are in memory at a time.
+    function: of the number k and a slice, a nest of tensors [B / parts, ...]; returns a nest of tensors.
+    data: nest of tensors [B, ...].
+    add_up: the results are summed; otherwise they are joined along their first axis. Defaults to False.
+    The graph holds a loop and not unrolled parts, so the activations of only one part are in memory at a time.
+    Raises ValueError for a batch that does not split into `parts` equal parts.
     """
     if parts == 1:
         return function(0, data)
 
-    def split(x):
+    def split(x: tf.Tensor) -> tf.Tensor:
         if x.shape[0] is None or x.shape[0] % parts:
-            raise ValueError(f"a batch of {x.shape[0]} images does not split into {parts} equal parts of accumulation.")
+            raise ValueError(
+                f"accumulation={parts}: a batch of {x.shape[0]} images does not split into {parts} equal parts."
+            )
         return tf.reshape(x, [parts, x.shape[0] // parts, *x.shape[1:]])
 
     slices = tf.nest.map_structure(split, data)
 
-    def one(k):
+    def result(k: Any) -> Any:
         return function(k, tf.nest.map_structure(lambda x: x[k], slices))
 
     if add_up:
         rest = tf.range(1, parts)
-        return tf.foldl(lambda total, k: added(total, one(k)), rest, initializer=one(0), parallel_iterations=1)
-    first = one(0)
+        return tf.foldl(lambda total, k: add(total, result(k)), rest, initializer=result(0), parallel_iterations=1)
+    first = result(0)
     signature = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), first)
-    joined = tf.map_fn(one, tf.range(1, parts), fn_output_signature=signature, parallel_iterations=1)
+    others = tf.map_fn(result, tf.range(1, parts), fn_output_signature=signature, parallel_iterations=1)
     return tf.nest.map_structure(
-        lambda x, xs: tf.concat([x, tf.reshape(xs, [-1, *x.shape[1:]])], axis=0), first, joined
+        lambda x, xs: tf.concat([x, tf.reshape(xs, [-1, *x.shape[1:]])], axis=0), first, others
     )

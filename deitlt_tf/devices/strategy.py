@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from deitlt_tf.devices import cluster, replicas
 
-# What a collective operation raises when another worker has died, or does not answer in time.
+# Errors of a collective operation when another worker has died or does not answer in time.
 PEER_ERRORS = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -21,10 +21,10 @@ PEER_ERRORS = (
 
 @contextlib.contextmanager
 def running(name: str, *, logical_cpus: int = 0, timeout_seconds: float = 600) -> Iterator[tf.distribute.Strategy]:
-    """The scope of `make_strategy`. Of several workers only the chief prints, and one that dies ends all of them.
+    """The scope of `make_strategy`. With several workers only the chief prints, and when one dies, all of them end.
 
-    Raises ConnectionError where another worker is gone or silent. It cannot be waited for: its collective operations
-    are lost. Whatever started the workers starts all of them again, and they go on from the last checkpoint.
+    Raises ConnectionError where another worker has died or is silent. Waiting for it does not help, because its
+    collective operations are lost. Start all workers again: they go on from the last checkpoint.
     """
     try:
         strategy = make_strategy(name, logical_cpus=logical_cpus, timeout_seconds=timeout_seconds)
@@ -32,7 +32,7 @@ def running(name: str, *, logical_cpus: int = 0, timeout_seconds: float = 600) -
             if not is_chief():
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
             yield strategy
-            wait_for_all()  # one that leaves early looks dead to those that still write
+            wait_for_all()  # a worker that exits early looks dead to the workers that still write
     except PEER_ERRORS as error:
         if name != "multi_worker":
             raise
@@ -44,11 +44,14 @@ def running(name: str, *, logical_cpus: int = 0, timeout_seconds: float = 600) -
 
 
 def make_strategy(name: str, *, logical_cpus: int = 0, timeout_seconds: float = 600) -> tf.distribute.Strategy:
-    """`none`: one device; `mirrored`: all GPUs of this machine, or `logical_cpus` pretended devices on the CPU;
-    `multi_worker`: all GPUs of all processes that TF_CONFIG, or else a SLURM job step, names.
+    """The strategy `name`: none, mirrored or multi_worker.
 
-    Logical CPUs, and workers, have to be asked for before TensorFlow has touched its devices.
-    timeout_seconds: of multi_worker: how long a worker waits for the others within one operation.
+    name: "none": one device; "mirrored": all GPUs of this machine, or the logical CPUs; "multi_worker": all GPUs of all
+      processes of TF_CONFIG, or of the SLURM job step where TF_CONFIG is not set.
+    logical_cpus: int. "mirrored" runs on this number of logical devices of the CPU instead of GPUs; 0 = GPUs.
+    timeout_seconds: float. "multi_worker": how long a worker waits for the others within one operation. Default: 600.
+    Call it before TensorFlow has initialised its devices, if the strategy has logical CPUs or several workers.
+    Raises ValueError for an unknown name, and for a cluster that `cluster` refuses.
     """
     if logical_cpus:
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -64,7 +67,7 @@ def make_strategy(name: str, *, logical_cpus: int = 0, timeout_seconds: float = 
         cluster.check(os.environ["TF_CONFIG"])
         options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout_seconds)
         return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
-    raise ValueError(f"--strategy={name} is unknown: choose none, mirrored or multi_worker.")
+    raise ValueError(f"strategy={name} is unknown: choose none, mirrored or multi_worker.")
 
 
 def is_chief() -> bool:
@@ -73,34 +76,37 @@ def is_chief() -> bool:
 
 
 def workers() -> int:
-    """Processes of the current strategy."""
+    """Number of worker processes of the current strategy."""
     resolver = tf.distribute.get_strategy().cluster_resolver
     return max(1, sum(map(len, resolver.cluster_spec().as_dict().values()))) if resolver else 1
 
 
 def from_chief(number: int) -> int:
-    """The chief's number, on every worker. All have to ask; until then the others wait, so it is a barrier, too."""
+    """The chief's `number`, on every worker.
+
+    Every worker has to call it, and each waits until all have: it is also a barrier.
+    """
     if workers() == 1:
         return number
-    mine = tf.constant(number if is_chief() else 0, tf.int64)
+    own = tf.constant(number if is_chief() else 0, tf.int64)
 
-    def sent():
-        return replicas.all_sum(tf.where(replicas.replica()[0] == 0, mine, 0))
+    def chief_number() -> tf.Tensor:
+        return replicas.all_sum(tf.where(replicas.replica()[0] == 0, own, 0))
 
     strategy = tf.distribute.get_strategy()
-    return int(strategy.experimental_local_results(strategy.run(tf.function(sent)))[0])
+    return int(strategy.experimental_local_results(strategy.run(tf.function(chief_number)))[0])
 
 
 def wait_for_all() -> None:
-    """Until every worker is here: what the chief has written before, the others can read after it."""
+    """Waits until every worker has called it. Files that the chief wrote before, the others can read afterwards."""
     from_chief(0)
 
 
-def distributed(make: Callable[..., tf.data.Dataset]):
+def distributed(make: Callable[..., tf.data.Dataset]) -> tf.distribute.DistributedDataset:
     """Batches for all replicas; every worker makes its own share.
 
-    make: keywords worker, workers, replicas (of all workers) -> this worker's batches, each for one replica, which
-    take them in turn. See `pipeline.train` and `pipeline.evaluation`.
+    make: function of worker=, workers= and replicas= (of all workers), which returns this worker's batches. A batch is
+      for one replica; the worker's replicas take batches in turn. See `pipeline.train` and `pipeline.evaluation`.
     """
 
     def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -114,8 +120,13 @@ def distributed(make: Callable[..., tf.data.Dataset]):
 
 
 def prepare(*, seed: int, precision: str, deterministic: bool) -> None:
-    """Seeds of weight initialisation, the dtype policy, and (if asked) operations that repeat bit by bit."""
-    tf.get_logger().setLevel("ERROR")  # its retracing warnings do not tell one model's evaluation from another's
+    """Sets the seed of weight initialisation, the dtype policy and, if `deterministic`, repeatable operations.
+
+    seed: int. precision: a dtype policy of Keras, e.g. "float32" or "mixed_bfloat16".
+    deterministic: bool. Operations then give the same bits in every run.
+    """
+    # TensorFlow warns of retracing when several models are evaluated in one process, although each is traced once.
+    tf.get_logger().setLevel("ERROR")
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
     if deterministic:

@@ -1,71 +1,75 @@
-"""How far the test images alone could move an accuracy: bootstrap over images, stratified by class.
+"""How far the test images alone could move an accuracy: a bootstrap over images, stratified by class.
 
-Drawing the n images of a class again with replacement and counting hits IS one draw of Binomial(n, hits / n), and the
-images that only one of two models gets right ARE a draw of Multinomial. So the bootstrap is exact without touching
-an image: resamples x C numbers, for any size of test set.
+Drawing the n images of a class again with replacement and counting hits IS one draw of Binomial(n, q), q = hits / n,
+and the images that only one of two models gets right ARE a draw of Multinomial. So no image is touched.
 
-Classes are fixed and every class keeps its n. What it does not tell: how far another training seed would move the
-number. Two limits: where a class is never (or always) right its interval has no width, and with n images of a class
-the variance comes out (n - 1) / n of the unbiased one.
+With few images a class, hits / n is too sure of itself: a class of one image is always or never right, and would have
+no width at all. So q is shrunk toward the rate of the class's group, as if PRIOR images of that rate had been there:
+
+    q_c = (hits_c + PRIOR r) / (n_c + PRIOR),   r = (sum of hits + 1/2) / (sum of n + 1) over the group
+
+The deviations of the draws from q are added to the accuracy itself. 95 % intervals of groups of 10 classes and more
+then cover the true accuracy in 92 to 99 % of test sets with 1, 2, 3, 5, 10 or 50 images a class (a test); groups of
+three classes with one or two images in fewer, about 80 to 90 %.
+
+Classes are fixed and every class keeps its n. An interval does not say how far another training seed would move the
+number.
 """
+
+from collections.abc import Mapping
+from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
 from deitlt_tf.evaluation import metrics
 
-Scores = dict[str, dict[str, np.ndarray | None]]
-Bounds = dict[str, dict[str, dict[str, float] | None]]
+Scores = dict[str, dict[str, float | None]]
+Bound = dict[str, float]  # value, low, high
+Bounds = dict[str, dict[str, Bound | None]]
+Column = tuple[np.ndarray, np.ndarray]  # classes that have test images, and the weight of each one's accuracy
+
+PRIOR = 2.0  # images
+NORMAL = 1000  # classes: a sum of this many independent draws is normal, so a formula replaces the draws
+
+
+class Draws(NamedTuple):
+    """resamples: number of draws. seed: of the draws. level: share of the draws that an interval holds."""
+
+    resamples: int
+    seed: int
+    level: float
 
 
 def scores(right: np.ndarray, total: np.ndarray, class_counts: np.ndarray) -> Scores:
-    """{convention: {overall, head, mid, tail}} in percent, as `metrics.accuracies`, of many hit counts at once.
+    """{convention: {overall, balanced, head, mid, tail}} in percent, as `metrics.accuracies`.
 
-    right: [..., C] hits (or differences of hits) of each class; total: [C] test images. overall = sum of hits / images,
-    a group = mean over its classes that have images. Shapes [...]; None for a group without images.
+    right: [C] hits (or differences of hits) of each class; total: [C] test images. None for a group without images.
     """
-    seen = total > 0
-    share = np.divide(right, total, out=np.zeros(np.shape(right)), where=seen)
 
-    def of_group(members):
-        members = members[seen[members]]
-        return 100 * share[..., members].mean(-1) if len(members) else None
+    def score(members: np.ndarray, weights: np.ndarray) -> float | None:
+        return float(100 * np.sum(weights * right[members] / total[members])) if len(members) else None
 
-    overall = 100 * np.sum(right, axis=-1) / total.sum()
     return {
-        convention: {"overall": overall}
-        | {group: of_group(members) for group, members in metrics.groups(class_counts, convention).items()}
-        for convention in ("shots", "paper")
+        convention: {name: score(*column) for name, column in columns.items()}
+        for convention, columns in _columns(total, class_counts).items()
     }
 
 
-def resample_hits(right: np.ndarray, total: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
-    """[resamples, C] hits after drawing every class's images again with replacement."""
-    rng = np.random.default_rng(seed)
-    return rng.binomial(total, right / np.maximum(total, 1), (resamples, len(total)))
+def _columns(total: np.ndarray, class_counts: np.ndarray) -> dict[str, dict[str, Column]]:
+    """{convention: {overall, balanced, head, mid, tail: column}}."""
+    tested = np.flatnonzero(total > 0)
 
+    def mean_of(members: np.ndarray) -> Column:
+        members = members[total[members] > 0]
+        return members, np.full(len(members), 1 / max(len(members), 1))
 
-def resample_gains(gained: np.ndarray, lost: np.ndarray, total: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
-    """[resamples, C] of gained - lost, images drawn again in pairs: Multinomial(total; gained, lost, neither).
-
-    gained: [C] images that only the first model gets right; lost: only the second.
-    """
-    rng = np.random.default_rng(seed)
-    size = (resamples, len(total))
-    again = rng.binomial(total, gained / np.maximum(total, 1), size)
-    # The rest of a multinomial is a binomial among the images that the first draw left.
-    return again - rng.binomial(total - again, lost / np.maximum(total - gained, 1), size)
-
-
-def _bounds(value: Scores, drawn: Scores, *, level: float) -> Bounds:
-    """value, low, high of each number: the middle `level` of the resamples (percentile bootstrap)."""
-
-    def of(number, samples):
-        if number is None:
-            return None
-        low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
-        return {"value": float(number), "low": float(low), "high": float(high)}
-
-    return {c: {group: of(x, drawn[c][group]) for group, x in row.items()} for c, row in value.items()}
+    everything = {"overall": (tested, total[tested] / total.sum()), "balanced": mean_of(tested)}
+    return {
+        convention: everything
+        | {group: mean_of(members) for group, members in metrics.groups(class_counts, convention).items()}
+        for convention in ("shots", "paper")
+    }
 
 
 def accuracy(
@@ -77,9 +81,13 @@ def accuracy(
     seed: int = 0,
     level: float = 0.95,
 ) -> Bounds:
-    """{convention: {overall, head, mid, tail: {value, low, high}}} in percent. right, total: [C]."""
-    drawn = resample_hits(right, total, resamples=resamples, seed=seed)
-    return _bounds(scores(right, total, class_counts), scores(drawn, total, class_counts), level=level)
+    """{convention: {overall, balanced, head, mid, tail: {value, low, high}}} in percent; None without test images.
+
+    right, total: int [C], hits and test images of each class. class_counts: [C], training images of each class.
+    resamples, seed, level: see `Draws`.
+    """
+    draws = Draws(resamples, seed, level)
+    return _bounds({1: right}, total, class_counts, smoothing=0.5, limits=(0, 100), draws=draws)
 
 
 def difference(
@@ -92,6 +100,76 @@ def difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Bounds:
-    """The same of accuracy(first model) - accuracy(second), in points, on the same images. All arrays: [C]."""
-    drawn = resample_gains(gained, lost, total, resamples=resamples, seed=seed)
-    return _bounds(scores(gained - lost, total, class_counts), scores(drawn, total, class_counts), level=level)
+    """The same of accuracy(first model) - accuracy(second), in points, on the same images in pairs.
+
+    gained: int [C], images that only the first model gets right; lost: only the second. Two models that are right on
+    the same images have no distance and an interval without width.
+    """
+    draws = Draws(resamples, seed, level)
+    smoothing = 0.5 if np.any(gained + lost) else 0.0
+    outcomes = {1: gained, -1: lost}
+    return _bounds(outcomes, total, class_counts, smoothing=smoothing, limits=(-100, 100), draws=draws)
+
+
+def _bounds(
+    outcomes: Mapping[int, np.ndarray],
+    total: np.ndarray,
+    class_counts: np.ndarray,
+    *,
+    smoothing: float,
+    limits: tuple[float, float],
+    draws: Draws,
+) -> Bounds:
+    """value, low, high of the sum of sign x hits / total in every column.
+
+    outcomes: {sign: hits [C]} of outcomes that exclude each other. smoothing: images added to a group's hits, see the
+    top of this file. limits: of low and high.
+    """
+    values = scores(np.sum([sign * hits for sign, hits in outcomes.items()], 0), total, class_counts)
+
+    def bound(value: float | None, members: np.ndarray, weights: np.ndarray) -> Bound | None:
+        if value is None:
+            return None
+        tested = total[members]
+        rates = {sign: _shrunk(hits[members], tested, smoothing=smoothing) for sign, hits in outcomes.items()}
+        low, high = (value + 100 * x for x in _reach(rates, tested, weights, draws))
+        return {"value": value, "low": float(np.clip(low, *limits)), "high": float(np.clip(high, *limits))}
+
+    bounds: Bounds = {}
+    for convention, columns in _columns(total, class_counts).items():
+        known = {name: x for name, x in bounds.get("shots", {}).items() if name in ("overall", "balanced")}
+        bounds[convention] = known | {
+            name: bound(values[convention][name], *column) for name, column in columns.items() if name not in known
+        }
+    return bounds
+
+
+def _shrunk(hits: np.ndarray, total: np.ndarray, *, smoothing: float) -> np.ndarray:
+    """(hits + PRIOR r) / (total + PRIOR), r = the rate of all classes together: [K]."""
+    rate = (hits.sum() + smoothing) / (total.sum() + 2 * smoothing)
+    return (hits + PRIOR * rate) / (total + PRIOR)
+
+
+def _reach(
+    rates: Mapping[int, np.ndarray], total: np.ndarray, weights: np.ndarray, draws: Draws
+) -> tuple[float, float]:
+    """The middle `level` of sum_c weights_c (draw_c / total_c - its mean): (low, high), around 0.
+
+    rates: {sign: [K]}, how often each outcome is expected. total, weights: [K].
+    """
+    share = (1 + draws.level) / 2
+    if len(total) >= NORMAL:
+        mean = np.sum([sign * rate for sign, rate in rates.items()], 0)
+        variance = np.sum(list(rates.values()), 0) - mean**2  # of one image, because the outcomes exclude each other
+        reach = NormalDist().inv_cdf(share) * float(np.sqrt(np.sum(weights**2 * variance / total)))
+        return -reach, reach
+    rng = np.random.default_rng(draws.seed)
+    sums = np.zeros(draws.resamples)
+    left, remaining = np.broadcast_to(total, (draws.resamples, len(total))), np.ones(len(total))
+    for sign, rate in rates.items():
+        # What a multinomial leaves after its first outcome is a binomial of the second.
+        drawn = rng.binomial(left, np.clip(rate / np.maximum(remaining, 1e-12), 0, 1))
+        sums += sign * ((drawn / total - rate) @ weights)
+        left, remaining = left - drawn, remaining - rate
+    low, high = np.quantile(sums, [1 - share, share])
+    return float(low), float(high)

@@ -1,10 +1,15 @@
-"""7 NUMBERS. Integer hits per class, summed over batches and replicas, divided once; head / mid / tail from counts."""
+"""Accuracy by group: integer hits of each class, summed over batches and replicas, divided once.
+
+Head, mid and tail follow from the number of training images of each class.
+"""
 
 import functools
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from deitlt_tf.data import pipeline
@@ -13,18 +18,33 @@ from deitlt_tf.devices.strategy import distributed, is_chief
 from deitlt_tf.models.interface import heads
 
 GROUPS = ("head", "mid", "tail")
+COLUMNS = ("overall", "balanced", *GROUPS)
+
+# {convention: {head of the network: {each of COLUMNS: percent}}}; None for a group without test images.
+Accuracies = dict[str, dict[str, dict[str, float | None]]]
 
 # Sizes of head, mid and tail after sorting the classes by frequency, for the data sets that the paper reports, by C.
 # Source: DeiT-LT, official engine.py:358-404.
 PAPER_CUTS = {10: (3, 4, 3), 100: (36, 35, 29), 1000: (390, 445, 165), 8142: (842, 3701, 3599)}
+CIFAR_LARGEST = {10: 5000, 100: 500}  # images of the most frequent class, by C
+LISTS = {1000: (1280, 5, 115_846), 8142: (1000, 2, 437_513)}  # by C: largest and smallest class, images in all
+LONG_TAILED = 2  # largest to smallest class, from which on we speak of a head and a tail
 
 
-def groups(class_counts, convention: str) -> dict[str, np.ndarray]:
+def groups(class_counts: ArrayLike, convention: str) -> dict[str, np.ndarray]:
     """Indices of the head, mid and tail classes.
 
-    `shots`: many > 100, medium 20..100, few < 20 training images.
-    `paper`: fixed numbers of classes sorted by frequency (stable), as DeiT-LT reports them; for a number of classes
-    that the paper has not, 30 % head, 40 % mid, 30 % tail.
+    class_counts: [C], training images of each class.
+    convention: "shots" divides by training images: many > 100, medium 20..100, few < 20. "paper" sorts the classes by
+      frequency (stable). The data sets of the paper (see `paper_cuts`) are cut where DeiT-LT cuts them. Of all other
+      data the 30 % most frequent classes are head, 40 % mid and the 30 % rarest ones tail. All three groups are empty
+      where the classes are about equally frequent (see `is_long_tailed`), because there is no head and no tail then.
+    Raises ValueError for another convention.
+
+    >>> {group: members.tolist() for group, members in groups([500, 8, 60, 3], "shots").items()}
+    {'head': [0], 'mid': [2], 'tail': [1, 3]}
+    >>> {group: members.tolist() for group, members in groups([500, 8, 60, 3], "paper").items()}
+    {'head': [0], 'mid': [2, 1], 'tail': [3]}
     """
     counts = np.asarray(class_counts)
     if convention == "shots":
@@ -34,17 +54,65 @@ def groups(class_counts, convention: str) -> dict[str, np.ndarray]:
             "tail": np.flatnonzero(counts < 20),
         }
     if convention == "paper":
+        if not is_long_tailed(counts):
+            return {group: np.zeros(0, int) for group in GROUPS}
         ends = round(0.3 * len(counts))
-        head, mid, _ = PAPER_CUTS.get(len(counts), (ends, len(counts) - 2 * ends, ends))
+        head, mid, _ = paper_cuts(counts) or (ends, len(counts) - 2 * ends, ends)
         order = np.argsort(-counts, kind="stable")
         return dict(zip(GROUPS, np.split(order, [head, head + mid]), strict=True))
     raise ValueError(f"group convention {convention!r} is unknown: choose shots or paper.")
 
 
-def hits(outputs, labels: tf.Tensor, mask: tf.Tensor, *, num_classes: int) -> dict[str, tf.Tensor]:
+def is_long_tailed(class_counts: ArrayLike) -> bool:
+    """Whether the most frequent class has at least LONG_TAILED times the images of the rarest one."""
+    counts = np.asarray(class_counts)
+    return bool(counts.max() >= LONG_TAILED * counts.min())
+
+
+def paper_cuts(class_counts: ArrayLike) -> tuple[int, int, int] | None:
+    """Sizes of head, mid and tail in the paper, if these are the training counts of one of its data sets; else None.
+
+    CIFAR-LT is recognised by its profile n_i = int(n_0 mu^(i / (C - 1))) with n_0 = 5000 or 500, for any mu. ImageNet-LT
+    and iNaturalist 2018 are recognised by their largest class, their smallest class and their number of images, of
+    which 1 % may be missing (unreadable files).
+    class_counts: [C], in any order.
+
+    >>> paper_cuts([int(5000 * 0.01 ** (i / 9)) for i in range(10)])
+    (3, 4, 3)
+    >>> paper_cuts(range(100, 110)) is None
+    True
+    """
+    counts = np.sort(np.asarray(class_counts))[::-1]
+    num_classes = len(counts)
+    if num_classes in CIFAR_LARGEST:
+        largest = CIFAR_LARGEST[num_classes]
+        if counts[0] != largest:
+            return None
+        # n_i <= n_0 mu^(i / (C - 1)) < n_i + 1 bounds mu from both sides, for every class i.
+        power = (num_classes - 1) / np.arange(1, num_classes)
+        low, high = (counts[1:] / largest) ** power, ((counts[1:] + 1) / largest) ** power
+        recognised = low.max() <= high.min() * (1 + 1e-9)
+    elif num_classes in LISTS:
+        largest, smallest, images = LISTS[num_classes]
+        in_bounds = counts[0] <= largest and 0 <= counts[-1] <= smallest
+        recognised = in_bounds and 0.99 * images <= counts.sum() <= images
+    else:
+        return None
+    return PAPER_CUTS[num_classes] if recognised else None
+
+
+def hits(
+    outputs: tf.Tensor | Mapping[str, tf.Tensor], labels: tf.Tensor, mask: tf.Tensor, *, num_classes: int
+) -> dict[str, tf.Tensor]:
     """Correct predictions per class and head, and how many images each class had (`total`): int64 [C] each.
 
-    mask: 1 for an image, 0 for padding of the last batch.
+    outputs: logits [B, C], or {"cls", "dist"} of them. labels: int [B].
+    mask: [B], 1 for an image, 0 for padding of the last batch.
+
+    >>> logits = tf.constant([[2.0, 1.0], [0.5, 1.5], [3.0, 1.0]])
+    >>> result = hits(logits, tf.constant([0, 1, 1]), tf.constant([1, 1, 0]), num_classes=2)
+    >>> {name: counts.numpy().tolist() for name, counts in result.items()}
+    {'cls': [1, 1], 'total': [1, 1]}
     """
     mask = tf.cast(mask, tf.int64)
     labels = tf.cast(labels, tf.int64)
@@ -57,7 +125,7 @@ def hits(outputs, labels: tf.Tensor, mask: tf.Tensor, *, num_classes: int) -> di
 
 
 @functools.lru_cache(maxsize=4)  # a run measures the same few models again and again; tracing takes seconds
-def counting_step(model: keras.Model, num_classes: int, strategy: tf.distribute.Strategy):
+def counting_step(model: keras.Model, num_classes: int, strategy: tf.distribute.Strategy) -> Callable:
     """(images, labels, mask) of all replicas -> `hits` of `model`, summed over them."""
 
     @tf.function(reduce_retracing=True)
@@ -71,11 +139,19 @@ def counting_step(model: keras.Model, num_classes: int, strategy: tf.distribute.
     return step
 
 
-def count_hits(model: keras.Model, batches, *, num_classes: int, title: str | None = None) -> dict[str, np.ndarray]:
+def count_hits(
+    model: keras.Model,
+    batches: tf.data.Dataset | tf.distribute.DistributedDataset,
+    *,
+    num_classes: int,
+    title: str | None = None,
+) -> dict[str, np.ndarray]:
     """`hits` over a whole evaluation set: batches of (images, labels, mask). Every image counts exactly once.
 
-    Runs on the current strategy's replicas. batches: a tf.data.Dataset, or what `devices.distributed` makes of one,
-    which it has to be where there are several workers. title: of a progress bar; None: no bar.
+    The replicas of the current strategy share the work.
+    batches: a tf.data.Dataset, or what `devices.strategy.distributed` makes of one; with several workers the latter.
+    title: of a progress bar; None: no bar.
+    Raises ValueError for an empty set.
     """
     strategy = tf.distribute.get_strategy()
     step = counting_step(model, num_classes, strategy)
@@ -94,52 +170,68 @@ def count_hits(model: keras.Model, batches, *, num_classes: int, title: str | No
 
 def measure(
     model: keras.Model, source: Source, *, eval_resize: int, max_pixels: int, class_counts: np.ndarray, title: str
-) -> dict[str, dict[str, dict[str, float | None]]]:
-    """`accuracies` of a network on one split, with a progress bar. The view's size is that of the network's input."""
+) -> Accuracies:
+    """`accuracies` of a network on one split, with a progress bar. The network's input sets the size of the view.
+
+    eval_resize: short side before the centre crop, pixels; 0: no crop. max_pixels: largest image that is decoded.
+    class_counts: [C], training images of each class. title: of the progress bar, which the chief worker shows.
+    """
     size = model.input_shape[1]
     batch = evaluation_batch(size)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     batch = max(1, batch // replicas) * replicas
     view = {"size": size, "resize": eval_resize, "batch": batch, "max_pixels": max_pixels}
     batches = distributed(lambda **share: pipeline.evaluation_batches(source, **view, **share))
-    counted = count_hits(model, batches, num_classes=len(class_counts), title=title if is_chief() else None)
-    return accuracies(counted, class_counts)
+    class_hits = count_hits(model, batches, num_classes=len(class_counts), title=title if is_chief() else None)
+    return accuracies(class_hits, class_counts)
 
 
 def evaluation_batch(size: int) -> int:
-    """Images of a batch in evaluation: more of them where they are small."""
+    """Images in a batch of evaluation, for inputs of size x size pixels: 500 small ones or 100 large ones."""
     return 500 if size <= 64 else 100
 
 
-def accuracies(counted: dict[str, np.ndarray], class_counts) -> dict[str, dict[str, dict[str, float | None]]]:
-    """{convention: {head of the network: {overall, head, mid, tail}}} in percent, from `count_hits`.
+def accuracies(class_hits: Mapping[str, np.ndarray], class_counts: ArrayLike) -> Accuracies:
+    """{convention: {head of the network: {overall, balanced, head, mid, tail}}} in percent, from `count_hits`.
 
-    overall = hits / images; a group = mean of its classes' accuracies, over classes that have test images;
-    None for a group without any.
+    overall = hits / images; balanced = mean of all classes' accuracies; a group = mean of its classes' accuracies.
+    These means are over classes that have test images; None for a group without any.
+    class_hits: {head of the network: int [C], "total": int [C]}. class_counts: [C], training images of each class.
+
+    >>> class_hits = {"cls": np.array([9, 4, 2]), "total": np.array([10, 10, 10])}
+    >>> accuracies(class_hits, [500, 60, 8])["shots"]["cls"]
+    {'overall': 50.0, 'balanced': 50.0, 'head': 90.0, 'mid': 40.0, 'tail': 20.0}
     """
-    total = counted["total"]
-    seen = total > 0
+    total = class_hits["total"]
+    tested = total > 0
 
-    def of_group(right, members):
-        members = members[seen[members]]
+    def of_group(right: np.ndarray, members: np.ndarray) -> float | None:
+        members = members[tested[members]]
         return float(100 * np.mean(right[members] / total[members])) if len(members) else None
 
     return {
         convention: {
-            name: {"overall": float(100 * right.sum() / total.sum())}
-            | {group: of_group(right, members) for group, members in groups(class_counts, convention).items()}
-            for name, right in counted.items()
+            name: {
+                "overall": float(100 * right.sum() / total.sum()),
+                "balanced": of_group(right, np.arange(len(total))),
+                **{group: of_group(right, members) for group, members in groups(class_counts, convention).items()},
+            }
+            for name, right in class_hits.items()
             if name != "total"
         }
         for convention in ("shots", "paper")
     }
 
 
-def flatten(measured: dict, *, prefix: str) -> dict[str, float]:
-    """{"prefix/convention/head/group": percent} of `accuracies`, groups without test images left out."""
+def flatten(table: Accuracies, *, prefix: str) -> dict[str, float]:
+    """{"prefix/convention/head/group": percent} of `accuracies`, without the groups that have no test images.
+
+    >>> flatten({"shots": {"cls": {"overall": 50.0, "head": 90.0, "mid": None}}}, prefix="test/raw")
+    {'test/raw/shots/cls/overall': 50.0, 'test/raw/shots/cls/head': 90.0}
+    """
     return {
         f"{prefix}/{convention}/{name}/{group}": value
-        for convention, rows in measured.items()
+        for convention, rows in table.items()
         for name, row in rows.items()
         for group, value in row.items()
         if value is not None

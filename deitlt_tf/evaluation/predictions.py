@@ -1,9 +1,11 @@
-"""What networks answer to every test image, and what can be read off that: hits, confusions, calibration, shifts.
+"""Predictions of networks for every test image, and what follows from them: hits, confusions, calibration, shifts.
 
-Kept are the class and the confidence of each image, not the logits: 24,426 images x 8,142 classes would be 800 MB.
+For each image we keep the predicted class and its confidence, because the logits of 24,426 images x 8,142 classes
+would take 800 MB.
 """
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import keras
@@ -18,8 +20,11 @@ from deitlt_tf.models import interface, resizing
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """labels: int [N]. predicted, confidence: {cls, dist, mean: [N]} (cls alone where there is one head):
-    the class of the largest logit and its softmax probability, in the order of the test images.
+    """The answers of one network to N test images, in their order.
+
+    labels: int [N].
+    predicted, confidence: {head of the network: [N]}, the class of the largest logit and its softmax probability. The
+      heads are cls, dist and mean, or cls alone.
     """
 
     labels: np.ndarray
@@ -27,26 +32,25 @@ class Predictions:
     confidence: dict[str, np.ndarray]
 
     def right(self, head: str) -> np.ndarray:
-        """bool [N]: whether that head answers with the label."""
+        """bool [N]: whether that head predicts the label."""
         return self.predicted[head] == self.labels
 
 
 def predict(model: keras.Model, batches: tf.data.Dataset, *, title: str | None = None) -> Predictions:
-    """The `Answers` of `model` to batches of (images, labels, mask), padding left out.
+    """The `Predictions` of `model` for batches of (images, labels, mask), without the padding.
 
     title: of a progress bar; None: no bar. Raises ValueError for an empty set.
     """
 
     @tf.function(reduce_retracing=True)
-    def step(images):
+    def step(images: tf.Tensor) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         heads = interface.heads(model(images, training=False))
         return {name: (tf.argmax(z, -1), tf.reduce_max(tf.nn.softmax(z), -1)) for name, z in heads.items()}
 
-    shown = {"desc": title, "total": int(batches.cardinality()), "disable": None if title else True, "leave": False}
     labels, answers = [], []
-    for images, truth, mask in tqdm(batches, **shown):
+    for images, batch_labels, mask in progress(batches, title):
         real = mask.numpy() > 0
-        labels.append(truth.numpy()[real])
+        labels.append(batch_labels.numpy()[real])
         answers.append(tf.nest.map_structure(lambda x, real=real: x.numpy()[real], step(images)))
     if not labels:
         raise ValueError("the evaluation set is empty: there is nothing to report.")
@@ -58,17 +62,25 @@ def predict(model: keras.Model, batches: tf.data.Dataset, *, title: str | None =
     )
 
 
+def progress(batches: tf.data.Dataset, title: str | None) -> Iterable:
+    """The batches, with a progress bar of this title that disappears at the end; None: without one."""
+    return tqdm(batches, desc=title, total=int(batches.cardinality()), disable=None if title else True, leave=False)
+
+
 @dataclass(frozen=True, eq=False)
 class MixedViews:
-    """A teacher's answers to V mixed training views. targets: [V, C] shares of the labels in each; predicted,
-    confidence: [V] as in `Answers`; images: uint8 [n, S, S, 3] of the few views `kept`.
+    """The answers of a teacher to V mixed training views.
+
+    targets: [V, C], the share of each label in a view.
+    predicted, confidence: [V], as in `Predictions`.
+    images: uint8 [n, S, S, 3], pixels of a few of the views. pictured: [n], which views these are.
     """
 
     targets: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
     images: np.ndarray
-    kept: list[int]
+    pictured: list[int]
 
 
 def predict_mixed(
@@ -81,29 +93,31 @@ def predict_mixed(
     pictures: int,
     title: str | None = None,
 ) -> MixedViews:
-    """The `Mixed` answers to batches of (images, labels) after `mixing.mix`, not smoothed, as the teacher gets them.
+    """The answers of a teacher to batches of (images, labels) after `mixing.mix`, without smoothing.
 
-    A batch has one lambda: the first two views of each are kept, up to `pictures`. title: as in `ask`.
+    mixing_options: keywords of `mixing.mix`. seed: of the training run.
+    pictures: how many views to keep the pixels of: the first two of each batch, because a batch has one lambda.
+    title: of a progress bar; None: no bar.
     """
 
     @tf.function(reduce_retracing=True)
-    def step(images, labels, step_seed):
+    def step(images: tf.Tensor, labels: tf.Tensor, step_seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         images = tf.cast(images, tf.float32)
         options = mixing_options | {"num_classes": num_classes, "smoothing": 0.0}
         images, targets = mixing.mix(images, labels, step_seed, **options)
         logits = teacher(resizing.resize(images, teacher.input_shape[1]), training=False)
-        answer = tf.nn.softmax(tf.cast(logits, tf.float32))
-        return targets, tf.argmax(answer, -1), tf.reduce_max(answer, -1), images[:2]
+        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
+        return targets, tf.argmax(probabilities, -1), tf.reduce_max(probabilities, -1), images[:2]
 
-    shown = {"desc": title, "total": int(stream.cardinality()), "disable": None if title else True, "leave": False}
-    found, kept, count = [], [], 0
-    for number, (images, labels) in enumerate(tqdm(stream, **shown)):
-        found.append([x.numpy() for x in step(images, labels, replicas.step_seed(seed, number))])
-        kept += [count, count + 1][: min(len(labels), pictures - len(kept))]
+    answers, count = [], 0
+    pictured: list[int] = []
+    for number, (images, labels) in enumerate(progress(stream, title)):
+        answers.append([x.numpy() for x in step(images, labels, replicas.step_seed(seed, number))])
+        pictured += [count, count + 1][: min(len(labels), pictures - len(pictured))]
         count += len(labels)
-    targets, predicted, confidence, views = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    views = views[: len(kept)].round().clip(0, 255).astype(np.uint8)
-    return MixedViews(targets, predicted, confidence, views, kept)
+    targets, predicted, confidence, views = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+    views = views[: len(pictured)].round().clip(0, 255).astype(np.uint8)
+    return MixedViews(targets, predicted, confidence, views, pictured)
 
 
 def per_class(labels: np.ndarray, marks: np.ndarray, num_classes: int) -> np.ndarray:
@@ -114,20 +128,26 @@ def per_class(labels: np.ndarray, marks: np.ndarray, num_classes: int) -> np.nda
 def destinations(
     labels: np.ndarray, predicted: np.ndarray, groups: dict[str, np.ndarray], *, source: str = "tail"
 ) -> dict[str, float] | None:
-    """Where the images of the `source` classes end: shares of right, and of wrong answers by the group they fall in.
+    """How the images of the `source` classes are answered: the share of right answers, and of wrong ones by group.
 
-    {"right", "head", "mid", "tail"}, sum 1; None where there are no such images. groups: {group: class indices}.
+    {"right", "head", "mid", "tail"}, sum 1; None where there are no such images.
+    labels, predicted: int [N]. groups: {group: class indices}, see `metrics.groups`.
     """
-    ours = np.isin(labels, groups[source])
-    if not ours.any():
+    members_of_source = np.isin(labels, groups[source])
+    images = members_of_source.sum()
+    if not images:
         return None
-    wrong = predicted[ours][predicted[ours] != labels[ours]]
-    found = {group: float(np.isin(wrong, members).sum() / ours.sum()) for group, members in groups.items()}
-    return {"right": float(1 - len(wrong) / ours.sum())} | found
+    predicted, labels = predicted[members_of_source], labels[members_of_source]
+    wrong = predicted[predicted != labels]
+    shares = {group: float(np.isin(wrong, members).sum() / images) for group, members in groups.items()}
+    return {"right": float(1 - len(wrong) / images)} | shares
 
 
 def mistaken_for(labels: np.ndarray, predicted: np.ndarray, true_class: int, *, most: int) -> list[tuple[int, float]]:
-    """The classes that images of `true_class` are most often taken for, each with the share of them; at most `most`."""
+    """The wrong classes that are predicted most often for images of `true_class`: (class, share of these images).
+
+    labels, predicted: int [N]. most: how many classes to return at most.
+    """
     answers = predicted[labels == true_class]
     classes, counts = np.unique(answers[answers != true_class], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:most]
@@ -135,23 +155,27 @@ def mistaken_for(labels: np.ndarray, predicted: np.ndarray, true_class: int, *, 
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, *, bins: int = 15) -> dict | None:
-    """ECE = sum over bins of n_b / n |accuracy_b - confidence_b|, in equal bins of the confidence; and what it sums.
+    """ECE = sum over bins of n_b / n |accuracy_b - confidence_b|, in bins of equal width; and the terms of this sum.
 
-    {"ece", "confidence", "accuracy", "images"} over all, and "bins": a list of the same for each bin that has images.
-    None without images. confidence: [N] in 0..1; right: bool [N].
+    {"ece", "confidence", "accuracy", "images"} over all images, and "bins": a list of {"confidence", "accuracy",
+    "images"} for each bin that has images. None without images.
+    confidence: [N] in 0..1. right: bool [N].
     Source: Guo et al. 2017 (arXiv 1706.04599), equation 3.
     """
     if not len(right):
         return None
 
-    def of(marks):
-        mine, hit = float(confidence[marks].mean()), float(right[marks].mean())
-        return {"confidence": mine, "accuracy": hit, "images": int(marks.sum())}
+    def means(marks: np.ndarray) -> dict:
+        return {
+            "confidence": float(confidence[marks].mean()),
+            "accuracy": float(right[marks].mean()),
+            "images": int(marks.sum()),
+        }
 
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    filled = [of(place == b) for b in np.unique(place)]
+    bin_of_image = np.minimum((confidence * bins).astype(int), bins - 1)
+    filled = [means(bin_of_image == b) for b in np.unique(bin_of_image)]
     ece = sum(b["images"] * abs(b["accuracy"] - b["confidence"]) for b in filled) / len(right)
-    return {"ece": ece} | of(np.ones(len(right), bool)) | {"bins": filled}
+    return {"ece": ece} | means(np.ones(len(right), bool)) | {"bins": filled}
 
 
 def shifted(
@@ -159,9 +183,10 @@ def shifted(
 ) -> float:
     """Accuracy in percent if the test images were long-tailed: sum_c p_c right_c / total_c.
 
-    p_c is proportional to ratio^(-r/(C-1)), r = rank of class c by training images (0 = most frequent); `backward`
-    turns the ranks round, ratio 1 is uniform. Equals the expectation over test sets thinned out to that profile.
-    Classes without test images are left out. right, total, class_counts: [C].
+    p_c is proportional to ratio^(-r/(C-1)), where r is the rank of class c by training images (0 = most frequent). This
+    is the expectation over test sets from which images are removed at random until they have that profile.
+    right, total, class_counts: [C], hits, test images and training images. Classes without test images are left out.
+    ratio: most frequent to rarest class of the test; 1: uniform. backward: reverses the ranks.
     Source: test sets of Hong et al. 2021 (LADE, arXiv 2012.00321), ratios 2 to 50.
     """
     rank = np.argsort(np.argsort(-np.asarray(class_counts), kind="stable"))
@@ -171,7 +196,10 @@ def shifted(
 
 
 def spread(labels: np.ndarray, marks: np.ndarray, order: np.ndarray, *, most: int) -> list[int]:
-    """Indices of at most `most` marked images: of every class in turn one, within a class by falling `order`."""
+    """Indices of at most `most` marked images: one of each class in turn, within a class by falling `order`.
+
+    labels: int [N]. marks: bool [N]. order: [N].
+    """
     marked = np.flatnonzero(marks)
     queues = [sorted(marked[labels[marked] == c], key=lambda i: -order[i]) for c in np.unique(labels[marked])]
     turns = itertools.chain.from_iterable(itertools.zip_longest(*queues))

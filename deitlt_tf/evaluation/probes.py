@@ -1,6 +1,6 @@
-"""What the paper plots: how far heads look, the rank of features, what a token rests on, how far two tokens differ.
+"""Probes that the paper plots: attention distance, rank of features, attention rollout, difference of CLS and DIST.
 
-Each probe is a function of arrays; `probe` runs them over images, and keeps per-image results only.
+Each probe is a function of arrays; `probe` computes them over images and keeps results per image only.
 Source: DeiT-LT (arXiv 2404.02900) section 4 and its figures.
 """
 
@@ -10,17 +10,18 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from deitlt_tf.evaluation.predictions import progress
 from deitlt_tf.models import vit
 
 
 class Probes(NamedTuple):
-    """Of N images; L blocks, H heads, P = 2 tokens [CLS, DIST] or 1 [CLS], D channels, g x g patches.
+    """Results for N images; L blocks, H heads, P = 2 tokens [CLS, DIST] or 1 [CLS], D channels, g x g patches.
 
     distance: [N, L, H] pixels, `attention_distance` of each block.
-    tokens: [N, L, P, D] after each block. final: [N, P, D] after the last norm, what the heads read.
-    rollout: [N, P, g, g], the row of each token in `rollout` of all blocks, its patches alone.
+    tokens: [N, L, P, D], the tokens after each block.
+    final: [N, P, D], the tokens after the last norm, which the classification heads read.
+    rollout: [N, P, g, g], the row of each token in `rollout` of all blocks, columns of patches only.
     """
 
     distance: np.ndarray
@@ -32,29 +33,30 @@ class Probes(NamedTuple):
 def attention_distance(attention: tf.Tensor, *, patch_size: int, prefix: int) -> tf.Tensor:
     """Mean over queries i of sum_j a_ij |x_i - x_j|, in pixels: how far a head looks. [..., T, T] -> [...].
 
-    attention: rows = queries, columns = keys, T = prefix + g * g. Tokens in front have no place, so their rows and
-    columns are left out and what remains of a row is scaled to sum 1; x_i are patch centres on the grid.
+    attention: rows = queries, columns = keys, T = prefix + g * g; x_i are patch centres on the grid. The `prefix`
+    tokens in front have no position: their rows and columns are left out, and the rest of a row is scaled to sum 1.
+    patch_size: pixels.
     Uniform attention over 14 x 14 patches of 16 px gives 116.5 px, attention of each patch to itself 0.
     """
     grid = math.isqrt(attention.shape[-1] - prefix)
-    places = np.stack(np.divmod(np.arange(grid * grid), grid), -1) * patch_size  # (g*g, 2)
-    apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
-    among = attention[..., prefix:, prefix:]
-    among = tf.math.divide_no_nan(among, tf.reduce_sum(among, -1, keepdims=True))
-    return tf.reduce_mean(tf.reduce_sum(among * tf.constant(apart, among.dtype), -1), -1)
+    centres = np.stack(np.divmod(np.arange(grid * grid), grid), -1) * patch_size  # (g*g, 2)
+    distances = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
+    patches = attention[..., prefix:, prefix:]
+    patches = tf.math.divide_no_nan(patches, tf.reduce_sum(patches, -1, keepdims=True))
+    return tf.reduce_mean(tf.reduce_sum(patches * tf.constant(distances, patches.dtype), -1), -1)
 
 
 def uniform_distance(model: keras.Model) -> float:
-    """`attention_distance` of uniform attention in this model's grid, pixels: as far as looking nowhere reaches."""
+    """`attention_distance` of uniform attention over this model's patches, pixels: that of a head without focus."""
     patches = model.get_layer("tokens").patches
     patch_size = model.get_layer("patch_embed.proj").kernel_size[0]
     return float(attention_distance(tf.ones((patches, patches)), patch_size=patch_size, prefix=0))
 
 
 def rollout(attention: list[tf.Tensor]) -> tf.Tensor:
-    """A_L ... A_2 A_1, A_l = (mean over heads of the attention + I) / 2: what each token rests on. -> [B, T, T].
+    """A_L ... A_2 A_1 with A_l = (mean over heads of the attention + I) / 2: the inputs of each token. [B, T, T].
 
-    attention: of each block in order, [B, heads, T, T]. Rows sum to 1, for they do in every factor.
+    attention: one [B, heads, T, T] for each block, in order. Rows sum to 1, because those of every factor do.
     Source: Abnar and Zuidema 2020 (arXiv 2005.00928), section 4.
     """
     whole = tf.eye(attention[0].shape[-1])
@@ -64,9 +66,10 @@ def rollout(attention: list[tf.Tensor]) -> tf.Tensor:
 
 
 def feature_rank(features: np.ndarray, *, share: float) -> int:
-    """The least number of principal components that hold `share` of the variance. features: [N, D]; 0 where all equal.
+    """The smallest number of principal components that hold `share` of the variance; 0 where all features are equal.
 
-    Squared singular values of the centred features are the variances. At most min(N - 1, D): use more images than D.
+    features: [N, D]. The squared singular values of the centred features are the variances. The rank cannot exceed
+    min(N - 1, D), so take more images than channels.
     """
     centred = np.asarray(features, np.float64) - np.mean(features, 0, dtype=np.float64)
     held = np.cumsum(np.linalg.svd(centred, compute_uv=False) ** 2)
@@ -76,43 +79,42 @@ def feature_rank(features: np.ndarray, *, share: float) -> int:
 
 
 def diversity(final: np.ndarray) -> np.ndarray:
-    """1 - cosine of CLS and DIST: 0 = the two experts are one, 1 = at right angles. [N, 2, D] -> [N]."""
+    """1 - cosine of CLS and DIST: 0 = the same direction, 1 = orthogonal. [N, 2, D] -> [N]."""
     unit = final / np.linalg.norm(final, axis=-1, keepdims=True)
     return 1 - np.sum(unit[:, 0] * unit[:, 1], axis=-1)
 
 
 def has_attention(model: keras.Model) -> bool:
-    """Whether `model` is one of our Vision Transformers, which is what `probe` can look into."""
+    """Whether `model` is one of our Vision Transformers, the only networks that `probe` accepts."""
     return any(isinstance(layer, vit.Block) for layer in model.layers)
 
 
 def probe(model: keras.Model, batches: tf.data.Dataset, *, title: str | None = None) -> Probes:
-    """All probes of a ViT or DeiT over batches of (images, labels, mask), padding left out.
+    """All probes of a ViT or DeiT over batches of (images, labels, mask), without the padding.
 
-    title: of a progress bar; None: no bar. Attention is [B, heads, T, T] a block, all blocks at once: at 224 pixels
-    and Base 22 MB an image, so batches should be small.
+    title: of a progress bar; None: no bar. Keep batches small: the attention of all blocks is in memory at once,
+    [B, heads, T, T] for each block, which is 22 MB an image for Base at 224 pixels.
     """
     tokens = model.get_layer("tokens")
     blocks = [layer for layer in model.layers if isinstance(layer, vit.Block)]
     size = {"patch_size": model.get_layer("patch_embed.proj").kernel_size[0], "prefix": tokens.prefix}
-    stations = [tokens.output, *(block.output for block in blocks), model.get_layer("norm").output]
-    inside = keras.Model(model.input, stations)
+    outputs = [tokens.output, *(block.output for block in blocks), model.get_layer("norm").output]
+    hidden_states = keras.Model(model.input, outputs)
 
     @tf.function(reduce_retracing=True)
-    def step(images):
-        *hidden, final = inside(images, training=False)
-        seen = [block.attn.probabilities(block.norm1(x)) for block, x in zip(blocks, hidden[:-1], strict=True)]
-        rests_on = rollout(seen)[:, : tokens.prefix, tokens.prefix :]
+    def step(images: tf.Tensor) -> Probes:
+        *hidden, final = hidden_states(images, training=False)
+        attention = [block.attn.probabilities(block.norm1(x)) for block, x in zip(blocks, hidden[:-1], strict=True)]
+        patches = rollout(attention)[:, : tokens.prefix, tokens.prefix :]
         side = math.isqrt(tokens.patches)
         return Probes(
-            distance=tf.stack([attention_distance(a, **size) for a in seen], 1),
+            distance=tf.stack([attention_distance(a, **size) for a in attention], 1),
             tokens=tf.cast(tf.stack([x[:, : tokens.prefix] for x in hidden[1:]], 1), tf.float32),
             final=tf.cast(final[:, : tokens.prefix], tf.float32),
-            rollout=tf.reshape(rests_on, (-1, tokens.prefix, side, side)),
+            rollout=tf.reshape(patches, (-1, tokens.prefix, side, side)),
         )
 
-    shown = {"desc": title, "total": int(batches.cardinality()), "disable": None if title else True, "leave": False}
-    found = []
-    for images, _, mask in tqdm(batches, **shown):
-        found.append([part.numpy()[mask.numpy() > 0] for part in step(images)])
-    return Probes(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    results = []
+    for images, _, mask in progress(batches, title):
+        results.append([part.numpy()[mask.numpy() > 0] for part in step(images)])
+    return Probes(*(np.concatenate(parts) for parts in zip(*results, strict=True)))

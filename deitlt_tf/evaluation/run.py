@@ -1,5 +1,6 @@
-"""A finished run, opened: its data, its networks, batches of its test images."""
+"""A finished run: its data, its networks, and batches of its test images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +14,16 @@ from deitlt_tf.models import interface
 from deitlt_tf.runs.data import load_splits
 from deitlt_tf.runs.models import load_model, same_classes
 
-# Rows of a report and the files of their networks, below the workdir and without .keras.
+# {row of a report: file of its network}, relative to the workdir and without .keras.
 FILES = {"ViT": "vit/student", "teacher": "teacher", "student": "student", "EMA": "student_ema"}
 
 
 class Run(NamedTuple):
-    """folder: the workdir. splits: its data. class_counts: int [C], training images of each class.
+    """A finished run and its data.
 
-    eval_resize: of the student's evaluation view and of the teacher's. max_pixels: limit of an image.
+    folder: the workdir. class_counts: int [C], training images of each class.
+    eval_resize: {"student", "teacher": short side before the centre crop of the evaluation view, pixels; 0: no crop}.
+    max_pixels: largest image that is decoded.
     """
 
     folder: Path
@@ -31,8 +34,9 @@ class Run(NamedTuple):
 
 
 def open_run(folder: Path, *, data: dict, student_resize: int, teacher_resize: int) -> Run:
-    """The run in `folder`. data: keywords of `runs.data.load_splits`; *_resize: `eval_resize` of the two views.
+    """The run in `folder`.
 
+    data: keywords of `runs.data.load_splits`. student_resize, teacher_resize: see `Run.eval_resize`.
     Raises FileNotFoundError unless the workdir holds a finished student.
     """
     if not (folder / "student.keras").is_file():
@@ -47,9 +51,9 @@ def open_run(folder: Path, *, data: dict, student_resize: int, teacher_resize: i
 
 
 def networks(run: Run, files: dict[str, str] = FILES) -> dict[str, keras.Model]:
-    """{row: the model} of `files` that the workdir has, each checked against the data's classes.
+    """{row: the model} for those `files` that the workdir has, each checked against the classes of the data.
 
-    A student of one head is a plain ViT, and is called so.
+    files: {row: file}, as FILES. A student with one head is a plain ViT; its row is "ViT".
     """
     models = {}
     for row, file in files.items():
@@ -62,18 +66,27 @@ def networks(run: Run, files: dict[str, str] = FILES) -> dict[str, keras.Model]:
 
 
 def checked_model(path: Path, *, class_names: tuple[str, ...]) -> keras.Model:
-    """The model of a file. Raises ValueError unless its classes are the data's."""
+    """The model of a file. Raises ValueError unless its classes are those of the data, `class_names`."""
     model, names = load_model(path)
-    outputs = next(iter(interface.heads(model.output).values())).shape[-1]
-    same_classes(names, class_names, path=path, num_outputs=outputs)
+    num_outputs = next(iter(interface.heads(model.output).values())).shape[-1]
+    same_classes(names, class_names, path=path, num_outputs=num_outputs)
     return model
 
 
 def test_batches(
-    run: Run, model: keras.Model, *, row: str = "student", indices=None, batch: int | None = None
+    run: Run,
+    model: keras.Model,
+    *,
+    row: str = "student",
+    indices: Sequence[int] | np.ndarray | None = None,
+    batch: int | None = None,
 ) -> tf.data.Dataset:
-    """Evaluation batches of the test images, or of those at `indices`, as `model` sees them."""
-    source = run.splits.test if indices is None else sources.take(run.splits.test, indices)
+    """Batches of (images, labels, mask) of the test images, in the evaluation view of `model`.
+
+    row: of FILES; the teacher has its own view. indices: of the test images; None: all of them.
+    batch: images in a batch; None: as in `metrics.measure`.
+    """
+    source = run.splits.test if indices is None else sources.take(run.splits.test, np.asarray(indices))
     size = model.input_shape[1]
     resize = run.eval_resize["teacher" if row == "teacher" else "student"]
     return pipeline.evaluation_batches(

@@ -1,4 +1,4 @@
-"""Which weights of a run win on its validation split; they wait in best.npz until the run ends."""
+"""The weights of a run that do best on its validation split, kept in best.npz until the run ends."""
 
 from pathlib import Path
 
@@ -11,12 +11,19 @@ FILE = "best.npz"
 
 
 def score(measured: dict) -> float:
-    """What weights are chosen by: overall accuracy of the mean of CLS and DIST, or of the only head, percent."""
+    """What weights are chosen by: the overall accuracy of the mean of CLS and DIST, or of the only head, percent.
+
+    measured: what `metrics.accuracies` returns.
+    """
     return list(measured["paper"].values())[-1]["overall"]
 
 
 def offer(model: keras.Model, *, measured: dict, weights: str, step: int, memory: dict, folder: Path) -> None:
-    """Keep these weights if their score is above all before. memory: of the run, part of every checkpoint."""
+    """Keep these weights if their score is above every earlier one.
+
+    measured: their accuracies on the validation split. weights: which they are, "raw" or "ema". step: of training.
+    memory: of the run, part of every checkpoint; remembers the best score under "best".
+    """
     if score(measured) > memory.get("best", {"score": -1.0})["score"]:
         memory["best"] = {"score": score(measured), "step": step, "weights": weights}
         if is_chief():
@@ -24,7 +31,7 @@ def offer(model: keras.Model, *, measured: dict, weights: str, step: int, memory
 
 
 def load(model: keras.Model, *, memory: dict, folder: Path) -> str:
-    """Set a model to the weights that won; returns a sentence that says which they are."""
+    """Set a model to the best weights; returns a sentence that says which they are."""
     best = memory["best"]
     wait_for_all()
     load_weights(model, folder / FILE)

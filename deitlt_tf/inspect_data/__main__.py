@@ -1,10 +1,10 @@
-"""Check a data set before days of training: missing, unreadable and doubled images, the class profile, the weights.
+"""Check a data set before days of training: missing, unreadable and duplicate images, class counts, class weights.
 
     python -m deitlt_tf.inspect_data --flagfile=configs/places_lt.cfg --data_dir=places [--workdir=D] [--decode]
 
-takes the recipe of a training run and tells what that run would meet; exit code 1 if it would fail. Of an image, only
-header and end are read, or all of it with --decode. With --workdir=D all findings are in D/inspect.json, the class
-profile is D/profile.svg.
+takes the recipe of a training run and reports what would stop that run; then the exit code is 1. Only the header and
+the end of each image are read, with --decode the whole image. --workdir=D writes all findings to D/inspect.json, and a
+plot of the class counts to D/profile.svg.
 """
 
 from deitlt_tf.recipes import command_line
@@ -18,8 +18,12 @@ def main(recipe: Recipe, *, decode: bool) -> None:
     from deitlt_tf.inspect_data.words import number_of
     from deitlt_tf.runs.files import replacing, write_json
 
-    report = findings.inspect(recipe, every_image=decode)
-    print("\n".join(summary.lines(report)))
+    def say(line: str) -> None:
+        print(command_line.with_dashes(line))
+
+    report = findings.inspect(recipe, every_image=decode, say=say)
+    for line in summary.lines(report):
+        say(line)
     if recipe.run.workdir:
         folder = recipe.run.folder
         write_json(folder / "inspect.json", report)

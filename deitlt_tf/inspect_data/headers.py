@@ -1,7 +1,8 @@
 """Format and size of an encoded image from its header, and whether its end is there. No pixel is decoded.
 
-It refuses what `decode` would refuse, as far as a few kilobytes tell: rubbish, damaged headers, files cut off. Only
-JPEG is read more strictly: the decoder forgives a missing end if all rows were there.
+`read` refuses what `data.decode` would refuse, as far as a few kilobytes can tell: other formats, damaged headers,
+files that are cut off. `read` is stricter for JPEG, because the decoder accepts a file without an end mark if all rows
+of pixels are there.
 """
 
 import struct
@@ -9,8 +10,8 @@ import zlib
 from typing import BinaryIO, NamedTuple
 
 UNKNOWN = "not a JPEG, PNG, BMP or (not animated) WebP image"
-TAIL = 4096  # bytes at the end that are searched for the mark of the end, before all others are
-_JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # baseline, progressive, ...; those three are tables
+TAIL = 4096  # bytes at the end of a file that are searched first for the mark of the end
+_JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # baseline, progressive, ...; the three exceptions are tables
 _JPEG_SCAN = 0xDA
 
 
@@ -23,11 +24,12 @@ class Header(NamedTuple):
 
 
 def read(stream: BinaryIO, *, length: int) -> Header:
-    """The header of the image in `stream`, which holds `length` bytes and stands at the first.
+    """The header of an image.
 
-    Raises ValueError with the reason if the image is no JPEG, PNG, WebP or BMP, damaged in its header, or cut off.
+    stream: the image, at its first byte. length: bytes of the whole image.
+    Raises ValueError with the reason if it is not JPEG, PNG, WebP or BMP, has a damaged header, or is cut off.
     """
-    start = stream.read(33)  # all of the longest fixed header, PNG's
+    start = stream.read(33)  # the length of PNG's header, the longest of those with a fixed length
     try:
         if start.startswith(b"\xff\xd8\xff"):
             header = Header("JPEG", *_jpeg(stream, length))
@@ -47,8 +49,8 @@ def read(stream: BinaryIO, *, length: int) -> Header:
 
 
 def _jpeg(stream: BinaryIO, length: int) -> tuple[int, int]:
-    """Width and height from the frame header, which other segments (EXIF, colour profile) precede, up to megabytes."""
-    size = None
+    """Width and height from the frame header. Megabytes of other segments (EXIF, colour profile) can precede it."""
+    size: tuple[int, int] | None = None
     stream.seek(2)
     while (marker := _jpeg_marker(stream)) != _JPEG_SCAN:
         (extent,) = struct.unpack(">H", stream.read(2))
@@ -59,12 +61,12 @@ def _jpeg(stream: BinaryIO, length: int) -> tuple[int, int]:
         stream.seek(after)
     if size is None:
         raise ValueError("damaged header: a JPEG scan without a frame")
-    # In a scan, byte 255 is followed by 0 or a restart mark: the mark of the end is one nowhere else.
+    # Within a scan, byte 255 is always followed by 0 or by a restart mark, so the mark of the end cannot occur there.
     return _unless_cut_off(size, stream, b"\xff\xd9", start=stream.tell(), length=length)
 
 
 def _jpeg_marker(stream: BinaryIO) -> int:
-    """The code after the next byte 255; bytes between segments and repeated 255 are passed over, as libjpeg does."""
+    """The code after the next byte 255; bytes between segments and repeated 255 are skipped, as in libjpeg."""
     while True:
         while (byte := stream.read(1)) not in (b"\xff", b""):
             pass
@@ -106,7 +108,7 @@ def _webp(start: bytes, length: int) -> tuple[int, int]:
 
 
 def _bmp(start: bytes, length: int) -> tuple[int, int]:
-    """Rows are filled up to four bytes; a negative height means rows from top to bottom."""
+    """Width and height. Rows are padded to a multiple of four bytes; negative height means rows from top to bottom."""
     offset, width, height, bits = struct.unpack("<I4xii2xH", start[10:30])
     if bits not in (8, 24, 32):
         raise ValueError(f"a BMP image of {bits} bits a pixel: only 8, 24 and 32 can be decoded")
@@ -116,13 +118,17 @@ def _bmp(start: bytes, length: int) -> tuple[int, int]:
     return width, abs(height)
 
 
-def _unless_cut_off(size: tuple, stream: BinaryIO, mark: bytes, *, start: int, length: int) -> tuple[int, int]:
-    """`size`; raises ValueError if `mark`, with which the image ends, is not there. Anything may follow the mark.
+def _unless_cut_off(
+    size: tuple[int, int], stream: BinaryIO, mark: bytes, *, start: int, length: int
+) -> tuple[int, int]:
+    """`size`, after a check that `mark`, with which the image ends, is in the file. Other bytes may follow the mark.
 
-    start: the first byte that could belong to it.
+    start: the first byte where the mark can be. Raises ValueError without the mark.
     """
     for begin in (max(start, length - TAIL), start):
         stream.seek(begin)
-        if mark in stream.read(length - begin):  # a number given, the buffer often has them already
+        if mark in stream.read(
+            length - begin
+        ):  # with a number of bytes, because then the buffer often has them already
             return size
     raise ValueError(f"cut off: the mark of its end is not among its {length} bytes")

@@ -1,4 +1,4 @@
-"""A data set in numbers: sizes, formats, groups, class weights; as text and as a plot."""
+"""A data set in numbers, as text and as a plot: sizes, formats, groups, class weights."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,29 +14,33 @@ from deitlt_tf import losses
 from deitlt_tf.data.dataset import Source
 from deitlt_tf.evaluation import metrics
 from deitlt_tf.inspect_data import survey
-from deitlt_tf.inspect_data.words import SHOWN, number_of
+from deitlt_tf.inspect_data.words import MAX_LISTED, number_of
 from deitlt_tf.recipes.recipe import Recipe
 
 QUANTILES = {"min": 0, "5 %": 5, "median": 50, "95 %": 95, "max": 100}
 COLOURS = {"head": "#3b6fb6", "mid": "#e3a23b", "tail": "#c2413b"}
-LOWEST = 0.7  # of the plot: below it, a class of one image still has height on a logarithmic axis
+LOWEST = 0.7  # where the plot's logarithmic axis begins; below 1, so that a class of one image has a visible height
 
 
-def describe(source: Source, looks: list[survey.Look] | None) -> dict[str, Any]:
-    """One split: how many images and classes, what is wrong with how many, formats, and quantiles of their sides."""
-    if looks is None:
+def describe(source: Source, checks: list[survey.FileCheck] | None) -> dict[str, Any]:
+    """One split: numbers of images, classes, missing and unreadable images; formats; quantiles of width and height.
+
+    checks: of its files; None for a source of pixels.
+    """
+    formats: dict[str, int]
+    if checks is None:
         height, width = source.images.shape[1:3]
         sides, formats = np.array([[width, height]]), {"pixels": len(source)}
     else:
-        known = [x.header for x in looks if x.header and not x.problem]
-        sides = np.array([header[1:] for header in known]).reshape(-1, 2)
-        formats = dict(Counter(header.format for header in known).most_common())
+        good = [check.header for check in checks if check.header and not check.problem]
+        sides = np.array([header[1:] for header in good]).reshape(-1, 2)
+        formats = dict(Counter(header.format for header in good).most_common())
     quantiles = np.percentile(sides, list(QUANTILES.values()), axis=0, method="nearest") if len(sides) else []
     return {
         "images": len(source),
         "classes": len(np.unique(source.labels)),
-        "missing": sum(x.missing for x in looks or ()),
-        "unreadable": sum(bool(x.problem) and not x.missing for x in looks or ()),
+        "missing": sum(check.missing for check in checks or ()),
+        "unreadable": sum(bool(check.problem) and not check.missing for check in checks or ()),
         "formats": formats,
         "width": {name: int(width) for name, (width, _) in zip(QUANTILES, quantiles, strict=False)},
         "height": {name: int(height) for name, (_, height) in zip(QUANTILES, quantiles, strict=False)},
@@ -44,7 +48,7 @@ def describe(source: Source, looks: list[survey.Look] | None) -> dict[str, Any]:
 
 
 def group_sizes(counts: np.ndarray) -> dict[str, dict[str, dict[str, int]]]:
-    """{convention: {head, mid, tail: {classes, images}}} of the training images."""
+    """{convention: {head, mid, tail: {classes, images}}} of the training images. counts: int [C]."""
     return {
         convention: {
             group: {"classes": len(members), "images": int(counts[members].sum())}
@@ -55,24 +59,27 @@ def group_sizes(counts: np.ndarray) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def class_weights(recipe: Recipe, counts: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """{student, teacher: beta, epoch they begin at (None: never), smallest and largest weight, their ratio}."""
+    """{student, teacher: {beta, from_epoch (None: never), smallest, largest, span}}, span = largest / smallest.
+
+    counts: int [C], training images per class. The result is {} if a class has no training image.
+    """
     if counts.min() == 0:
         return {}
     student, teacher = recipe.student, recipe.teacher
-    found = {}
+    values: dict[str, dict[str, float | None]] = {}
     for network, beta, epoch in (
         ("student", student.schedule.beta, student.reweight_epoch),
         ("teacher", teacher.schedule.beta, teacher.schedule.reweight_epoch),
     ):
         weights = losses.class_balanced_weights(counts, beta)
         low, high = float(weights.min()), float(weights.max())
-        found[network] = {"beta": beta, "from_epoch": epoch if epoch >= 0 else None}
-        found[network] |= {"smallest": low, "largest": high, "span": high / low}
-    return found
+        values[network] = {"beta": beta, "from_epoch": epoch if epoch >= 0 else None}
+        values[network] |= {"smallest": low, "largest": high, "span": high / low}
+    return values
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """The report as a person reads it."""
+    """The report as text, line by line. report: from `findings.inspect`."""
     classes, splits = report["classes"], report["splits"]
     yield f"{report['data']}: {number_of(len(classes['names']), 'class')}"
     yield "        images  classes  missing  unreadable  width x height (min median max); formats"
@@ -91,17 +98,17 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
         f"{rank:>7} {' '.join(f'{classes[name][label]:>7}' for name in splits)}  {classes['names'][label]}"
         for rank, label in enumerate(order, start=1)
     ]
-    if len(ranked) > 2 * SHOWN:
-        ranked[SHOWN:-SHOWN] = [f"    ... {number_of(len(ranked) - 2 * SHOWN, 'class')} between"]
+    if len(ranked) > 2 * MAX_LISTED:
+        ranked[MAX_LISTED:-MAX_LISTED] = [f"    ... {number_of(len(ranked) - 2 * MAX_LISTED, 'class')} between"]
     yield from ranked
     yield "\ngroups by training images: shots > 100, 20..100, < 20; paper by rank"
     for convention, groups in report["groups"].items():
         cells = [f"{group} {number_of(n['classes'], 'class')}, {n['images']} images" for group, n in groups.items()]
         yield f"  {convention}: {'; '.join(cells)}"
-    for network, found in report["weights"].items():
-        when = "never used" if found["from_epoch"] is None else f"from epoch {found['from_epoch']} on"
-        span = f"{found['smallest']:.4g} to {found['largest']:.4g}, {found['span']:.4g} to 1"
-        yield f"class weights of the {network}, {when}: {span} (beta {found['beta']:g})"
+    for network, weights in report["weights"].items():
+        when = "never used" if weights["from_epoch"] is None else f"from epoch {weights['from_epoch']} on"
+        span = f"{weights['smallest']:.4g} to {weights['largest']:.4g}, {weights['span']:.4g} to 1"
+        yield f"class weights of the {network}, {when}: {span} (beta {weights['beta']:g})"
     for kind in ("warnings", "errors"):
         if report[kind]:
             yield f"\n{kind}"
@@ -111,7 +118,10 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def plot(counts: np.ndarray, path: Path) -> None:
-    """Training images of the classes by rank, head, mid and tail coloured, under both conventions, as SVG."""
+    """Write an SVG of the training images per class by rank, coloured by group, one panel for each convention.
+
+    counts: int [C]. path: of the file.
+    """
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     titles = {"shots": "shots: > 100, 20..100, < 20 images", "paper": "paper: fixed numbers of classes"}
@@ -128,5 +138,5 @@ def plot(counts: np.ndarray, path: Path) -> None:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.legend()
     panels[0].set_ylabel("training images")
-    with matplotlib.rc_context({"svg.hashsalt": "profile"}):  # the same data, the same file
+    with matplotlib.rc_context({"svg.hashsalt": "profile"}):  # so that the same data give the same file
         figure.savefig(path, format="svg", metadata={"Date": None})

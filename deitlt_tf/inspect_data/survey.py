@@ -1,7 +1,8 @@
-"""What can be told of a data set's files without decoding them: sizes, damage, copies, missing folders. In threads.
+"""Check the files of a data set without decoding them: sizes, damage, copies, missing folders.
 
-surveyed = {split: survey.look(source, ...) for split, source in ...}     a Look per image
-survey.copies(...), survey.absent_folders(...)                            what follows from them
+checks = survey.check_files(source, max_pixels=...)     a FileCheck per image, in threads
+survey.copies({"train": (source, checks), ...})         groups of images with the same bytes
+survey.absent_folders(paths, missing)                   folders without any of their images
 """
 
 import hashlib
@@ -11,85 +12,91 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.pool import ThreadPool
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from deitlt_tf.data import storage
-from deitlt_tf.data.dataset import Source, names
+from deitlt_tf.data.dataset import Source, image_names
 from deitlt_tf.inspect_data import headers
 
-THREADS = 16  # they wait for the disk most of the time: more than cores, few enough for a network disk
-FINGERPRINT = 1024  # bytes at the end; compressed images of equal length rarely share them
+THREADS = 16  # more than cores, because they wait for the disk most of the time; few enough for a network disk
+FINGERPRINT = 1024  # bytes at the end that are compared; compressed images of equal length rarely share them
 
 
-class Look(NamedTuple):
-    """What one image showed: its header, length in bytes and a checksum of its last bytes; or what is wrong with it.
+class FileCheck(NamedTuple):
+    """The result for one image.
 
-    problem: a sentence that names the image, "" where it is good. missing: there is no such file. doubt: a problem that
-    the decoder does not share.
+    header: None if it cannot be read. length: bytes. checksum: of the last FINGERPRINT bytes.
+    problem: a sentence that names the image, "" if it is good. missing: whether there is no such file.
+    doubt: a problem of the header that the decoder does not have.
     """
 
     header: headers.Header | None = None
     length: int = 0
-    tail: int = 0
+    checksum: int = 0
     problem: str = ""
     missing: bool = False
     doubt: str = ""
 
 
-def look(source: Source, *, max_pixels: int, title: str | None = None) -> list[Look]:
-    """A `Look` per image, in order; images of more than `max_pixels` pixels are a problem, as in `decode`.
+def check_files(source: Source, *, max_pixels: int, title: str | None = None) -> list[FileCheck]:
+    """A `FileCheck` per image, in the order of the source.
 
-    source: paths or encoded images. title: of a progress bar; None: no bar.
+    source: paths or encoded images. max_pixels: an image with more is a problem, as in `data.decode`.
+    title: of a progress bar; None: no bar.
     """
-    jobs = list(zip(source.images, names(source), [max_pixels] * len(source), strict=True))
-    return list(_in_threads(_look, jobs, title=title))
+    jobs = list(zip(source.images, image_names(source), [max_pixels] * len(source), strict=True))
+    return list(_in_threads(_check_file, jobs, title=title))
 
 
-def _look(job: tuple[str | bytes, str, int]) -> Look:
+def _check_file(job: tuple[str | bytes, str, int]) -> FileCheck:
     image, name, max_pixels = job
     try:
         with _open(image) as stream:
             length = len(stream.getbuffer()) if isinstance(stream, io.BytesIO) else os.fstat(stream.fileno()).st_size
             header = headers.read(stream, length=length)
             stream.seek(max(0, length - FINGERPRINT))
-            tail = zlib.crc32(stream.read(FINGERPRINT))
+            checksum = zlib.crc32(stream.read(FINGERPRINT))
     except FileNotFoundError:
-        return Look(problem=f"{name}: no such file", missing=True)
+        return FileCheck(problem=f"{name}: no such file", missing=True)
     except OSError as error:
-        return Look(problem=f"{name}: {error.strerror or error}")
+        return FileCheck(problem=f"{name}: {error.strerror or error}")
     except ValueError as error:
-        return Look(problem=f"{name}: {error}")
+        return FileCheck(problem=f"{name}: {error}")
     if header.width * header.height > max_pixels:
         size = f"{header.width} x {header.height} pixels"
-        return Look(problem=f"{name}: {size} are more than the limit of {max_pixels} (max_pixels)")
-    return Look(header, length, tail)
+        return FileCheck(problem=f"{name}: {size} are more than the limit of {max_pixels} (`max_pixels`)")
+    return FileCheck(header, length, checksum)
 
 
-def _open(image: str | bytes) -> BinaryIO:
-    return storage.opened(image) if isinstance(image, str) else io.BytesIO(image)
+def _open(image: str | bytes) -> io.BufferedReader | io.BytesIO:
+    return storage.open_file(image) if isinstance(image, str) else io.BytesIO(image)
 
 
 def _in_threads(function: Callable, jobs: Sequence, *, title: str | None) -> Iterator[Any]:
-    shown = {"desc": title, "total": len(jobs), "disable": title is None, "leave": False}
-    # in blocks: handing over one job costs more than a look at a small file
+    """function(job) of every job, in their order, with a progress bar if there is a title."""
+    progress = {"desc": title, "total": len(jobs), "disable": title is None, "leave": False}
+    # In blocks, because passing one job to a thread takes longer than the check of a small file.
     with ThreadPool(THREADS) as pool:
-        yield from tqdm(pool.imap(function, jobs, chunksize=256), **shown)
+        yield from tqdm(pool.imap(function, jobs, chunksize=256), **progress)
 
 
-def copies(surveyed: dict[str, tuple[Source, list[Look]]], *, title: str | None = None) -> list[list[tuple[str, int]]]:
+def copies(
+    checked: dict[str, tuple[Source, list[FileCheck]]], *, title: str | None = None
+) -> list[list[tuple[str, int]]]:
     """Groups of images with the same bytes, each a list of (split, index). Images with a problem are left out.
 
-    Only images of equal length and equal last bytes are read whole: among JPEGs, next to none that are no copies.
+    Only images of equal length and equal last bytes are read as a whole. Among JPEGs nearly all of these are copies.
+    checked: {split: (source, its checks)}. title: of a progress bar; None: no bar.
     """
-    alike: dict[tuple[int, int], list[tuple[str, int]]] = defaultdict(list)
-    for split, (_, looks) in surveyed.items():
-        for index, seen in enumerate(looks):
-            if not seen.problem:
-                alike[seen.length, seen.tail].append((split, index))
-    suspects = [image for group in alike.values() if len(group) > 1 for image in group]
-    images = [surveyed[split][0].images[index] for split, index in suspects]
+    equal_ends: dict[tuple[int, int], list[tuple[str, int]]] = defaultdict(list)
+    for split, (_, checks) in checked.items():
+        for index, check in enumerate(checks):
+            if not check.problem:
+                equal_ends[check.length, check.checksum].append((split, index))
+    suspects = [image for group in equal_ends.values() if len(group) > 1 for image in group]
+    images = [checked[split][0].images[index] for split, index in suspects]
     same: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for suspect, digest in zip(suspects, _in_threads(_digest, images, title=title), strict=True):
         same[digest].append(suspect)
@@ -102,18 +109,19 @@ def _digest(image: str | bytes) -> str:
 
 
 def absent_folders(paths: Iterable[str], missing: Iterable[str]) -> dict[str, int]:
-    """{folder: listed images in it}: the topmost folders of which every listed image is missing, largest first.
+    """{folder: number of its listed images} of the topmost folders whose listed images are all missing, largest first.
 
-    paths: all listed images, relative to their root, which itself is not named; missing: those of them not there.
+    paths: all listed images, relative to their root. missing: those of them that do not exist. The root itself is not
+    in the result.
     """
-    listed, gone = _by_folder(paths), _by_folder(missing)
-    whole = {folder for folder, count in gone.items() if count == listed[folder]}
-    topmost = [folder for folder in whole if os.path.dirname(folder) not in whole]
+    listed, absent = _by_folder(paths), _by_folder(missing)
+    complete = {folder for folder, count in absent.items() if count == listed[folder]}
+    topmost = [folder for folder in complete if os.path.dirname(folder) not in complete]
     return {folder: listed[folder] for folder in sorted(topmost, key=lambda folder: (-listed[folder], folder))}
 
 
 def _by_folder(paths: Iterable[str]) -> Counter[str]:
-    """How many of the paths lie in each folder, at any depth."""
+    """{folder: number of the paths in it, at any depth}."""
     counts: Counter[str] = Counter()
     for folder, count in Counter(map(os.path.dirname, paths)).items():
         while folder:

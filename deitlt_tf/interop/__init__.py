@@ -1,1 +1,4 @@
-"""Weights from and to other libraries. May import models, runs, data, evaluation."""
+"""Weights from and to other libraries.
+
+May import models, runs, data, evaluation.
+"""

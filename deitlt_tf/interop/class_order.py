@@ -1,22 +1,23 @@
-"""Which unit of an imported head answers for which class: the official code sorts some data sets by frequency.
+"""The unit of an imported head that belongs to each class: the official code sorts some data sets by frequency.
 
-An order is int64 [C]: order[c] is the unit of class c of the data; the official code calls it `class_map`.
+An order is int64 [C]: order[c] is the unit of class c of the data. The official code calls it `class_map`.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-SMALL = 16  # NumPy finishes partitions of at most so many by insertion
+SMALL = 16  # NumPy sorts partitions of at most this many values by insertion
 
 
-def official(class_counts: Sequence[int]) -> np.ndarray:
-    """order[class] = rank of its count, largest first, equal counts ranked as NumPy before 1.25 does it. [C] -> [C].
+def official(class_counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    """order[class] = rank of its count, largest first; equal counts are ranked as by NumPy before 1.25. [C] -> [C].
 
-    The official code sorts with `np.argsort(-counts)`, which is not stable: equal counts, and a long tail has many,
-    come out as the sorting algorithm leaves them. Its environment has NumPy 1.24, whose quicksort is repeated here;
-    NumPy from 1.25 on sorts with vector instructions, another way on another processor.
+    The official code sorts with `np.argsort(-counts)`, which is not stable: the order of equal counts, frequent in a
+    long tail, depends on the sorting algorithm. Its environment has NumPy 1.24, so we repeat that version's quicksort.
+    From 1.25 on NumPy sorts with vector instructions, and the result depends on the processor.
     Source: val-iisc/DeiT-LT datasets.py (KD_IMAGENETLT, KD_INAT2018), environment.yml; Saddle-LongTail datasets.
     """
     classes = _quicksort([-int(count) for count in class_counts])
@@ -28,7 +29,7 @@ def official(class_counts: Sequence[int]) -> np.ndarray:
 def _quicksort(values: list[int]) -> list[int]:
     """np.argsort(values) of NumPy 1.24 and before: median of three, equal values swapped, insertion at the end.
 
-    Left out is its retreat to heapsort where partitions stay lopsided 2 log2(N) times in a row.
+    NumPy changes to heapsort where 2 log2(N) partitions in a row are lopsided; this function does not.
     Source: numpy/core/src/npysort/quicksort.cpp (aquicksort).
     """
     index = list(range(len(values)))
@@ -64,21 +65,24 @@ def _quicksort(values: list[int]) -> list[int]:
     return index
 
 
-def checked(order: Sequence[int], *, num_classes: int, source: str) -> np.ndarray:
+def checked(order: ArrayLike, *, num_classes: int, source: str) -> np.ndarray:
     """`order` as int64 [C]. Raises ValueError, naming `source`, unless it has every unit 0..C-1 exactly once."""
-    order = np.asarray(order)
-    whole = order.dtype.kind in "iu" and order.ndim == 1
-    if not whole or not np.array_equal(np.sort(order), np.arange(num_classes)):
+    units = np.asarray(order)
+    whole = units.dtype.kind in "iu" and units.ndim == 1
+    if not whole or not np.array_equal(np.sort(units), np.arange(num_classes)):
         raise ValueError(f"{source} is no order of {num_classes} classes: it needs each of 0..{num_classes - 1} once.")
-    return order.astype(np.int64)
+    return units.astype(np.int64)
 
 
 def read(path: Path, *, num_classes: int) -> np.ndarray:
-    """A text file of C whole numbers, one a line: line c (from 0) is the head's unit for class c of the data."""
+    """The order in a text file of C whole numbers, one a line: line c (from 0) is the unit of class c of the data.
+
+    Raises FileNotFoundError for a missing file, ValueError for a file of anything else.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"--class_order={path}: there is no such file.")
+        raise FileNotFoundError(f"class_order={path}: there is no such file.")
     try:
         order = [int(line) for line in path.read_text().split()]
     except ValueError as error:  # of int(), or text that is not UTF-8
-        raise ValueError(f"--class_order={path} is not a file of one whole number a line ({error}).") from error
-    return checked(order, num_classes=num_classes, source=f"--class_order={path}")
+        raise ValueError(f"class_order={path} is not a file of one whole number a line ({error}).") from error
+    return checked(order, num_classes=num_classes, source=f"class_order={path}")

@@ -1,4 +1,4 @@
-"""A PyTorch checkpoint as the models of a workdir, and a student as a timm state dict."""
+"""Import a PyTorch checkpoint into a workdir, and save a student as a state dict for timm."""
 
 import contextlib
 import dataclasses
@@ -19,11 +19,11 @@ from deitlt_tf.models import vit
 from deitlt_tf.runs.files import replacing, write_json, write_text
 from deitlt_tf.runs.models import load_model, same_classes, save_model
 
-SORTED_DATA = ("IMAGENETLT", "INAT18")  # values of the official --data-set
+SORTED_DATA = ("IMAGENETLT", "INAT18")  # the official names of the data sets that it sorts by frequency
 
 
-def export(folder: Path, file: Path) -> None:
-    """student.keras of a workdir as a plain state dict that timm's distilled DeiT (or ViT) loads."""
+def save_for_timm(folder: Path, file: Path) -> None:
+    """Save student.keras of a workdir as a plain state dict, which timm's distilled DeiT (or ViT) loads."""
     torch = torch_files.pytorch()
     student, _ = load_model(folder / "student.keras")
     state = {name: torch.from_numpy(np.array(value)) for name, value in torch_weights.to_torch(student).items()}
@@ -32,7 +32,7 @@ def export(folder: Path, file: Path) -> None:
     print(f"{file}: {len(state)} weights of {student.name}")
 
 
-def bring(
+def import_checkpoint(
     path: Path,
     folder: Path,
     *,
@@ -43,45 +43,47 @@ def bring(
     class_order: str,
     ldam_scale: float,
 ) -> Network:
-    """The networks of a checkpoint as .keras files in `folder`, with class names and a note in results.json.
+    """Write the networks of a checkpoint to `folder`: .keras files, class_names.txt and a note in results.json.
 
-    num_heads: attention heads of a ViT, 0 where its width tells. stated: {"student", "teacher": what a person says of
-    the network}, see `as_stated`. data: the training images that it was trained on, if known; their class names, or
-    those of `class_names_file`, are kept. class_order: see `class_order_of`. ldam_scale: of an LDAM teacher's cosines.
-    Returns the network, as recognised.
+    num_heads: attention heads of a ViT; 0: those of its width.
+    stated: {"student", "teacher": keywords of `as_stated`}, what a person states about the network.
+    data: the training images of the checkpoint, if known; they give the class names, or else `class_names_file` does.
+    class_order: see `class_order_of`.
+    ldam_scale: scale of the cosines of an LDAM teacher.
+    Returns the recognised network. Raises ValueError where the file, a statement, the classes or the folder do not fit.
     """
     states, settings = torch_files.read(path)
-    with naming(path):
-        networks = {key: torch_weights.recognise(state, num_heads=num_heads) for key, state in states.items()}
+    with naming_file(path):
+        networks = {suffix: torch_weights.recognise(state, num_heads=num_heads) for suffix, state in states.items()}
     role = "teacher" if networks[""].teacher else "student"
-    networks = {key: as_stated(network, path=path, **stated[role]) for key, network in networks.items()}
+    networks = {suffix: as_stated(network, path=path, **stated[role]) for suffix, network in networks.items()}
     network = networks[""]
     names = data.class_names if data else read_names(class_names_file)
     if names:
         same_classes(None, names, path=path, num_outputs=network.num_classes)
-    counts = sources.class_counts(data.labels, len(names)) if data else None
-    order, how = class_order_of(class_order, settings, network, counts, path=path)
+    counts = sources.class_counts(data.labels, len(data.class_names)) if data else None
+    order, origin = class_order_of(class_order, settings, network, counts, path=path)
     lines = "".join(f"{name}\n" for name in names or (f"class {c}" for c in range(network.num_classes)))
-    files = {f"{role}{key}.keras": network for key, network in networks.items()}
+    files = {f"{role}{suffix}.keras": network for suffix, network in networks.items()}
     results = earlier_import(folder, files=list(files), class_names=lines)
 
-    with naming(path):
+    with naming_file(path):
         models = {name: torch_weights.build(torch_weights.in_order(network, order)) for name, network in files.items()}
     for name, model in models.items():
         pretrained.scale_cosines(model, ldam=ldam_scale)
         save(model, folder / name, class_names=names)
-    note = {"from": str(path), "network": network.kind, "classes": network.num_classes, "class_order": how}
+    note = {"from": str(path), "network": network.kind, "classes": network.num_classes, "class_order": origin}
     results["imported"] = results.get("imported", {}) | dict.fromkeys(files, note)
-    write_json(folder / "results.json", results | counted(counts))
+    write_json(folder / "results.json", results | training_counts(counts))
     write_text(folder / "class_names.txt", lines)
-    print(f"{path}: {network.kind}, {network.num_classes} classes; their order: {how}")
+    print(f"{path}: {network.kind}, {network.num_classes} classes; their order: {origin}")
     print(f"{folder}: {', '.join(files)}")
     return network
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Errors of recognising and building, with the file's name before them."""
+def naming_file(path: Path) -> Iterator[None]:
+    """A ValueError inside the block gets the name of the file in front."""
     try:
         yield
     except ValueError as error:
@@ -92,7 +94,10 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def training_data(name: str, **source: Any) -> sources.Source | None:
-    """The training split that the data settings name, None where they name none. Missing images are no mistake here."""
+    """The training split of the data settings, None where they name no data. The images need not exist.
+
+    name, source: as for `data.sources.load`.
+    """
     train_list = source["train_list"]
     if not train_list and name == "folder" and not source["data_dir"]:
         return None
@@ -101,7 +106,7 @@ def training_data(name: str, **source: Any) -> sources.Source | None:
 
 
 def read_names(path: str) -> tuple[str, ...] | None:
-    """The class names of a file, one a line; None without a file."""
+    """The class names of a file, one a line; None where `path` is empty. Raises FileNotFoundError."""
     if not path:
         return None
     if not storage.is_file(path):
@@ -112,15 +117,16 @@ def read_names(path: str) -> tuple[str, ...] | None:
 def class_order_of(
     class_order: str, settings: dict, network: Network, counts: np.ndarray | None, *, path: Path
 ) -> tuple[np.ndarray | None, str]:
-    """The order of the head's units (None: as they are), and where it is from.
+    """The order of the head's units (None: unchanged), and its origin in words.
 
-    class_order: "official" (sorted by frequency), "as_is", a file, or "" for what the checkpoint says.
-    Raises ValueError where the classes are known to be sorted by frequency and the order itself is nowhere.
+    class_order: "official" (sorted by frequency), "as_is" (unchanged), a file, or "": what the checkpoint says.
+    settings: of the training that wrote the checkpoint. counts: [C], training images of each class, if known.
+    Raises ValueError where the classes are known to be sorted by frequency but their order is not known.
     """
     classes = network.num_classes
     if class_order == "official":
         if counts is None:
-            raise ValueError("--class_order=official sorts by training images: name them, e.g. with --train_list.")
+            raise ValueError("class_order=official sorts by training images: name them, e.g. with `train_list`.")
         return orders.official(counts), "official, from the training images"
     if class_order and class_order != "as_is":
         return orders.read(Path(class_order), num_classes=classes), class_order
@@ -131,7 +137,7 @@ def class_order_of(
     if not class_order and (sorted_data or (network.long_tailed and classes in torch_weights.SORTED_BY_FREQUENCY)):
         raise ValueError(
             f"the {classes} classes of {path} are sorted by frequency, in an order that it does not hold: "
-            "give --class_order=official with --train_list, or --class_order=FILE, or --class_order=as_is."
+            "give class_order=official with `train_list`, or class_order=FILE, or class_order=as_is."
         )
     return None, "as in the checkpoint"
 
@@ -150,8 +156,10 @@ def as_stated(
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
 ) -> Network:
-    """The network with the statistics and, of a ResNet, the image size that a person states instead of its own.
+    """The network with the pixel statistics, and for a ResNet the image size, that a person states.
 
+    path: of the checkpoint, for messages. mean, std: of the training pixels, for pixels in 0..1; empty: unchanged.
+    image_size: pixels; 0: unchanged. A ViT knows its own.
     Raises ValueError where model, embed_dim or depth describe another architecture.
     """
     is_other = network.name != model
@@ -161,8 +169,8 @@ def as_stated(
         own = network.options.get("embed_dim", own_width), network.options.get("depth", own_blocks)
         is_other = (embed_dim or width, depth or blocks) != own
     if model and is_other:
-        flag = "--teacher_model" if network.teacher else "--model"
-        raise ValueError(f"{path} holds {network.kind}, but {flag} is {model}.")
+        argument = "teacher_model" if network.teacher else "model"
+        raise ValueError(f"{path} holds {network.kind}, but `{argument}` is {model}.")
     changes: dict[str, Any] = {name: value for name, value in {"mean": mean, "std": std}.items() if value}
     if network.teacher and image_size:
         changes["options"] = network.options | {"image_size": image_size}
@@ -170,11 +178,12 @@ def as_stated(
 
 
 def earlier_import(folder: Path, *, files: list[str], class_names: str) -> dict:
-    """results.json of an earlier import into the folder, empty if it is new.
+    """results.json of an earlier import into the folder; empty for a new folder.
 
-    Raises ValueError if the folder is a run, has one of `files` from elsewhere, or other classes.
+    files: that this import writes. class_names: lines of class_names.txt.
+    Raises ValueError where the folder is a run, has one of `files` from elsewhere, or has other classes.
     """
-    advice = "choose another --workdir."
+    advice = "choose another `workdir`."
     path = folder / "results.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
     occupied = [name for name in ("flags.cfg", *files) if (folder / name).exists()]
@@ -185,8 +194,8 @@ def earlier_import(folder: Path, *, files: list[str], class_names: str) -> dict:
     return results
 
 
-def counted(class_counts: np.ndarray | None) -> dict:
-    """What results.json says of the training images, as after a run."""
+def training_counts(class_counts: np.ndarray | None) -> dict:
+    """The entries of results.json about the training images, as `train` writes them; empty where they are unknown."""
     if class_counts is None:
         return {}
     groups = {convention: describe_groups(class_counts, convention) for convention in ("shots", "paper")}
@@ -194,7 +203,7 @@ def counted(class_counts: np.ndarray | None) -> dict:
 
 
 def save(model: keras.Model, path: Path, *, class_names: tuple[str, ...] | None) -> None:
-    """The .keras file, with class names inside where they are known."""
+    """Write a model to a .keras file, with its class names inside where they are known."""
     if class_names:
         save_model(model, path, class_names=class_names)
         return

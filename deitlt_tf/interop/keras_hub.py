@@ -5,7 +5,7 @@ import re
 import keras
 import numpy as np
 
-# keras-hub's name of a weight, its folder aside -> ours.
+# keras-hub's name of a weight, without its first folder -> ours.
 _KERAS_HUB = {
     "class_token": "cls_token",
     "distillation_token": "dist_token",
@@ -35,21 +35,22 @@ _KERAS_HUB = {
 def from_keras_hub(backbone: keras.Model) -> dict[str, np.ndarray]:
     """The state dict, without heads, of a keras-hub DeiTBackbone or ViTBackbone: a source for `start_from`.
 
-    Raises ValueError for a weight that a DeiT or ViT of ours has not.
+    Raises ValueError for a weight that our DeiT and ViT do not have.
     """
-    state, qkv = {}, {}
+    state: dict[str, np.ndarray] = {}
+    qkv: dict[tuple[str, str], dict[str, np.ndarray]] = {}  # {(block, kernel or bias): {query, key, value}}
     for v in backbone.variables:
         _, _, inner = v.path.partition("/")  # without deit_encoder or deit_patching_and_embedding
-        if found := re.match(r"transformer_block_(\d+)/(.*)", inner):
-            block, inner = f"blocks.{int(found[1]) - 1}.", found[2]
+        if match := re.match(r"transformer_block_(\d+)/(.*)", inner):
+            block, inner = f"blocks.{int(match[1]) - 1}.", match[2]
         else:
             block = ""
         value = v.numpy()
-        if found := re.fullmatch(r"mha/(query|key|value)/(kernel|bias)", inner):
-            flat = value.reshape(-1) if found[2] == "bias" else value.reshape(len(value), -1).T
-            qkv.setdefault((block, found[2]), {})[found[1]] = flat
+        if match := re.fullmatch(r"mha/(query|key|value)/(kernel|bias)", inner):
+            flat = value.reshape(-1) if match[2] == "bias" else value.reshape(len(value), -1).T
+            qkv.setdefault((block, match[2]), {})[match[1]] = flat
         elif inner not in _KERAS_HUB:
-            raise ValueError(f"{backbone.name} is no DeiT or ViT that can be taken over: it has {v.path}.")
+            raise ValueError(f"{backbone.name} is not a DeiT or ViT that can be imported: it has the weight {v.path}.")
         else:
             name = _KERAS_HUB[inner]
             if inner.startswith("mha/attention_output/kernel"):

@@ -12,77 +12,104 @@ from deitlt_tf.models import resizing, resnet
 from deitlt_tf.models.weights import load_state, state_dict
 from deitlt_tf.runs.models import load_model
 
+State = dict[str, np.ndarray]  # official name -> array in torch's layout
+
 
 def start_from(student: keras.Model, source: keras.Model | Mapping[str, np.ndarray]) -> list[str]:
     """Set a new DeiT or ViT to the weights of another one, of any image size, classes and tokens.
 
     source: one of our models, or a state dict. Positions are resized. A head stays random where the number of classes
-    differs or the source has none. Without a DIST token in the source, DIST starts as CLS: token, position and head.
-    Returns what was not taken as it is, one sentence each.
+    differs or the source has no head. Where the source has no DIST token, DIST starts as CLS: token, position and head.
+    Returns one sentence for each thing that could not be used unchanged.
     Raises ValueError where width, depth, heads or patches differ, or the source is no Vision Transformer.
     """
     own = torch_weights.to_torch(student)
     if isinstance(source, keras.Model):
         if any(layer.name == "blocks.0" for layer in source.layers):
-            _same("attention heads", *(model.get_layer("blocks.0").attn.num_heads for model in (student, source)))
+            _require_same("attention heads", *(m.get_layer("blocks.0").attn.num_heads for m in (student, source)))
         source = torch_weights.to_torch(source)
-    state, notes = torch_weights._plain_names(source), []
+    state = torch_weights.plain_names(source)
     try:
-        for what, measure in (
-            ("channels", lambda s: s["pos_embed"].shape[-1]),
-            ("blocks", lambda s: torch_weights._count(s, r"blocks\.(\d+)\.")),
-            ("pixels a patch", lambda s: s["patch_embed.proj.weight"].shape[-1]),
-        ):
-            _same(what, measure(own), measure(state))
+        _require_same_architecture(own, state)
     except KeyError as error:
         raise ValueError(f"the weights to start from are no Vision Transformer's: no {error.args[0]}.") from error
-
-    distilled, had_dist = "dist_token" in own, "dist_token" in state
-    if distilled and not had_dist:
-        state |= {"dist_token": state["cls_token"]}
-        state |= {name.replace("head.", "head_dist."): v for name, v in state.items() if name.startswith("head.")}
-        notes.append("DIST starts as CLS: the weights have no DIST token.")
-    if had_dist and not distilled:
-        state = {name: value for name, value in state.items() if not name.startswith(("dist_token", "head_dist."))}
-        notes.append("the DIST token and its head are left out.")
-    old, prefix = 1 + had_dist, 1 + distilled
-    old_pos = state["pos_embed"]
-    tokens = old_pos[:, np.minimum(np.arange(prefix), old - 1)]  # DIST's row, or CLS' again
-    sides = {
-        "grid_from": torch_weights._grid(old_pos.shape[1], prefix=old),
-        "grid_to": torch_weights._grid(own["pos_embed"].shape[1], prefix=prefix),
-    }
-    state["pos_embed"] = resizing.resize_position(
-        np.concatenate([tokens, old_pos[:, old:]], axis=1), prefix=prefix, **sides
-    )
-    if sides["grid_from"] != sides["grid_to"]:
-        notes.append(
-            "positions resized from {grid_from} x {grid_from} to {grid_to} x {grid_to} patches.".format(**sides)
-        )
-    for head in ("head", "head_dist") if distilled else ("head",):
-        classes = [len(s[f"{head}.bias"]) if f"{head}.bias" in s else 0 for s in (own, state)]
-        if classes[0] != classes[1]:
-            state |= {name: value for name, value in own.items() if name.startswith(f"{head}.")}
-            notes.append(f"{head} stays random: {classes[0]} classes here, {classes[1]} in the weights.")
+    old_prefix = 1 + ("dist_token" in state)
+    notes = _match_tokens(state, own)
+    notes += _match_positions(state, own, old_prefix=old_prefix)
+    notes += _match_heads(state, own)
     load_state(student, state)
     return notes
 
 
-def _same(what: str, here: int, there: int) -> None:
+def _require_same_architecture(own: State, state: State) -> None:
+    """Raises ValueError where width, depth or patches differ, KeyError for weights that are no Vision Transformer's."""
+    _require_same("channels", *(s["pos_embed"].shape[-1] for s in (own, state)))
+    _require_same("blocks", *(torch_weights.num_blocks(s, "blocks") for s in (own, state)))
+    _require_same("pixels a patch", *(s["patch_embed.proj.weight"].shape[-1] for s in (own, state)))
+
+
+def _require_same(what: str, here: int, there: int) -> None:
     if here != there:
         raise ValueError(
             f"{what}: {here} in the student, {there} in the weights to start from; choose a model that fits."
         )
 
 
+def _match_tokens(state: State, own: State) -> list[str]:
+    """Add a DIST token and its head to `state`, or remove them, so that it has the tokens of `own`. Returns notes."""
+    distilled, had_dist = "dist_token" in own, "dist_token" in state
+    if distilled and not had_dist:
+        state["dist_token"] = state["cls_token"]
+        state |= {name.replace("head.", "head_dist."): v for name, v in state.items() if name.startswith("head.")}
+        return ["DIST starts as CLS: the weights have no DIST token."]
+    if had_dist and not distilled:
+        for name in [name for name in state if name.startswith(("dist_token", "head_dist."))]:
+            del state[name]
+        return ["the DIST token and its head are left out."]
+    return []
+
+
+def _match_positions(state: State, own: State, *, old_prefix: int) -> list[str]:
+    """Resize the positions of `state` to the patches of `own`. old_prefix: tokens before the patches in `state`."""
+    prefix, positions = 1 + ("dist_token" in own), state["pos_embed"]
+    tokens = positions[:, np.minimum(np.arange(prefix), old_prefix - 1)]  # a new DIST token gets the row of CLS
+    grid_from = torch_weights.patch_grid(positions.shape[1], prefix=old_prefix)
+    grid_to = torch_weights.patch_grid(own["pos_embed"].shape[1], prefix=prefix)
+    state["pos_embed"] = resizing.resize_position(
+        np.concatenate([tokens, positions[:, old_prefix:]], axis=1), prefix=prefix, grid_from=grid_from, grid_to=grid_to
+    )
+    if grid_from == grid_to:
+        return []
+    return [f"positions resized from {grid_from} x {grid_from} to {grid_to} x {grid_to} patches."]
+
+
+def _match_heads(state: State, own: State) -> list[str]:
+    """Put the random heads of `own` into `state` where the number of classes differs. Returns notes."""
+    notes = []
+    for head in ("head", "head_dist") if "dist_token" in own else ("head",):
+        here, there = (len(s[f"{head}.bias"]) if f"{head}.bias" in s else 0 for s in (own, state))
+        if here != there:
+            state |= {name: value for name, value in own.items() if name.startswith(f"{head}.")}
+            notes.append(f"{head} stays random: {here} classes here, {there} in the weights.")
+    return notes
+
+
 def starting_weights(path: str) -> keras.Model | dict[str, np.ndarray]:
-    """What `official.start_from` takes: of a .keras file, a PyTorch file, or keras_hub:PRESET (a name or a folder)."""
+    """The weights to `start_from`: a .keras file, a PyTorch file, or keras_hub:PRESET (a name or a folder).
+
+    Raises ValueError for a file that cannot be read, or where a package that reads it is not installed.
+    """
     kind, _, preset = path.partition(":")
     if kind == "keras_hub":
         try:
             import keras_hub
         except ImportError as error:
-            raise ValueError(f"{path} needs the package keras-hub: python -m pip install keras-hub.") from error
+            raise ValueError(
+                f"{path} needs the package keras-hub. Next to tensorflow-cpu install it with: "
+                "python -m pip install --no-deps keras-hub && "
+                "python -m pip install regex rich kagglehub sentencepiece tokenizers "
+                "(with its dependencies it puts a second TensorFlow over the first)."
+            ) from error
         return from_keras_hub(keras_hub.models.Backbone.from_preset(preset))
     if path.endswith(".keras"):
         return load_model(Path(path))[0]
@@ -90,10 +117,11 @@ def starting_weights(path: str) -> keras.Model | dict[str, np.ndarray]:
 
 
 def scale_cosines(network: keras.Model, *, ldam: float) -> None:
-    """Give a network that answers bare cosines LDAM's scale, which the loss has while it is trained, as officially.
+    """Give a network whose outputs are bare cosines the scale of its LDAM loss, so that its outputs are logits.
 
-    The classes it chooses stay; what takes a softmax of its answers (soft distillation, confidences) gets logits. Done
-    where a teacher's file is written, so that those who read it need not know its objective.
+    As in the official code, only the loss has the scale during training. The predicted classes stay the same, but soft
+    distillation and confidences take a softmax of the outputs. We scale once, where the teacher's file is written, so
+    that readers of the file need not know its objective.
     """
     last = network.layers[-1]
     if isinstance(last, resnet.CosineClassifier) and last.scale == 1:
@@ -106,12 +134,12 @@ def start_cnn_from(network: keras.Model, path: Path) -> None:
     Raises ValueError for a file of another architecture.
     """
     source, _ = load_model(path)
-    own, given = state_dict(network), state_dict(source)
-    head = {name for name in own.keys() | given.keys() if name.split(".")[-2] == "fc"}
-    body = (own.keys() | given.keys()) - head
-    differ = [name for name in sorted(body) if name not in own or name not in given]
-    differ += [name for name in sorted(body - set(differ)) if own[name].shape != given[name].shape]
+    own, state = state_dict(network), state_dict(source)
+    head = {name for name in own.keys() | state.keys() if name.split(".")[-2] == "fc"}
+    body = (own.keys() | state.keys()) - head
+    differ = [name for name in sorted(body) if name not in own or name not in state]
+    differ += [name for name in sorted(body - set(differ)) if own[name].shape != state[name].shape]
     if differ:
         raise ValueError(f"{path} ({source.name}) is another network than {network.name}: {differ[0]} differs.")
-    for name in body | {name for name in head & given.keys() & own.keys() if own[name].shape == given[name].shape}:
-        own[name].assign(given[name].numpy())
+    for name in body | {name for name in head & state.keys() & own.keys() if own[name].shape == state[name].shape}:
+        own[name].assign(state[name].numpy())

@@ -1,4 +1,4 @@
-"""PyTorch files as NumPy arrays, without running what is in them (extra [torch])."""
+"""PyTorch files as NumPy arrays; code inside a file never runs (extra [torch])."""
 
 import argparse
 import re
@@ -6,15 +6,18 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 INSTALL = 'PyTorch is needed for this: python -m pip install "deitlt_tf[torch]".'
-# Under which names the training codes of the field keep weights and their moving average.
+# {suffix of the model: names under which training codes of the field keep it}: weights, and their moving average.
 WEIGHTS = {"": ("model", "state_dict"), "_ema": ("model_ema", "state_dict_ema")}
 
 
-def pytorch():
+def pytorch() -> ModuleType:
+    """The module torch. Raises ValueError that says how to install it."""
     try:
         import torch
     except ImportError as error:
@@ -22,23 +25,23 @@ def pytorch():
     return torch
 
 
-def read(path: Path) -> tuple[dict[str, dict], dict]:
-    """{"": weights, "_ema": averaged weights, if any} of a PyTorch file as NumPy arrays, and the settings beside them.
+def read(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
+    """{"": weights, "_ema": averaged weights, if any} of a PyTorch file as NumPy arrays, and its training settings.
 
-    Only tensors and plain values are unpickled, and what the codes of the field put beside them: argparse.Namespace,
-    NumPy scalars, paths. Raises FileNotFoundError, or ValueError for a file that is cut off or holds anything else.
+    Unpickles only tensors, plain values and the classes of `harmless`, which training codes save with them.
+    Raises FileNotFoundError, or ValueError for a file that is cut off or holds anything else.
     """
     torch = pytorch()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such checkpoint.")
     try:
         with torch.serialization.safe_globals(harmless()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's thoughts about a file that it then refuses
+            warnings.simplefilter("ignore")  # torch warns about files that it then refuses
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its several readers raise
-        raise ValueError(why_not(path, str(error))) from error
+    except Exception as error:  # each of the readers inside torch.load raises errors of its own
+        raise ValueError(refusal(path, str(error))) from error
 
-    def arrays(value: object) -> dict:
+    def arrays(value: object) -> dict[str, np.ndarray]:
         tensors = value if isinstance(value, Mapping) else {}
         if not tensors or not all(isinstance(v, torch.Tensor) for v in tensors.values()):
             return {}
@@ -52,15 +55,15 @@ def read(path: Path) -> tuple[dict[str, dict], dict]:
         key: next(filter(None, (arrays(content.get(name)) for name in names)), {}) for key, names in WEIGHTS.items()
     }
     if not states[""]:
-        shown = ", ".join(map(str, list(content)[:5])) or "nothing"
-        raise ValueError(f"{path} has no weights under {' or '.join(WEIGHTS[''])}: it holds {shown}.")
+        keys = ", ".join(map(str, list(content)[:5])) or "nothing"
+        raise ValueError(f"{path} has no weights under {' or '.join(WEIGHTS[''])}: it holds {keys}.")
     settings = content.get("args")
     settings = vars(settings) if isinstance(settings, argparse.Namespace) else settings
     return {key: state for key, state in states.items() if state}, settings if isinstance(settings, dict) else {}
 
 
 def harmless() -> list:
-    """Classes that training codes of the field pickle beside weights; building one runs no code of the file."""
+    """Classes that training codes of the field pickle next to weights. Unpickling one runs no code of the file."""
     import pathlib
 
     scalar = np.float64(0).__reduce__()[0]
@@ -71,12 +74,12 @@ def harmless() -> list:
     return [argparse.Namespace, *paths, *scalars, np.dtype, *kinds]
 
 
-def why_not(path: Path, reason: str) -> str:
-    """torch's reason for not reading a file, in one sentence."""
-    if found := re.search(r"(?:GLOBAL|Unsupported (?:global|class|type))\W+(?:GLOBAL )?([\w.]+)", reason):
-        cut = "" if zipfile.is_zipfile(path) else ", or is cut off"  # torch's older format breaks off anywhere
-        return f"{path} holds more than weights ({found[1]}){cut}: refused, and nothing of it was run."
+def refusal(path: Path, reason: str) -> str:
+    """One sentence that says why a file is refused. reason: the message of torch."""
+    if match := re.search(r"(?:GLOBAL|Unsupported (?:global|class|type))\W+(?:GLOBAL )?([\w.]+)", reason):
+        cut = "" if zipfile.is_zipfile(path) else ", or is cut off"  # a cut file of torch's older format looks the same
+        return f"{path} holds more than weights ({match[1]}){cut}: it was refused, and none of its code was run."
     if "TorchScript" in reason or "Weights only" in reason:
-        return f"{path} holds something other than weights: refused, and nothing of it was run."
+        return f"{path} holds something other than weights: it was refused, and none of its code was run."
     first = reason.partition(". ")[0]
-    return f"{path} is not a whole PyTorch file ({first if ' ' in first else 'cut off, or of another kind'})."
+    return f"{path} is not a complete PyTorch file ({first if ' ' in first else 'cut off, or of another kind'})."

@@ -1,15 +1,15 @@
-"""Weights of the PyTorch world as arrays: which network they are, the same network here, and the way back.
+"""PyTorch weights as Keras models, and Keras models as PyTorch weights.
 
     state dict -> recognise -> Network(name, options, state) -> build -> keras.Model -> to_torch -> state dict
-    start_from(student, weights): train on from the weights of another Vision Transformer
 
-A state dict here is {name: NumPy array in torch's layout}; nothing needs PyTorch, `import_torch` reads its files.
+A state dict is {name: NumPy array in torch's layout}. This module does not need PyTorch: `torch_files` reads its files.
 """
 
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ from deitlt_tf.models.weights import load_state, state_dict
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2023, 0.1994, 0.2010)
 
-# Stem, blocks of each stage, 3x3 convolution of the first block, bottlenecks or not -> our name.
+# (shape of the stem, blocks of each stage, shape of the first 3x3 convolution, bottlenecks or not) -> our name.
 RESNETS = {
     ((16, 3, 3, 3), (1, 1, 1), (16, 16, 3, 3), False): "resnet8",
     ((16, 3, 3, 3), (3, 3, 3), (16, 16, 3, 3), False): "resnet20",
@@ -31,9 +31,9 @@ RESNETS = {
     ((64, 3, 7, 7), (3, 8, 36, 3), (64, 64, 3, 3), True): "resnet152",
     ((64, 3, 7, 7), (3, 4, 6, 3), (128, 4, 3, 3), True): "resnext50",
 }
-# What a PaCo checkpoint has for its training alone: momentum branch, projection head, queue.
+# Weights of a PaCo checkpoint that only training uses: momentum branch, projection head, queue.
 PACO_TRAINING = ("encoder_k.", "linear_k.", "encoder_q.fc.", "queue")
-# Data sets whose classes the official code sorts by frequency, by number of classes: ImageNet-LT, iNaturalist 2018.
+# Numbers of classes of the data sets that the official code sorts by frequency: ImageNet-LT, iNaturalist 2018.
 SORTED_BY_FREQUENCY = (1000, 8142)
 
 
@@ -41,16 +41,16 @@ SORTED_BY_FREQUENCY = (1000, 8142)
 class Network:
     """A network recognised in a state dict.
 
-    kind: what it is, in words.
-    name, options: for `models.build`; num_classes and image_size are among the options.
+    kind: a description for people.
+    name, options: arguments of `models.build`; num_classes and image_size are among the options.
     state: its weights by our names, in torch's layout.
-    mean, std: statistics of the pixels it was trained on, for pixels in 0..1.
-    long_tailed: trained by one of the long-tail codes (PaCo, LDAM), not on a balanced data set.
+    mean, std: statistics of its training pixels, for pixels in 0..1.
+    long_tailed: whether one of the long-tail codes (PaCo, LDAM) trained it, and not a code for balanced data.
     """
 
     kind: str
     name: str
-    options: dict[str, object]
+    options: dict[str, Any]
     state: dict[str, np.ndarray]
     mean: Sequence[float] = interface.IMAGENET_MEAN
     std: Sequence[float] = interface.IMAGENET_STD
@@ -62,18 +62,19 @@ class Network:
 
     @property
     def teacher(self) -> bool:
+        """Whether it is a CNN, which this project uses as a teacher only."""
         return self.name.startswith("res")
 
 
 def recognise(state: Mapping[str, np.ndarray], *, num_heads: int = 0) -> Network:
-    """The network that a state dict holds, sizes read off the shapes.
+    """The network that a state dict holds; its sizes follow from the shapes of the weights.
 
-    Known are DeiT-LT students, distilled and plain DeiT and ViT (facebookresearch/deit, timm); PaCo teachers; LDAM
+    It recognises DeiT-LT students, distilled and plain DeiT and ViT (facebookresearch/deit, timm); PaCo teachers; LDAM
     teachers and other ResNets (CIFAR ResNet-8/20/32, torchvision's ResNet-50/101/152 and ResNeXt-50).
-    num_heads: attention heads, which no shape tells; 0: those of the published sizes, else one per 64 channels.
+    num_heads: attention heads, which no shape shows; 0: those of the published sizes, else one per 64 channels.
     Raises ValueError for any other architecture.
     """
-    state = _plain_names(state)
+    state = plain_names(state)
     try:
         if any(name.startswith("encoder_q.") for name in state):
             return _paco(state)
@@ -83,15 +84,15 @@ def recognise(state: Mapping[str, np.ndarray], *, num_heads: int = 0) -> Network
             return _resnet(state)
     except KeyError as error:
         raise ValueError(f"these weights are incomplete: {error.args[0]} is missing.") from error
-    shown = ", ".join(list(state)[:3]) or "nothing"
+    names = ", ".join(list(state)[:3]) or "nothing"
     raise ValueError(
-        f"these weights ({shown}, ...) are of an unknown architecture: DeiT, ViT, CIFAR ResNet-8/20/32, "
+        f"these weights ({names}, ...) are of an unknown architecture: DeiT, ViT, CIFAR ResNet-8/20/32, "
         "ResNet-50/101/152 and ResNeXt-50 can be imported."
     )
 
 
-def _plain_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without the `module.` of DataParallel, and without torch's counters of batches."""
+def plain_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The state dict without the `module.` prefix of DataParallel, and without torch's counters of batches."""
     wrapped = all(name.startswith("module.") for name in state)
     return {
         name.removeprefix("module.") if wrapped else name: value
@@ -101,18 +102,18 @@ def _plain_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _paco(state: Mapping[str, np.ndarray]) -> Network:
-    """The query encoder and the linear classifier on its pooled feature, which is what answers at inference.
+    """The query encoder and the linear classifier on its pooled features, the two parts that inference uses.
 
     Source: val-iisc/DeiT-LT moco/builder.py, MoCo._inference (without --normalize, as in all its recipes).
     """
-    kept = {name: value for name, value in state.items() if not name.startswith(PACO_TRAINING)}
-    network = _resnet({name.removeprefix("encoder_q."): value for name, value in kept.items()})
+    inference = {name: value for name, value in state.items() if not name.startswith(PACO_TRAINING)}
+    network = _resnet({name.removeprefix("encoder_q."): value for name, value in inference.items()})
     return replace(network, kind=f"{network.kind} trained with PaCo", long_tailed=True)
 
 
 def _resnet(state: Mapping[str, np.ndarray]) -> Network:
     state = {re.sub(r"^linear\.", "fc.", name): value for name, value in state.items()}
-    blocks = tuple(filter(None, (_count(state, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4))))
+    blocks = tuple(filter(None, (num_blocks(state, f"layer{stage}") for stage in (1, 2, 3, 4))))
     stem, inner = state["conv1.weight"].shape, state["layer1.0.conv2.weight"].shape
     bottleneck = "layer1.0.conv3.weight" in state
     name = RESNETS.get((stem, blocks, inner, bottleneck))
@@ -135,14 +136,14 @@ def _resnet(state: Mapping[str, np.ndarray]) -> Network:
 def _vit(state: Mapping[str, np.ndarray], *, num_heads: int) -> Network:
     _, length, dim = state["pos_embed"].shape
     distilled, patch_size = "dist_token" in state, state["patch_embed.proj.weight"].shape[-1]
-    depth, kind = _count(state, r"blocks\.(\d+)\."), "deit" if distilled else "vit"
+    depth, kind = num_blocks(state, "blocks"), "deit" if distilled else "vit"
     options = {
         "num_classes": state["head.weight"].shape[0],
-        "image_size": _grid(length, prefix=2 if distilled else 1) * patch_size,
+        "image_size": patch_grid(length, prefix=2 if distilled else 1) * patch_size,
         "patch_size": patch_size,
     }
-    named = {sizes[:2]: (size, sizes[2]) for size, sizes in vit.SIZES.items()}
-    size, usual_heads = named.get((dim, depth), ("base", 0))
+    published = {sizes[:2]: (size, sizes[2]) for size, sizes in vit.SIZES.items()}
+    size, usual_heads = published.get((dim, depth), ("base", 0))
     heads = num_heads or usual_heads or _published_heads(dim)
     if heads != usual_heads:
         options |= {"embed_dim": dim, "depth": depth, "num_heads": heads}
@@ -151,20 +152,23 @@ def _vit(state: Mapping[str, np.ndarray], *, num_heads: int) -> Network:
 
 
 def _published_heads(dim: int) -> int:
-    """Heads by width: those of our sizes, else 64 channels each, as in every published ViT from Tiny to Huge."""
+    """Attention heads of a width: those of our sizes, else one per 64 channels, as in every ViT from Tiny to Huge."""
     by_width = {width: heads for width, _, heads in vit.SIZES.values()}
     if dim not in by_width and dim % 64:
-        raise ValueError(f"how many attention heads {dim} channels have is not in the weights: give --num_heads.")
+        raise ValueError(f"the weights do not tell how many attention heads {dim} channels have: give `num_heads`.")
     return by_width.get(dim, dim // 64)
 
 
-def _count(state: Mapping[str, np.ndarray], pattern: str) -> int:
-    """How many different numbers `pattern` finds at the start of the names."""
-    return len({found[1] for name in state if (found := re.match(pattern, name))})
+def num_blocks(state: Mapping[str, np.ndarray], prefix: str) -> int:
+    """The number of blocks that the weights belong to, `prefix`.0, `prefix`.1, ..."""
+    return len({match[1] for name in state if (match := re.match(rf"{prefix}\.(\d+)\.", name))})
 
 
-def _grid(length: int, *, prefix: int) -> int:
-    """Patches along a side, from the rows of a position embedding."""
+def patch_grid(length: int, *, prefix: int) -> int:
+    """Patches along a side of the image. length: rows of a position embedding. prefix: tokens before the patches.
+
+    Raises ValueError where the patches do not form a square.
+    """
     side = math.isqrt(max(length - prefix, 0))
     if not side or side**2 != length - prefix:
         raise ValueError(f"pos_embed has {length} rows, which are not {prefix} tokens and a square of patches.")
@@ -172,9 +176,9 @@ def _grid(length: int, *, prefix: int) -> int:
 
 
 def build(network: Network) -> keras.Model:
-    """The network as one of ours: every weight used once, every variable set once.
+    """The network as one of our models: every weight is used once, every variable is set once.
 
-    Raises ValueError that names the network and lists what is missing, left over or of another shape.
+    Raises ValueError that names the network and lists the weights that are missing, left over or of another shape.
     """
     model = models.build(network.name, mean=network.mean, std=network.std, **network.options)
     try:
@@ -185,7 +189,7 @@ def build(network: Network) -> keras.Model:
 
 
 def in_order(network: Network, order: np.ndarray | None) -> Network:
-    """The same network, but class c is answered by what was unit order[c] of its heads. None: as it is."""
+    """The same network with the units of its heads reordered: class c gets unit order[c]. None: no change."""
     if order is None:
         return network
     axes = {"head": 0, "head_dist": 0, "fc": 0 if "fc.bias" in network.state else 1}  # a cosine classifier is [D, C]
@@ -198,7 +202,7 @@ def in_order(network: Network, order: np.ndarray | None) -> Network:
 
 
 def to_torch(model: keras.Model) -> dict[str, np.ndarray]:
-    """The model's weights by their official names, in torch's layout; of a DeiT or ViT what timm's model loads."""
+    """The weights of a model by their official names, in torch's layout. timm's models load those of a DeiT or ViT."""
     axes = {2: (1, 0), 4: (3, 2, 0, 1)}
     return {
         name: v.numpy().transpose(axes[len(v.shape)]) if v.name == "kernel" else v.numpy()

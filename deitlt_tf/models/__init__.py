@@ -43,22 +43,32 @@ def build(
 ) -> keras.Model:
     """The model `name` of MODELS: images [B, S, S, 3], uint8 or float 0..255 -> float32 logits.
 
-    deit_*: {"cls": [B, C], "dist": [B, C]}; vit_*, resnet*: [B, C]. The first layer normalises by `mean` and `std`.
-    mdcs_*: [B, C], the mean of three experts' logits, each the output of a layer `expert{k}.fc`.
-    options: what the constructor takes; None means its default.
-      deit_*, vit_*: patch_size=16, drop_path=0.1, embed_dim, depth, num_heads (by default those of the size).
+    deit_*: {"cls": [B, C], "dist": [B, C]}; vit_*, resnet*: [B, C].
+    mdcs_*: [B, C], the mean of three experts' logits; the layer `expert{k}.fc` has those of expert k.
+
+    num_classes: C. image_size: S, side of the images in pixels.
+    mean, std: three floats each, by which the first layer normalises pixels of 0..1. Default to those of ImageNet.
+    options: keywords of the model; None means the default.
+      deit_*, vit_*: patch_size=16, drop_path=0.1, embed_dim, depth, num_heads (defaults: those of the size).
       resnet*: classifier="linear" or "cosine" (cosines in [-1, 1], unscaled).
       resnet50|101|152: groups=1, width_per_group=64 of the 3x3 convolutions.
       mdcs_*: classifier="cosine" (30 times the cosine) or "linear".
-    Raises ValueError for an unknown name, an option the model does not have, sizes that do not fit.
+    Raises ValueError for an unknown name, an option that the model does not have, and sizes that do not fit.
+
+    >>> student = build("deit_tiny", num_classes=10, image_size=32, patch_size=4)
+    >>> {head: logits.shape for head, logits in student.output.items()}
+    {'cls': (None, 10), 'dist': (None, 10)}
+    >>> teacher = build("resnet32", num_classes=10, image_size=32, classifier="cosine")
+    >>> teacher.input_shape, teacher.output_shape
+    ((None, 32, 32, 3), (None, 10))
     """
     if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
+        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}.")
     constructor = MODELS[name]
     options = {key: value for key, value in options.items() if value is not None}
     allowed = inspect.signature(constructor).parameters.keys() - constructor.keywords.keys() - {"x", "num_classes"}
     if unknown := sorted(options.keys() - allowed):
-        raise ValueError(f"{name} has no option {', '.join(unknown)}: it takes {', '.join(sorted(allowed))}")
+        raise ValueError(f"{name} has no option {', '.join(unknown)}: it takes {', '.join(sorted(allowed))}.")
     images = keras.Input((image_size, image_size, 3), dtype="float32", name="images")  # Keras casts uint8 to it
     x = interface.Normalize(mean, std, name="normalize")(images)
     return keras.Model(images, constructor(x, num_classes=num_classes, **options), name=name)

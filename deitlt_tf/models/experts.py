@@ -1,9 +1,9 @@
 """Residual networks of three experts for MDCS: a shared trunk, then each expert's own last stages and head.
 
-Output: the mean of the experts' raw logits; an expert's own are the output of its layer `expert0.fc`, `expert1.fc` or
-`expert2.fc`. Weights have the official checkpoint's names, except that the expert comes first: `layer2s.1.0.conv1` is
-`expert1.layer2.0.conv1`, `linears.1` is `expert1.fc`. Not built: `linear_head`, `linear_few` and `mlp`, which the
-official CIFAR network holds and never uses.
+Output: the mean of the experts' raw logits. The logits of an expert are the output of its layer `expert0.fc`,
+`expert1.fc` or `expert2.fc`. Weights have the names of the official checkpoint, except that the expert comes first:
+`layer2s.1.0.conv1` is `expert1.layer2.0.conv1`, `linears.1` is `expert1.fc`. `linear_head`, `linear_few` and `mlp` are
+left out: the official CIFAR network holds them and never uses them.
 Source: Zhao et al., ICCV 2023; fistyee/MDCS model/ldam_drw_resnets/expert_resnet_cifar.py and
 model/fb_resnets/Expert_ResNet.py, with `reduce_dimension` and `use_norm` as in its configurations.
 """
@@ -15,11 +15,11 @@ import keras
 from deitlt_tf.models import resnet
 
 EXPERTS = 3
-SCALE = 30.0  # of the cosines: without it softmax over cosines in [-1, 1] stays nearly flat
+SCALE = 30.0  # factor of the cosines: softmax over cosines in [-1, 1] would be nearly uniform without it
 
 
 def _stage(x: keras.KerasTensor, block: type, filters: int, count: int, *, name: str) -> keras.KerasTensor:
-    """`count` blocks of `filters` channels; the first one halves the image, but in layer1."""
+    """`count` blocks of `filters` channels; the first block halves the image, except in layer1."""
     for i in range(count):
         stride = 2 if i == 0 and not name.endswith("layer1") else 1
         x = block(filters, stride, name=f"{name}.{i}")(x)
@@ -30,14 +30,14 @@ def _head(num_classes: int, *, classifier: str, name: str) -> keras.layers.Layer
     if classifier == "cosine":
         return resnet.CosineClassifier(num_classes, scale=SCALE, name=name)
     if classifier != "linear":
-        raise ValueError(f"unknown classifier {classifier!r}: choose linear or cosine")
+        raise ValueError(f"classifier={classifier} is unknown: choose linear or cosine.")
     return keras.layers.Dense(num_classes, kernel_initializer=resnet._linear_kernel(), name=name, dtype="float32")
 
 
 def _mean_of_experts(
     x: keras.KerasTensor, block: type, stages: Sequence[tuple[str, int, int]], *, num_classes: int, classifier: str
 ) -> keras.KerasTensor:
-    """The trunk's feature maps -> float32 logits [B, C]; every expert has its own `stages` (name, filters, blocks)."""
+    """The trunk's feature maps -> float32 logits [B, C]. stages: (name, filters, blocks) of the stages of an expert."""
     logits = []
     for k in range(EXPERTS):
         y = x
@@ -53,31 +53,32 @@ def mdcs_cifar_resnet(
 ) -> keras.KerasTensor:
     """Normalised images [B, S, S, 3] -> float32 logits [B, C]; 16 shared channels, then 24 and 48 of each expert.
 
-    6 * blocks + 2 layers deep. classifier: "cosine" (30 times the cosine) or "linear".
-    Source: expert_resnet_cifar.py. Its shortcuts are option A: 16 -> 24 channels is 4 zero channels on each side.
+    blocks: blocks of each stage; the network is 6 * blocks + 2 layers deep.
+    classifier: "cosine" (30 times the cosine) or "linear".
+    Source: expert_resnet_cifar.py. Shortcuts are of option A: 16 -> 24 channels adds 4 zero channels on each side.
     """
     x = resnet._conv(16, 3, mode="fan_in", name="conv1")(x)
     x = keras.layers.ReLU(name="relu")(resnet.BatchNorm(name="bn1")(x))
     x = _stage(x, resnet.BasicBlock, 16, blocks, name="layer1")
-    own = [("layer2", 24, blocks), ("layer3", 48, blocks)]
-    return _mean_of_experts(x, resnet.BasicBlock, own, num_classes=num_classes, classifier=classifier)
+    stages = [("layer2", 24, blocks), ("layer3", 48, blocks)]
+    return _mean_of_experts(x, resnet.BasicBlock, stages, num_classes=num_classes, classifier=classifier)
 
 
 def mdcs_resnet(
     x: keras.KerasTensor, *, num_classes: int, blocks: tuple[int, int, int, int], classifier: str = "cosine"
 ) -> keras.KerasTensor:
-    """Normalised images [B, S, S, 3] -> float32 logits [B, C]; shared through layer2, then three quarters of the width.
+    """Normalised images [B, S, S, 3] -> float32 logits [B, C]; shared through layer2, then experts of 3/4 the width.
 
-    blocks: bottleneck blocks per stage, (3, 4, 6, 3) is ResNet-50.
+    blocks: bottleneck blocks of each stage; (3, 4, 6, 3) is ResNet-50.
     classifier: "cosine" (30 times the cosine) or "linear".
     Source: Expert_ResNet.py (v1.5: the stride is in the 3x3 convolution).
     """
     x = keras.layers.ZeroPadding2D(3, name="pad1")(x)
     x = resnet._conv(64, 7, stride=2, mode="fan_out", name="conv1")(x)
     x = keras.layers.ReLU(name="relu")(resnet.BatchNorm(name="bn1")(x))
-    x = keras.layers.ZeroPadding2D(1, name="pad2")(x)  # after relu nothing is below zero
+    x = keras.layers.ZeroPadding2D(1, name="pad2")(x)  # no value is below 0 after the ReLU, so zeros never win
     x = keras.layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
     x = _stage(x, resnet.Bottleneck, 64, blocks[0], name="layer1")
     x = _stage(x, resnet.Bottleneck, 128, blocks[1], name="layer2")
-    own = [("layer3", 192, blocks[2]), ("layer4", 384, blocks[3])]
-    return _mean_of_experts(x, resnet.Bottleneck, own, num_classes=num_classes, classifier=classifier)
+    stages = [("layer3", 192, blocks[2]), ("layer4", 384, blocks[3])]
+    return _mean_of_experts(x, resnet.Bottleneck, stages, num_classes=num_classes, classifier=classifier)

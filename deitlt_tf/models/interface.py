@@ -1,6 +1,7 @@
-"""What every model is from outside: pixels 0..255 in, named float32 logits out."""
+"""The interface of every model: pixels 0..255 in, named float32 logits out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,36 +12,39 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
 class Normalize(keras.layers.Layer):
-    """(pixels / 255 - mean) / std, per channel, in float32 whatever the precision. Pixels: uint8 or float, 0..255.
+    """(pixels / 255 - mean) / std, per channel, in float32 for every dtype policy. Pixels: uint8 or float, 0..255.
 
-    mean, std: three floats each, of pixels scaled to 0..1.
+    mean, std: three floats each, of pixels scaled to 0..1. Default to those of ImageNet.
+    Raises ValueError for another number of floats, or a std that is not above 0.
     """
 
-    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD, **kwargs):
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD, **kwargs: Any):
         super().__init__(**kwargs | {"dtype": "float32"})
         self.mean, self.std = tuple(mean), tuple(std)
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(f"mean and std take three numbers each, std above 0, not {self.mean} and {self.std}")
+            raise ValueError(
+                f"mean and std have to be three numbers each, std above 0. Here they are {self.mean} and {self.std}."
+            )
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         pass
 
-    def call(self, x):
-        # A row of pixels at a time: TensorFlow broadcasts three numbers alone four times more slowly.
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        # Broadcast to a row of pixels first: TensorFlow takes four times as long to broadcast only three numbers.
         mean, std = (tf.broadcast_to(tf.constant(three, tf.float32), x.shape[-2:]) for three in (self.mean, self.std))
         return (tf.cast(x, tf.float32) / 255 - mean) / std
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"mean": self.mean, "std": self.std}
 
 
-def heads(outputs) -> dict[str, tf.Tensor]:
-    """Named logits of a model's output: cls, dist and their mean (f_c + f_d) / 2; cls alone where there is one head."""
+def heads(outputs: tf.Tensor | dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Named logits of a model's output: cls, dist and their mean (f_c + f_d) / 2; only cls where there is one head."""
     if not isinstance(outputs, dict):
         return {"cls": outputs}
     return {"cls": outputs["cls"], "dist": outputs["dist"], "mean": (outputs["cls"] + outputs["dist"]) / 2}
 
 
 def main_head(heads: str) -> str:
-    """The head that probabilities come from, of heads asked for by name: the mean of "all", else the one asked for."""
+    """The head whose probabilities are served. heads: "all", of which it is the mean, or the name of one head."""
     return "mean" if heads == "all" else heads

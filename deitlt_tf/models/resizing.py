@@ -1,4 +1,4 @@
-"""Bicubic resizing as torch does it: of the teacher's input, of position embeddings, of a whole model's input."""
+"""Bicubic resizing as in torch: of the teacher's input, of position embeddings, and of a model's input size."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def bicubic_matrix(size_from: int, size_to: int) -> np.ndarray:
-    """[to, from] matrix of cubic interpolation, a = -0.75, pixel centres aligned, no antialias, border repeated."""
+    """The matrix [to, from] of cubic interpolation, a = -0.75, pixel centres aligned, no antialias, border repeated."""
     centre = (np.arange(size_to) + 0.5) * size_from / size_to - 0.5
     tap = np.floor(centre)[:, None] + np.arange(-1, 3)  # (to, 4)
     t, a = np.abs(centre[:, None] - tap), -0.75
@@ -19,17 +19,18 @@ def bicubic_matrix(size_from: int, size_to: int) -> np.ndarray:
 
 
 def resize_position(pos_embed: np.ndarray, *, grid_from: int, grid_to: int, prefix: int) -> np.ndarray:
-    """[1, prefix + from^2, D] -> [1, prefix + to^2, D]: the patches' positions resized, the tokens' kept.
+    """[1, prefix + from^2, D] -> [1, prefix + to^2, D]: positions of patches are resized, those of tokens stay.
 
-    Equals torch's F.interpolate(mode="bicubic", align_corners=False); TensorFlow has another kernel, a = -0.5.
-    Raises ValueError where the length is not that of the grid.
-    Source: timm resize_pos_embed. Deviation: the official interpolate_pos_encoding adds 0.1 patch to the new size, a
-    rounding guard that shifts every sample.
+    grid_from, grid_to: patches along one side, before and after. prefix: number of tokens before the patches.
+    Equals torch's F.interpolate(mode="bicubic", align_corners=False); TensorFlow's kernel is another, a = -0.5.
+    Raises ValueError where the length does not fit `prefix` and `grid_from`.
+    Source: timm resize_pos_embed. Deviation: the official interpolate_pos_encoding adds 0.1 patch to the new size
+    against rounding, which shifts every sample.
     """
     pos_embed = np.asarray(pos_embed)
     if pos_embed.shape[1] != prefix + grid_from**2:
         raise ValueError(
-            f"pos_embed has {pos_embed.shape[1]} rows, not {prefix} tokens + {grid_from} x {grid_from} patches"
+            f"pos_embed has {pos_embed.shape[1]} rows, not {prefix} tokens + {grid_from} x {grid_from} patches."
         )
     grid = pos_embed[0, prefix:].reshape(grid_from, grid_from, -1)
     matrix = bicubic_matrix(grid_from, grid_to)
@@ -38,10 +39,13 @@ def resize_position(pos_embed: np.ndarray, *, grid_from: int, grid_to: int, pref
 
 
 def resized(model: keras.Model, image_size: int) -> keras.Model:
-    """A new model for `image_size`: the same weights, positions resized. Raises ValueError if patches do not tile."""
+    """A new Vision Transformer for `image_size`: the same weights, positions resized.
+
+    Raises ValueError where the patches do not tile the image.
+    """
     patch_size = model.get_layer("patch_embed.proj").kernel_size[0]
     if image_size % patch_size:
-        raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}: change one of them")
+        raise ValueError(f"image_size={image_size} is not a multiple of patch_size={patch_size}: change one of them.")
     old = model.input
     new = keras.models.clone_model(model, keras.Input((image_size, image_size, 3), dtype=old.dtype, name=old.name))
     sizes = {"grid_from": old.shape[1] // patch_size, "grid_to": image_size // patch_size}
@@ -56,7 +60,7 @@ def resized(model: keras.Model, image_size: int) -> keras.Model:
 def resize(images: tf.Tensor, size: int) -> tf.Tensor:
     """[B, S, S, 3] -> [B, size, size, 3], bicubic (a = -0.75), not antialiased: torch's F.interpolate.
 
-    Two matrix products, because TensorFlow's own bicubic has another kernel (a = -0.5) and runs on CPUs only.
+    Computed as two matrix products, because TensorFlow's bicubic has another kernel (a = -0.5) and runs only on CPUs.
     Source: official engine.py, the teacher's input.
     """
     if images.shape[1] == size:

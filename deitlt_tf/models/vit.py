@@ -1,6 +1,6 @@
 """Vision Transformers: one [CLS] token (ViT) or two, [CLS, DIST] (DeiT), before the patches.
 
-Weights carry the official checkpoint's names (`blocks.0.attn.qkv` ...), hence the dots in layer names.
+Weights have the names of the official checkpoint (`blocks.0.attn.qkv` ...), so layer names contain dots.
 Source: val-iisc/DeiT-LT deit_models/vision_transformer.py and deit.py; Touvron et al. 2021 (arXiv 2012.12877).
 """
 
@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +16,8 @@ import tensorflow as tf
 
 from deitlt_tf.models import kernels
 
-# name: (embed_dim, depth, num_heads). nano is ours, for small images on CPUs; the others: Touvron et al. 2021, table 1.
+# name: (embed_dim, depth, num_heads). "nano" is our own, for small images on CPUs. The others are from Touvron et al.
+# 2021, table 1.
 SIZES = {
     "nano": (128, 6, 4),
     "tiny": (192, 12, 3),
@@ -28,10 +30,10 @@ _seed = contextvars.ContextVar("drop_path_seed", default=None)
 
 @contextlib.contextmanager
 def drawing_from(seed: tf.Tensor) -> Iterator[None]:
-    """Inside this block every DropPath draws from `seed` (int [2]) and its own index alone: same seed, same masks.
+    """Inside this block every DropPath draws from `seed` (int [2]) and its index only: same seed, same masks.
 
-    Enter it where the model is called, inside the replica's step function: other threads do not see it.
-    Compiled by XLA the masks are as repeatable, but others: it makes other floats of the same seed.
+    Enter the block where the model is called, inside the replica's step function: other threads do not see it.
+    Masks compiled by XLA are also repeatable, but differ, because XLA draws other floats from the same seed.
     """
     token = _seed.set(seed)
     try:
@@ -42,24 +44,27 @@ def drawing_from(seed: tf.Tensor) -> Iterator[None]:
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
 class DropPath(keras.layers.Layer):
-    """Stochastic depth: in training, zero an example's branch with probability `rate`, else divide it by 1 - rate.
+    """Stochastic depth: in training x / (1 - rate), or, with probability `rate` for each example, zero.
+
+    The layer has no state: its masks come from the seed of `drawing_from`, or, outside of such a block, from
+    TensorFlow's global generator.
 
     rate: float in [0, 1).
-    index: int. Number of this layer in its model, folded into the seed. Keeps no state: see `drawing_from`.
-      Without a seed the masks come from TensorFlow's global generator.
+    index: int. Number of this layer in its model, folded into the seed. Defaults to 0.
+    Raises ValueError for a rate outside of [0, 1).
     Source: Huang et al. 2016 (arXiv 1603.09382); timm layers/drop.py.
     """
 
-    def __init__(self, rate: float, index: int = 0, **kwargs):
+    def __init__(self, rate: float, index: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
-            raise ValueError(f"drop path must be at least 0 and below 1, not {rate}")
+            raise ValueError(f"drop_path={rate} has to be at least 0 and below 1.")
         self.rate, self.index = rate, index
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         pass
 
-    def call(self, x, training=False):
+    def call(self, x: tf.Tensor, training: bool | None = False) -> tf.Tensor:
         if not training or self.rate == 0:
             return x
         shape = [tf.shape(x)[0]] + [1] * (x.shape.rank - 1)
@@ -70,14 +75,14 @@ class DropPath(keras.layers.Layer):
             uniform = tf.random.stateless_uniform(shape, tf.random.experimental.stateless_fold_in(seed, self.index))
         return x * (tf.cast(uniform >= self.rate, x.dtype) / (1 - self.rate))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"rate": self.rate, "index": self.index}
 
 
 def _normal() -> keras.Initializer:
-    """N(0, 0.02). timm's trunc_normal_(std=.02) cuts at +-2, a hundred sigmas out; Keras' TruncatedNormal at two.
+    """N(0, 0.02). timm's trunc_normal_(std=.02) cuts at +-2, a hundred sigmas; Keras' TruncatedNormal at two sigmas.
 
-    A new object at each call: one Keras initializer gives the same numbers every time it is asked.
+    A new object for each weight, because one Keras initializer gives the same numbers at every call.
     """
     return keras.initializers.RandomNormal(stddev=0.02)
 
@@ -90,7 +95,7 @@ def _dense(units: int, *, name: str, dtype: object = None) -> keras.layers.Dense
 class LayerNorm(keras.layers.LayerNormalization):
     """keras.layers.LayerNormalization over the last axis, computed by `kernels.layer_norm`."""
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         x = tf.cast(inputs, tf.float32)
         gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
         return tf.cast(kernels.layer_norm(x, gamma, beta, epsilon=self.epsilon), self.compute_dtype)
@@ -101,8 +106,8 @@ def normed_dense(
 ) -> tf.Tensor:
     """dense(norm(x)) as rows: [..., D] -> [N, units]; dense(x) where norm is None.
 
-    training: norm's scale and shift are multiplied into the weights of the dense layer, which are fewer than the
-    tokens: (n gamma + beta) W + b = n (gamma W) + (beta W + b).
+    training: the scale and shift of `norm` are multiplied into the weights of `dense` and not into the tokens, which
+      are more: (n gamma + beta) W + b = n (gamma W) + (beta W + b). Defaults to False.
     """
     if not (norm and training):
         return dense(tf.reshape(norm(x) if norm else x, (-1, x.shape[-1])))
@@ -110,7 +115,7 @@ def normed_dense(
     gamma, beta, kernel, bias = (
         tf.cast(v, dense.compute_dtype) for v in (norm.gamma, norm.beta, dense.kernel, dense.bias)
     )
-    # A plain matrix product, no shape arithmetic in the graph.
+    # As rows it is a plain matrix product, without shape arithmetic in the graph.
     product = tf.matmul(tf.reshape(normal, (-1, x.shape[-1])), gamma[:, None] * kernel)
     return tf.nn.bias_add(product, tf.linalg.matvec(kernel, beta, transpose_a=True) + bias)
 
@@ -121,17 +126,17 @@ def _layer_norm(name: str, dtype: object = None) -> LayerNorm:
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
 class Tokens(keras.layers.Layer):
-    """[B, h, w, D] patches -> [B, N + h*w, D]: CLS (and DIST) in front, one learned position added to each of them.
+    """[B, h, w, D] patches -> [B, N + h*w, D]: CLS (and DIST) in front, and a trained position added to each token.
 
     distilled: bool. True: N = 2, [CLS, DIST, patches]. False: N = 1, [CLS, patches].
     """
 
-    def __init__(self, distilled: bool, **kwargs):
+    def __init__(self, distilled: bool, **kwargs: Any):
         super().__init__(**kwargs)
         self.distilled = distilled
         self.prefix = 2 if distilled else 1
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         _, h, w, d = input_shape
         self.patches = h * w
         # The official CLS token starts at N(0, 1e-6): vision_transformer.py, init_weights.
@@ -143,16 +148,16 @@ class Tokens(keras.layers.Layer):
         shape = (1, self.prefix + self.patches, d)
         self.pos_embed = self.add_weight(name="pos_embed", shape=shape, initializer=_normal())
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         tokens = (
             tf.concat([self.cls_token, self.dist_token], 1) if self.distilled else tf.convert_to_tensor(self.cls_token)
         )
-        # Padding and adding instead of tiling the tokens: no operation needs the batch size.
+        # Padded and added, because tiling the tokens would need the batch size.
         offset = tf.pad(tokens, [[0, 0], [0, self.patches], [0, 0]]) + self.pos_embed  # (1, T, D)
         x = tf.reshape(x, (-1, self.patches, x.shape[-1]))
         return tf.pad(x, [[0, 0], [self.prefix, 0], [0, 0]]) + offset  # (B, T, D)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"distilled": self.distilled}
 
 
@@ -160,15 +165,18 @@ class Tokens(keras.layers.Layer):
 class Attention(keras.layers.Layer):
     """softmax(q k^T / sqrt(D / heads)) v of norm(x), projected: [B, T, D] -> [B, T, D], or [B, asking, D].
 
-    num_heads: int. Must divide D.
-    `call` takes the LayerNorm before it as `norm`, None where x is after it already; see `normed_dense`.
+    num_heads: int. Number of heads; has to divide D.
+
+    `call` takes two more arguments. norm: the LayerNorm before the attention, see `normed_dense`; None where x is
+    normalised already. asking: int, number of first tokens whose queries, and so outputs, are computed; keys and values
+    come from all tokens. None = all tokens.
     """
 
-    def __init__(self, num_heads: int, **kwargs):
+    def __init__(self, num_heads: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_heads = num_heads
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         _, self.length, self.dim = input_shape
         self.qkv = _dense(3 * self.dim, name="qkv", dtype=self.dtype_policy)
         self.proj = _dense(self.dim, name="proj", dtype=self.dtype_policy)
@@ -176,27 +184,29 @@ class Attention(keras.layers.Layer):
         self.proj.build((None, self.dim))
 
     def _heads(self, rows: tf.Tensor) -> list[tf.Tensor]:
-        """(B * T, 3 * D) -> q, scaled, k, v, each (B, heads, T, D / heads)."""
+        """(B * T, 3 * D) -> scaled q, k and v, each (B, heads, T, D / heads)."""
         x = tf.reshape(rows, (-1, self.length, 3, self.num_heads, self.dim // self.num_heads))
         q, k, v = tf.unstack(tf.transpose(x, (2, 0, 3, 1, 4)))
         return [q * (self.dim // self.num_heads) ** -0.5, k, v]
 
     def probabilities(self, x: tf.Tensor) -> tf.Tensor:
-        """The attention itself, float32 (B, heads, T, T): row = query, column = key. x: after the norm."""
+        """The attention probabilities, float32 (B, heads, T, T): row = query, column = key. x: normalised tokens."""
         q, k, _ = self._heads(self.qkv(tf.reshape(tf.cast(x, self.compute_dtype), (-1, self.dim))))
         return kernels.probabilities(q, k)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
 
-    def call(self, x, norm=None, asking=None, training=None):
+    def call(
+        self, x: tf.Tensor, norm: LayerNorm | None = None, asking: int | None = None, training: bool | None = None
+    ) -> tf.Tensor:
         q, k, v = self._heads(normed_dense(x, norm, self.qkv, training=training))
-        if asking:  # a slice of everything costs its gradient a copy
+        if asking:  # without the condition, a slice of all tokens would cost a copy in the gradient
             q = q[:, :, :asking]
         x = tf.reshape(kernels.attention(q, k, v, training=training), (-1, self.dim))
         return tf.reshape(self.proj(x), (-1, asking or self.length, self.dim))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"num_heads": self.num_heads}
 
 
@@ -207,15 +217,18 @@ class Block(keras.layers.Layer):
     num_heads: int. Heads of the attention.
     drop_path: float. Rate of both residual branches. Defaults to 0.
     index: int. Number of the block in its model. Defaults to 0.
-    asking: int or None. So many first tokens are worked out, the same numbers as without; None = all. After the last
-      block nobody reads the patches: one block of twelve is nearly free. Defaults to None.
+    asking: int or None. Number of first tokens that are computed; None = all tokens. It does not change their values.
+      The last block of a model computes only CLS (and DIST), because no later layer reads its patches. So one block of
+      twelve is nearly free. Defaults to None.
     """
 
-    def __init__(self, num_heads: int, drop_path: float = 0.0, index: int = 0, asking: int | None = None, **kwargs):
+    def __init__(
+        self, num_heads: int, drop_path: float = 0.0, index: int = 0, asking: int | None = None, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.num_heads, self.drop_path, self.index, self.asking = num_heads, drop_path, index, asking
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         _, self.length, self.dim = input_shape
         policy = self.dtype_policy
         self.norm1, self.norm2 = _layer_norm("norm1", policy), _layer_norm("norm2", policy)
@@ -227,11 +240,14 @@ class Block(keras.layers.Layer):
         self.fc1.build((None, self.dim))
         self.fc2.build((None, 4 * self.dim))
 
-    def compute_output_shape(self, input_shape):  # spares Keras a trace of the block for each new model
+    def compute_output_shape(
+        self, input_shape: tuple
+    ) -> tuple:  # with it Keras need not trace the block for each new model
         batch, length, dim = input_shape
         return (batch, self.asking or length, dim)
 
     def mlp(self, x: tf.Tensor, *, training: bool | None) -> tf.Tensor:
+        """fc2(gelu(fc1(norm2(x)))) of the tokens that are computed."""
         x = normed_dense(x, self.norm2, self.fc1, training=training)
         if training:
             kernel, bias = (tf.cast(v, x.dtype) for v in (self.fc2.kernel, self.fc2.bias))
@@ -240,14 +256,14 @@ class Block(keras.layers.Layer):
             x = self.fc2(kernels.gelu(x))
         return tf.reshape(x, (-1, self.asking or self.length, self.dim))
 
-    def call(self, x, training=None):
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         attended = self.attn(x, norm=self.norm1, asking=self.asking, training=training)
         if self.asking:
             x = x[:, : self.asking]
         x += self.drop1(attended, training=training)
         return x + self.drop2(self.mlp(x, training=training), training=training)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {"num_heads": self.num_heads, "drop_path": self.drop_path, "index": self.index, "asking": self.asking}
         return super().get_config() | own
 
@@ -266,17 +282,21 @@ def vit(
 ) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
     """Normalised images [B, S, S, 3] -> float32 logits: {"cls": [B, C], "dist": [B, C]} if distilled, else [B, C].
 
-    `size`: a row of SIZES; embed_dim, depth and num_heads override it. `drop_path` grows linearly over depth, from 0.
-    Raises ValueError where the patches do not tile the image or the heads do not divide the width.
+    size: name of a row of SIZES. embed_dim, depth, num_heads: ints that override it. Default to those of the row.
+    distilled: bool. Two tokens and heads, CLS and DIST, or CLS alone.
+    patch_size: int. Side of a patch in pixels. Defaults to 16.
+    drop_path: float. Rate of the last block; it grows linearly over depth, from 0. Defaults to 0.1.
+    Raises ValueError where the patches do not tile the image, or the heads do not divide the width.
     """
     dim, blocks, heads = (
-        own if over is None else over for over, own in zip((embed_dim, depth, num_heads), SIZES[size], strict=True)
+        default if value is None else value
+        for value, default in zip((embed_dim, depth, num_heads), SIZES[size], strict=True)
     )
     if patch_size < 1 or x.shape[1] % patch_size:
-        raise ValueError(f"image_size {x.shape[1]} is not a multiple of patch_size {patch_size}: change one of them")
+        raise ValueError(f"image_size={x.shape[1]} is not a multiple of patch_size={patch_size}: change one of them.")
     if heads < 1 or dim % heads:
-        raise ValueError(f"embed_dim {dim} is not a multiple of num_heads {heads}: change one of them")
-    bound = 1 / math.sqrt(3 * patch_size**2)  # torch's default for a convolution, which the official code keeps
+        raise ValueError(f"embed_dim={dim} is not a multiple of num_heads={heads}: change one of them.")
+    bound = 1 / math.sqrt(3 * patch_size**2)  # torch's default for a convolution, also in the official code
     x = keras.layers.Conv2D(
         dim,
         patch_size,
@@ -295,5 +315,5 @@ def vit(
 
 
 def with_tokens(model: keras.Model) -> keras.Model:
-    """The same layers, images -> (logits, tokens): also the CLS (and DIST) tokens [B, N, D] after the final norm."""
+    """A model of the same layers, images -> (logits, tokens): CLS (and DIST) tokens [B, N, D] after the final norm."""
     return keras.Model(model.input, (model.output, model.get_layer("norm").output), name=model.name)

@@ -22,7 +22,7 @@ def torch_name(variable: keras.Variable) -> str:
 
 
 def state_dict(model: keras.Model) -> dict[str, keras.Variable]:
-    """The model's variables by their official names, in the model's order. One name never stands for two variables."""
+    """The model's variables by their official names, in the model's order. Every name is of one variable only."""
     state = {torch_name(variable): variable for variable in model.variables}
     assert len(state) == len(model.variables), "two variables share a name"
     return state
@@ -36,10 +36,11 @@ def _from_torch(value: np.ndarray, variable: keras.Variable) -> np.ndarray:
 
 
 def load_state(model: keras.Model, state: Mapping[str, np.ndarray]) -> None:
-    """Assign `state` (official name -> array in torch's layout): every key used once, every variable set once.
+    """Assigns `state` (official name -> array in torch's layout) to the variables of `model`, one key to each.
 
-    torch's `num_batches_tracked` counters are ignored. Raises ValueError before anything is assigned; it lists the
-    variables without a key, the keys without a variable and the shapes that differ.
+    torch's `num_batches_tracked` counters are ignored.
+    Raises ValueError if keys and variables do not match, before anything is assigned. The message lists variables
+    without a key, keys without a variable, and shapes that differ.
     """
     variables = state_dict(model)
     keys = {key for key in state if not key.endswith("num_batches_tracked")}
@@ -56,6 +57,6 @@ def load_state(model: keras.Model, state: Mapping[str, np.ndarray]) -> None:
     }
     if any(problems.values()):
         listed = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names)
-        raise ValueError(f"these weights do not fit {model.name}: {listed}")
+        raise ValueError(f"these weights do not fit {model.name}: {listed}.")
     for name, value in values.items():
         variables[name].assign(value)

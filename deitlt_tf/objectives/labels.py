@@ -1,5 +1,6 @@
 """Objectives on one view and its label: cross-entropy, LDAM, balanced softmax."""
 
+from collections.abc import Callable
 from functools import partial
 
 import keras
@@ -9,31 +10,48 @@ from deitlt_tf import losses
 
 
 class FromLabels:
-    """Cross-entropy or its long-tail kin, on one view: "ce", "ldam" (of a cosine classifier) or "balanced_softmax".
+    """Cross-entropy, LDAM or balanced softmax of one view. An objective of `Teacher`.
 
-    max_margin, scale: floats. Of LDAM. Default to 0.5 and 30.
+    network: keras.Model, images in pixels -> logits [B, C]; for LDAM -> cosines.
+    class_counts: training images of each class, [C].
+    loss: "ce", "ldam" or "balanced_softmax". Defaults to "ldam".
+    max_margin: float. Largest margin of LDAM, for the rarest class. Defaults to 0.5.
+    scale: float. LDAM multiplies the cosines by it. Defaults to 30.
+    Raises ValueError for another `loss`.
     Source: Cao et al., NeurIPS 2019 (LDAM); Ren et al., NeurIPS 2020 (balanced softmax).
     """
 
-    views, ascent_losses, state = 1, None, ()
+    views = 1
+    ascent_losses = None
 
     def __init__(
-        self, network: keras.Model, class_counts, *, loss: str = "ldam", max_margin: float = 0.5, scale: float = 30.0
+        self,
+        network: keras.Model,
+        class_counts: losses.ClassCounts,
+        *,
+        loss: str = "ldam",
+        max_margin: float = 0.5,
+        scale: float = 30.0,
     ):
-        offered = {
+        functions: dict[str, Callable[..., tf.Tensor]] = {
             "ce": losses.cross_entropy,
             "ldam": partial(losses.ldam, class_counts=class_counts, max_margin=max_margin, scale=scale),
             "balanced_softmax": partial(losses.balanced_softmax, class_counts=class_counts),
         }
-        if loss not in offered:
-            raise ValueError(f"teacher loss {loss!r} is unknown: choose one of {', '.join(offered)}.")
-        self.network, self.loss, self.trainable = network, offered[loss], network.trainable_variables
+        if loss not in functions:
+            raise ValueError(f"loss={loss} is unknown: choose one of {', '.join(functions)}.")
+        self.network, self.loss = network, functions[loss]
+        self.trainable: list[keras.Variable] = network.trainable_variables
+        self.state: list[keras.Variable] = []
 
     def prepare(self, views: tuple, labels: tf.Tensor, *, seed: tf.Tensor, step: tf.Tensor) -> dict:
+        """The images and their labels. Nothing is drawn from `seed`."""
         return {"images": views[0], "labels": labels}
 
     def losses(self, inputs: dict) -> tf.Tensor:
+        """Per example, [B]."""
         return self.loss(inputs["labels"], self.network(inputs["images"], training=True))
 
     def finish(self, inputs: dict) -> None:
-        pass
+        """Nothing outlives a step."""
+        return  # AutoGraph cannot read a function that is a docstring alone

@@ -1,11 +1,13 @@
-"""Commands as a user types them: recipes and flags in, help, one sentence for a mistake, exit codes.
+"""The command line: read recipes and flags, print help, turn a mistake into one sentence and an exit code.
 
-A recipe is a flag file: one `--name=value` a line, whole-line comments with `#`, later lines win, and
-`--flagfile=other.cfg` takes in another recipe, which lies next to the one that names it or in the package.
+A recipe is a flag file. Each line is `--name=value` or a comment that starts with `#`, and later lines win.
+`--flagfile=other.cfg` takes in another recipe, from the folder of the recipe that names it or from the package.
 """
 
 import contextlib
 import difflib
+import errno
+import io
 import os
 import re
 import shlex
@@ -17,20 +19,29 @@ from typing import Any
 
 import absl.flags
 
-from deitlt_tf.recipes.flags import COMMANDS_OWN, FIRST, FLAGS, GROUPS, OURS, RECIPE
+from deitlt_tf.recipes.flags import COMMANDS_OWN, DEFAULTS, FIRST, FLAGS, GROUPS, OURS, PATHS, RECIPE, Number
 from deitlt_tf.recipes.recipe import Recipe, read
 
-# The recipes: of the installed package, or of the checkout that this file is part of.
+# The folder of the recipes, in the installed package or in the checkout that this file is part of.
 PACKAGE = Path(__file__).parents[1]
 RECIPES = next((folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()), PACKAGE)
 
-# Arguments of the library whose flag has another name.
+# Start of the comment in flags.cfg that names the folder where the run was started; see `runs.folder.write_flags`.
+STARTED_IN = "# relative paths count from "
+
+# Paths that are relative to --data_dir, where it is set, and not to the current folder.
+BELOW_DATA_DIR = ("train_list", "val_list", "test_list", "image_root", "class_names_file")
+
+# {argument of the library: its flag}, where the two have different names.
 FLAG_OF = {"max_pixels": "max_megapixels"}
 
 
 def find_flagfile(name: str | os.PathLike) -> Path:
-    """The file itself, or the packaged recipe of that name. Raises FileNotFoundError that lists those that exist."""
-    path = Path(name)
+    """The path `name` if it is a file, else the packaged recipe of that name, with or without configs/ in front.
+
+    Raises FileNotFoundError that suggests a recipe of a similar name.
+    """
+    path = Path(at_home(name, flag="flagfile"))
     packaged = RECIPES / path.name
     if path.is_file():
         return path
@@ -42,16 +53,20 @@ def find_flagfile(name: str | os.PathLike) -> Path:
 
 
 def read_flagfile(name: str | os.PathLike, *, including: tuple[Path, ...] = ()) -> list[str]:
-    """Arguments of a recipe, those of the recipes that it takes in at their place.
+    """The arguments of a recipe; a line --flagfile=... is replaced by the arguments of that recipe.
 
+    including: the recipes that take this one in, to notice a circle.
     Raises ValueError that names file and line of an unknown flag, FileNotFoundError for a file that does not exist.
     """
     path = find_flagfile(name)
     if path.resolve() in including:
         raise ValueError(f"{path} takes itself in: a recipe cannot contain itself.")
     arguments: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+    started_in = ""
+    for number, line in enumerate(_text_of(path).split("\n"), start=1):
         line = line.strip()
+        if line.startswith(STARTED_IN):
+            started_in = line.removeprefix(STARTED_IN)
         if not line or line.startswith("#"):
             continue
         flag, equals, value = line.partition("=")
@@ -60,8 +75,8 @@ def read_flagfile(name: str | os.PathLike, *, including: tuple[Path, ...] = ()) 
         if not line.startswith("-") or not (equals or switch):
             raise ValueError(f"{path}:{number}: {line!r} is not of the form --name=value.")
         if flag == "flagfile":
-            beside = path.parent / value
-            inner = beside if beside.is_file() else value
+            neighbour = path.parent / value
+            inner = neighbour if neighbour.is_file() else value
             arguments += read_flagfile(inner, including=(*including, path.resolve()))
         elif flag in OURS or flag.removeprefix("no") in OURS:
             arguments.append(line)
@@ -69,14 +84,60 @@ def read_flagfile(name: str | os.PathLike, *, including: tuple[Path, ...] = ()) 
             near = difflib.get_close_matches(flag, OURS, n=1)
             hint = f" Did you mean --{near[0]}?" if near else ""
             raise ValueError(f"{path}:{number}: unknown flag --{flag}.{hint}")
-    return arguments
+    return counted_from(started_in, arguments) if started_in else arguments
+
+
+def _text_of(path: Path) -> str:
+    """The text of a flag file. Raises ValueError that names a file in another encoding than UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="surrogateescape" if path.name == "flags.cfg" else "strict")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}.") from error
+
+
+def counted_from(folder: str, arguments: list[str]) -> list[str]:
+    """The arguments of a run that was started in `folder`, for a program that is started elsewhere.
+
+    A relative path gets `folder` in front, unless it exists from here and not from there, as after a move of both.
+    Lists of images are relative to --data_dir, if the run has one.
+    """
+    values = {name: value for name, _, value in (argument.lstrip("-").partition("=") for argument in arguments)}
+    names = {name for name in PATHS if not (name in BELOW_DATA_DIR and values.get("data_dir"))}
+
+    def there(argument: str) -> str:
+        name, _, value = argument.lstrip("-").partition("=")
+        if name not in names or not value or "://" in value or value.startswith("keras_hub:"):
+            return argument
+        path = os.path.join(folder, value)
+        return argument if os.path.exists(value) and not os.path.exists(path) else f"--{name}={path}"
+
+    return arguments if os.path.abspath(folder) == os.getcwd() else [*map(there, arguments)]
+
+
+def at_home(path: str | os.PathLike, *, flag: str) -> str:
+    """The path with the home folder instead of `~`, which a shell leaves alone behind "=".
+
+    flag: its name, for the message. Raises ValueError where there is no such home folder.
+    """
+    kind, colon, rest = str(path).partition("keras_hub:")
+    expanded = os.path.expanduser(rest if colon else kind)
+    if expanded.startswith("~"):
+        raise ValueError(f"--{flag}={path}: there is no such home folder. For a folder of that name write ./{path}.")
+    return colon + expanded
 
 
 def parse(argv: list[str], *, from_workdir: bool = False) -> dict[str, Any]:
-    """The value of each of our flags, by name. With `from_workdir`, D/flags.cfg of --workdir=D comes first.
+    """{name: value} of each of our flags.
 
-    argv: the command's name, then its arguments. Raises ValueError for an unknown flag or a value out of its range.
+    argv: the name of the command, then its arguments.
+    from_workdir: whether the flags of the run in --workdir=D, from D/flags.cfg, come before the arguments.
+    Raises ValueError for an unknown flag or a value out of its range, FileNotFoundError for a missing flag file.
     """
+    return _values(argv[0], arguments_of(argv, from_workdir=from_workdir))
+
+
+def arguments_of(argv: list[str], *, from_workdir: bool = False) -> list[str]:
+    """The arguments of a command line, with the lines of flag files in place of their names. Arguments: see `parse`."""
     arguments: list[str] = []
     for argument in argv[1:]:
         name, equals, value = argument.partition("=")
@@ -86,40 +147,49 @@ def parse(argv: list[str], *, from_workdir: bool = False) -> dict[str, Any]:
             arguments += read_flagfile(value)
         else:
             arguments.append(argument)
-    if from_workdir:
-        arguments = [*flags_of_run(arguments), *arguments]
-    for name in OURS:  # a second call starts from the defaults again
+    return [*flags_of_run(arguments), *arguments] if from_workdir else arguments
+
+
+def _values(program: str, arguments: list[str]) -> dict[str, Any]:
+    """`parse`, from the arguments of `arguments_of`. program: name of the command."""
+    for name in OURS:  # so that a second call starts from the defaults again
         FLAGS[name].unparse()
     try:
-        rest = FLAGS([argv[0], *arguments])
+        rest = FLAGS([program, *arguments])
     except absl.flags.IllegalFlagValueError as error:
         raise ValueError(_wrong_value(str(error))) from error
     except absl.flags.Error as error:
         raise ValueError(" ".join(str(error).split())) from error
     if rest[1:]:
         raise ValueError(f"{rest[1]!r} is not a flag: every option is written --name=value.")
+    for name in PATHS:
+        value = FLAGS[name].value
+        listed = isinstance(value, list)
+        FLAGS[name].value = [at_home(x, flag=name) for x in value] if listed else at_home(value, flag=name)
     return {name: FLAGS[name].value for name in OURS}
 
 
 def flags_of_run(arguments: list[str]) -> list[str]:
-    """The lines of flags.cfg in the folder that --workdir=D among the arguments names."""
+    """The lines of D/flags.cfg, where D is the last --workdir=D among the arguments."""
     workdirs = [argument.partition("=")[2] for argument in arguments if argument.lstrip("-").startswith("workdir=")]
     if not workdirs:
         raise ValueError("--workdir is missing: name the folder of a run.")
-    path = Path(workdirs[-1]) / "flags.cfg"
+    path = Path(at_home(workdirs[-1], flag="workdir")) / "flags.cfg"
     if not path.is_file():
         raise FileNotFoundError(f"--workdir={workdirs[-1]} is not the folder of a run: there is no {path}.")
     return read_flagfile(path)
 
 
 def _wrong_value(message: str) -> str:
-    """absl's `flag --name=value: reason` as a sentence that says which values are right."""
+    """A sentence that says which values are right. message: absl's `flag --name=value: reason`."""
     match = re.match(r"flag --(\w+)=(.*?): ", message, re.DOTALL)
     if not match or match[1] not in OURS:
         return " ".join(message.split())
     name, value = match[1], match[2]
     flag = FLAGS[name]
-    kinds = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+    if isinstance(flag.parser, Number):
+        return f"--{name}={value} is not {flag.parser.wanted}. {flag.help}"
+    kinds = {"int": "a whole number", "bool": "true or false"}
     choices = getattr(flag.parser, "enum_values", None)
     wanted = f"one of {', '.join(choices)}" if choices else kinds.get(flag.flag_type(), flag.flag_type())
     low, high = (getattr(flag.parser, side, None) for side in ("lower_bound", "upper_bound"))
@@ -131,14 +201,24 @@ def _wrong_value(message: str) -> str:
 
 
 def recipe_of(argv: list[str], *, from_workdir: bool = False) -> Recipe:
-    """The settings that a command line means; see `parse`."""
-    values = parse(argv, from_workdir=from_workdir)
-    given = frozenset(name for name in RECIPE if FLAGS[name].present)
-    return read({name: values[name] for name in RECIPE}, given=given)
+    """The settings of a command line. Arguments and errors: see `parse` and `recipe.read`."""
+    arguments = arguments_of(argv, from_workdir=from_workdir)
+    values = _values(argv[0], arguments)
+    explicit_flags = frozenset(name for name in RECIPE if FLAGS[name].present)
+    parts = [argument.lstrip("-").partition("=") for argument in arguments]
+    lengths = {
+        name: (DEFAULTS[name], *(int(value) for flag, _, value in parts if flag == name and value))
+        for name in ("epochs", "teacher_epochs")
+    }
+    return read({name: values[name] for name in RECIPE}, explicit_flags=explicit_flags, lengths=lengths)
 
 
 def usage(doc: str, *, takes: Collection[str] = (), full: bool = False) -> str:
-    """Help text of a command: its docstring, its own flags, then the flags that people change first, or all of them."""
+    """The help text of a command.
+
+    doc: its docstring. takes: names of its own flags, which come next. full: whether all flags of a recipe follow,
+    or only those that most people change first.
+    """
     groups = {"Flags of this command": tuple(takes)} if takes else {}
     if full:
         groups |= {heading: names for heading, names in GROUPS.items() if not {*names} <= {*COMMANDS_OWN}}
@@ -157,18 +237,32 @@ def usage(doc: str, *, takes: Collection[str] = (), full: bool = False) -> str:
     return "\n".join(lines)
 
 
-def program(main: Callable[..., None], doc: str, *, from_workdir: bool = False, takes: Collection[str] = ()) -> None:
-    """Run `main(recipe, **own)`; a user's mistake becomes one sentence on stderr and exit code 1.
+def program(
+    main: Callable[..., None],
+    doc: str,
+    *,
+    from_workdir: bool = False,
+    takes: Collection[str] = (),
+    checkpoints: bool = False,
+) -> None:
+    """Run a command: main(recipe, **own flags). A user's mistake becomes one sentence on stderr and exit code 1.
 
-    takes: flags beyond a recipe's that this command knows, which `main` gets as keywords; others are refused rather
-    than ignored. Flags are parsed before TensorFlow is imported, so that help and typing errors come at once.
+    doc: the help text begins with it. from_workdir: see `parse`.
+    takes: names of the flags that this command has in addition to those of a recipe; `main` gets them as keywords.
+    Such flags of other commands are refused, because they would have no effect.
+    checkpoints: whether the command writes checkpoints, from which it goes on after Ctrl+C.
+    Flags are parsed before `main` imports TensorFlow, so help and the messages on mistyped flags come at once.
     """
     with _closed_pipe_is_no_error():
         for argument in sys.argv[1:]:
             if argument.lstrip("-") in ("help", "h", "helpfull"):
                 print(usage(doc, takes=takes, full=argument.endswith("full")))
                 return
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how TensorFlow was built
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides TensorFlow's notes on how it was built
+        os.environ["KERAS_BACKEND"] = "tensorflow"  # the only one that works here, whatever other work has set
+        for stream in (sys.stdout, sys.stderr):  # in a terminal without é, it is printed as \xe9
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             recipe = recipe_of(sys.argv, from_workdir=from_workdir)
             for name in COMMANDS_OWN:
@@ -177,18 +271,70 @@ def program(main: Callable[..., None], doc: str, *, from_workdir: bool = False, 
             main(recipe, **{name: FLAGS[name].value for name in takes})
         except BrokenPipeError:
             raise
-        except (ValueError, OSError, FloatingPointError) as error:
-            if FLAGS.is_parsed() and FLAGS.traceback:
+        except Exception as error:
+            text = sentence_of(error)
+            if text is None or (FLAGS.is_parsed() and FLAGS.traceback):
                 raise
-            print(f"error: {with_dashes(str(error))}", file=sys.stderr)
+            print(f"error: {with_dashes(text)}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:
-            print("interrupted: the same command goes on from the last checkpoint.", file=sys.stderr)
+            after = ": the same command goes on from the last checkpoint, if there is one" if checkpoints else ""
+            print(f"interrupted{after}.", file=sys.stderr)
             sys.exit(130)
 
 
+# {error number of the operating system, or name of TensorFlow's error: what helps}
+NO_SPACE = "Free some space there, then start the same command again."
+NO_PERMISSION = "Change the permissions of that file or folder, or name another one."
+REMEDIES: dict[int | str, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), NO_SPACE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, "PermissionDeniedError"), NO_PERMISSION),
+    errno.EMFILE: "Raise the limit of open files (ulimit -n), then start the same command again.",
+}
+OUT_OF_MEMORY = re.compile(r"\bOOM\b|out of memory|OUT_OF_MEMORY|failed to allocate", re.IGNORECASE)
+LESS_MEMORY = (
+    "Close other programs that use it, or let a step take less: double --accumulation (the batch stays the same), halve "
+    "--teacher_batch_size, or take --precision=mixed_bfloat16."
+)
+
+
+def sentence_of(error: Exception) -> str | None:
+    """What to tell a user whose input, machine or devices have caused this error; None for a fault of the program."""
+    if any(kind.__name__ == "OpError" and kind.__module__.startswith("tensorflow.") for kind in type(error).__mro__):
+        return _tensorflow_sentence(error)
+    if isinstance(error, MemoryError):
+        return f"the memory of this machine is not enough{f' ({error})' if str(error) else ''}. {LESS_MEMORY}"
+    if isinstance(error, OSError):
+        files = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        text = f"{files}: {error.strerror}." if files and error.strerror else str(error)
+        cause = error if error.errno else error.__cause__
+        remedy = REMEDIES.get(cause.errno or 0, "") if isinstance(cause, OSError) else ""
+        return f"{text} {remedy}".strip()
+    return str(error) if isinstance(error, (ValueError, FloatingPointError)) else None
+
+
+def _tensorflow_sentence(error: Exception) -> str:
+    """The line of TensorFlow's message that says what is wrong, and what helps."""
+    message, kind = str(getattr(error, "message", "") or error), type(error).__name__
+    # Around that line are those on nodes of the graph, and on the lines of Python that have made them.
+    around = ("Graph execution error", "Detected at node", "<stack traces", "File ", "[[", "Hint:")
+    lines = [line for line in map(str.strip, message.splitlines()) if line and not line.startswith(around)]
+    memory = next((line for line in lines if OUT_OF_MEMORY.search(line)), "")
+    if memory:
+        return f"the memory of the device is not enough ({memory}). {LESS_MEMORY}"
+    reason = lines[0] if lines else kind
+    if "No space left" in reason:
+        return f"{reason}. {NO_SPACE}"
+    return (
+        f"{reason.rstrip('.')}. {REMEDIES.get(kind, f'TensorFlow calls this {kind}; --traceback shows where it was.')}"
+    )
+
+
 def with_dashes(message: str) -> str:
-    """The library's `name=value` and `name` in backticks, where name is an argument that a flag sets, as --name."""
+    """The message of a library with names of flags instead of names of arguments.
+
+    name=value becomes --name=value, and `name` in backticks becomes --name, if a flag has that name.
+    """
 
     def flag(match: re.Match) -> str:
         name = FLAG_OF.get(match["name"], match["name"])
@@ -200,7 +346,10 @@ def with_dashes(message: str) -> str:
 
 @contextlib.contextmanager
 def _closed_pipe_is_no_error() -> Iterator[None]:
-    """`--help | head` ends quietly. Python flushes stdout once more when it exits, so stdout must lead nowhere then."""
+    """`--help | head` ends without a message.
+
+    Python flushes stdout once more when it exits. So that this does not fail, stdout then leads to the null device.
+    """
     try:
         yield
         sys.stdout.flush()
@@ -211,7 +360,10 @@ def _closed_pipe_is_no_error() -> Iterator[None]:
 
 @contextlib.contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Imports of an optional dependency. Raises ValueError that says how to install what is missing."""
+    """Around the imports of an optional dependency. Raises ValueError that says how to install a missing one.
+
+    name: of the extra of this package that brings it.
+    """
     try:
         yield
     except ModuleNotFoundError as error:

@@ -5,6 +5,7 @@ those of the published LDAM + DRW + SAM ResNet-32 (Saddle-LongTail).
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 from absl import flags
@@ -25,6 +26,55 @@ def _heading(text: str) -> Iterator[None]:
     GROUPS[text] = tuple(_declared()[before:])
 
 
+class Number(flags.FloatParser):
+    """A finite number; at_least and at_most are bounds that it may reach, above and below are bounds that it may not.
+
+    `wanted` says in words which numbers are right.
+    """
+
+    def __init__(
+        self,
+        at_least: float | None = None,
+        at_most: float | None = None,
+        *,
+        above: float | None = None,
+        below: float | None = None,
+    ):
+        super().__init__(at_least, at_most)
+        self.above, self.below = above, below
+        bounds = {"of at least": at_least, "above": above, "of at most": at_most, "below": below}
+        words = [f"{text} {bound:g}" for text, bound in bounds.items() if bound is not None]
+        if at_least is not None and at_most is not None:
+            words = [f"from {at_least:g} to {at_most:g}"]
+        self.wanted = " ".join(["a number", " and ".join(words)]).rstrip()
+
+    def is_outside_bounds(self, val: float) -> bool:
+        return (
+            not math.isfinite(val)
+            or super().is_outside_bounds(val)
+            or (self.above is not None and val <= self.above)
+            or (self.below is not None and val >= self.below)
+        )
+
+
+def _number(
+    name: str,
+    default: float,
+    text: str,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Declare a flag that takes a `Number`. text: its help."""
+    parser = Number(at_least, at_most, above=above, below=below)
+    flags.DEFINE(parser, name, default, text, serializer=flags.ArgumentSerializer())
+
+
+LARGEST_SEED = 2**32 - 1  # of NumPy's generator
+
+
 with _heading("The data"):
     flags.DEFINE_string(
         "data", "folder", "Kind of data set: folder, list, inat, cifar10_lt, cifar100_lt, digits_lt or tfds:NAME."
@@ -39,31 +89,47 @@ with _heading("The data"):
         "image_root", "", "With --data=list or inat: folder that the listed paths start from; default: --data_dir."
     )
     flags.DEFINE_string("class_names_file", "", "With --data=list: file of one class name a line, in label order.")
-    flags.DEFINE_float(
-        "test_fraction", 0.2, "Share of each class that becomes the test set where the data has neither test nor val."
+    _number(
+        "test_fraction",
+        0.2,
+        "Share of each class that becomes the test set where the data has neither test nor val.",
+        at_least=0,
+        below=1,
     )
-    flags.DEFINE_float("val_fraction", 0.0, "Share of each class's training images that becomes the validation split.")
-    flags.DEFINE_integer("split_seed", 0, "Seed of the choice of held-out images.")
-    flags.DEFINE_float(
-        "imbalance", 1.0,
+    _number(
+        "val_fraction",
+        0.0,
+        "Share of each class's training images that becomes the validation split.",
+        at_least=0,
+        below=1,
+    )
+    flags.DEFINE_integer(
+        "split_seed", 0, "Seed of the choice of held-out images.", lower_bound=0, upper_bound=LARGEST_SEED
+    )
+    _number(
+        "imbalance",
+        1.0,
         "rho: training images are left out until the most frequent class has rho times as many as the rarest; 1: all.",
-    )  # fmt: skip
+        at_least=1,
+    )
     flags.DEFINE_enum(
         "imbalance_type", "exp", ["exp", "step"],
         "Profile of --imbalance: exponential, or half of the classes frequent and half rare.",
     )  # fmt: skip
-    flags.DEFINE_integer("imbalance_seed", 0, "Seed of the images that --imbalance keeps; 0: official for CIFAR-LT.")
+    flags.DEFINE_integer(
+        "imbalance_seed", 0, "Seed of the images that --imbalance keeps; 0: official for CIFAR-LT.", lower_bound=0,
+        upper_bound=LARGEST_SEED,
+    )  # fmt: skip
     flags.DEFINE_bool("download", True, "Whether TensorFlow Datasets may download a data set.")
     flags.DEFINE_bool(
         "skip_bad_images", False, "Leave out images that cannot be decoded: list and count them, then go on."
     )
-    flags.DEFINE_float(
-        "max_megapixels", 100.0, "Images with more pixels are refused before they are decoded (image bombs).",
-        lower_bound=0,
-    )  # fmt: skip
-    flags.DEFINE_float(
+    _number(
+        "max_megapixels", 100.0, "Images with more pixels are refused before they are decoded (image bombs).", above=0
+    )
+    _number(
         "decoded_mb", 512, "Training images of one size stay decoded in memory if they take at most this many MB; "
-        "0: never.", lower_bound=0,
+        "0: never.", at_least=0,
     )  # fmt: skip
     flags.DEFINE_enum(
         "resize", "fast", ["fast", "exact"],
@@ -76,15 +142,13 @@ with _heading("The student's view of an image"):
         "crop", "resized", ["resized", "padded", "none"],
         "resized: RandomResizedCrop; padded: shift after padding; none: resize only.",
     )  # fmt: skip
-    flags.DEFINE_float(
-        "crop_min_scale", 0.08, "With --crop=resized: smallest share of the image's area.", lower_bound=0, upper_bound=1
-    )
+    _number("crop_min_scale", 0.08, "With --crop=resized: smallest share of the image's area.", at_least=0, at_most=1)
     flags.DEFINE_integer("padding", 4, "With --crop=padded: pixels added on each side.", lower_bound=0)
     flags.DEFINE_bool("flip", True, "Mirror images left and right with probability 1/2.")
     flags.DEFINE_string(
         "randaugment", "rand-m9-mstd0.5-inc1", "Strength of RandAugment in timm's notation; empty: none."
     )
-    flags.DEFINE_float("erasing", 0.25, "Probability of random erasing.", lower_bound=0, upper_bound=1)
+    _number("erasing", 0.25, "Probability of random erasing.", at_least=0, at_most=1)
     flags.DEFINE_integer(
         "eval_resize", 256, "Short side before the centre crop at test time, pixels; 0: resize without a crop.",
         lower_bound=0,
@@ -101,7 +165,7 @@ with _heading("The student's network"):
     flags.DEFINE_integer("depth", 0, "Number of blocks; 0: the model's own.", lower_bound=0)
     flags.DEFINE_integer("embed_dim", 0, "Channels of a token; 0: the model's own.", lower_bound=0)
     flags.DEFINE_integer("num_heads", 0, "Attention heads; 0: the model's own.", lower_bound=0)
-    flags.DEFINE_float("drop_path", 0.1, "Stochastic depth of the last block; it grows linearly from 0.")
+    _number("drop_path", 0.1, "Stochastic depth of the last block; it grows linearly from 0.", at_least=0, below=1)
     flags.DEFINE_list(
         "mean",
         ["0.485", "0.456", "0.406"],
@@ -119,12 +183,12 @@ with _heading("The student's schedule"):
         lower_bound=1,
     )  # fmt: skip
     flags.DEFINE_integer(
-        "reweight_epoch", 1100, "K: from this epoch on DIST's loss is weighted by class (DRW); -1: never."
+        "reweight_epoch",
+        1100,
+        "K: from this epoch on DIST's loss is weighted by class (DRW); -1: never.",
+        lower_bound=-1,
     )
-    flags.DEFINE_float(
-        "beta", 0.9999, "beta of the class-balanced weights; 0: all classes weigh the same.", lower_bound=0,
-        upper_bound=1,
-    )  # fmt: skip
+    _number("beta", 0.9999, "beta of the class-balanced weights; 0: all classes weigh the same.", at_least=0, below=1)
     flags.DEFINE_bool("mixing_off", True, "From epoch K on, no mixup, cutmix and label smoothing.")
     flags.DEFINE_integer(
         "batch_size", 1024, "Images of one optimiser step, over all devices and --accumulation.", lower_bound=1
@@ -138,45 +202,45 @@ with _heading("The student's schedule"):
         "How often a class is shown: as often as it has images; by their square root; every class equally often.",
     )  # fmt: skip
     flags.DEFINE_integer("repeats", 3, "Repeated augmentation: views of one image in a batch; 1: none.", lower_bound=1)
-    flags.DEFINE_float("lr", 1.25e-4, "Learning rate before --lr_rule is applied.")
+    _number("lr", 1.25e-4, "Learning rate before --lr_rule is applied.", above=0)
     flags.DEFINE_enum(
         "lr_rule", "linear", ["linear", "official", "constant"],
         "Peak learning rate = lr * batch_size / 512 (linear), lr * batch_size / accumulation / 512 (official) or lr.",
     )  # fmt: skip
-    flags.DEFINE_float("warmup_epochs", 5, "Epochs of linear warm-up.", lower_bound=0)
-    flags.DEFINE_float("warmup_lr", 1e-6, "Learning rate at step 0.")
-    flags.DEFINE_float("min_lr", 1e-5, "Learning rate at the end of the cosine.")
-    flags.DEFINE_float(
+    _number("warmup_epochs", 5, "Epochs of linear warm-up.", at_least=0)
+    _number("warmup_lr", 1e-6, "Learning rate at step 0.", at_least=0)
+    _number("min_lr", 1e-5, "Learning rate at the end of the cosine.", at_least=0)
+    _number(
         "weight_decay", 0.05, "Decay of AdamW; biases, 1-D weights, tokens and position embedding are exempt.",
-        lower_bound=0,
+        at_least=0,
     )  # fmt: skip
-    flags.DEFINE_float("clip_norm", 0.0, "Largest global norm of the gradient; 0: not clipped.", lower_bound=0)
-    flags.DEFINE_float(
-        "ema_decay", 0.99996, "Decay of the moving average of the student's weights; 0: no average.", lower_bound=0
+    _number("clip_norm", 0.0, "Largest global norm of the gradient; 0: not clipped.", at_least=0)
+    _number(
+        "ema_decay",
+        0.99996,
+        "Decay of the moving average of the student's weights; 0: no average.",
+        at_least=0,
+        below=1,
     )
 
 with _heading("The student's loss"):
-    flags.DEFINE_float("alpha", 0.5, "Share of the distillation loss in the total loss.", lower_bound=0, upper_bound=1)
+    _number("alpha", 0.5, "Share of the distillation loss in the total loss.", at_least=0, at_most=1)
     flags.DEFINE_enum(
         "distillation", "hard", ["hard", "soft"], "DIST learns the teacher's class (hard) or its distribution (soft)."
     )
-    flags.DEFINE_float("temperature", 3.0, "Temperature tau of soft distillation.", lower_bound=1e-3)
+    _number("temperature", 3.0, "Temperature tau of soft distillation.", at_least=1e-3)
     flags.DEFINE_enum(
         "teacher_sees", "mixed", ["mixed", "clean"],
         "mixed: the teacher sees the student's view; clean: the same crop and mirror image before mixing, RandAugment "
         "and erasing; DIST then learns the teacher's two classes of a mixed view by their shares. clean needs "
         "--distillation=hard.",
     )  # fmt: skip
-    flags.DEFINE_float(
-        "logit_adjustment", 0.0, "tau: the loss of CLS sees logits + tau log(class share); 1: balanced softmax."
-    )
-    flags.DEFINE_float("mixup", 0.8, "Alpha of mixup; 0: off.", lower_bound=0)
-    flags.DEFINE_float("cutmix", 1.0, "Alpha of cutmix; 0: off.", lower_bound=0)
-    flags.DEFINE_float("mix_prob", 1.0, "Probability that a batch is mixed.", lower_bound=0, upper_bound=1)
-    flags.DEFINE_float(
-        "switch_prob", 0.5, "Probability of cutmix where mixup and cutmix are both on.", lower_bound=0, upper_bound=1
-    )
-    flags.DEFINE_float("smoothing", 0.1, "Label smoothing of the targets of CLS.", lower_bound=0, upper_bound=1)
+    _number("logit_adjustment", 0.0, "tau: the loss of CLS sees logits + tau log(class share); 1: balanced softmax.")
+    _number("mixup", 0.8, "Alpha of mixup; 0: off.", at_least=0)
+    _number("cutmix", 1.0, "Alpha of cutmix; 0: off.", at_least=0)
+    _number("mix_prob", 1.0, "Probability that a batch is mixed.", at_least=0, at_most=1)
+    _number("switch_prob", 0.5, "Probability of cutmix where mixup and cutmix are both on.", at_least=0, at_most=1)
+    _number("smoothing", 0.1, "Label smoothing of the targets of CLS.", at_least=0, at_most=1)
 
 with _heading("The teacher"):
     flags.DEFINE_string("teacher", "", "A teacher.keras, or the workdir of one; empty: the teacher is trained first.")
@@ -204,18 +268,16 @@ with _heading("The teacher's view of an image"):
         lower_bound=1,
     )  # fmt: skip
     flags.DEFINE_enum("teacher_crop", "padded", ["resized", "padded", "none"], "Teacher's crop, as --crop.")
-    flags.DEFINE_float(
-        "teacher_crop_min_scale", 0.08, "Teacher's smallest crop, as --crop_min_scale.", lower_bound=0, upper_bound=1
-    )
+    _number("teacher_crop_min_scale", 0.08, "Teacher's smallest crop, as --crop_min_scale.", at_least=0, at_most=1)
     flags.DEFINE_integer("teacher_padding", 4, "Teacher's padding, as --padding.", lower_bound=0)
     flags.DEFINE_bool("teacher_flip", True, "Mirror images for the teacher, as --flip.")
     flags.DEFINE_string("teacher_randaugment", "", "Teacher's RandAugment, as --randaugment.")
-    flags.DEFINE_float("teacher_erasing", 0.0, "Teacher's random erasing, as --erasing.", lower_bound=0, upper_bound=1)
+    _number("teacher_erasing", 0.0, "Teacher's random erasing, as --erasing.", at_least=0, at_most=1)
     flags.DEFINE_integer("teacher_eval_resize", 0, "Teacher's view at test time, as --eval_resize.", lower_bound=0)
     flags.DEFINE_string("teacher_second_randaugment", "", "paco, mdcs, glmc: RandAugment of the teacher's second view.")
-    flags.DEFINE_float(
-        "teacher_second_erasing", 0.0, "paco, mdcs, glmc: random erasing of the teacher's second view.", lower_bound=0,
-        upper_bound=1,
+    _number(
+        "teacher_second_erasing", 0.0, "paco, mdcs, glmc: random erasing of the teacher's second view.", at_least=0,
+        at_most=1,
     )  # fmt: skip
 
 with _heading("The teacher's schedule"):
@@ -227,64 +289,66 @@ with _heading("The teacher's schedule"):
         "teacher_sampling", "instance", ["instance", "sqrt", "class_balanced"],
         "How often the teacher is shown a class, as --sampling.",
     )  # fmt: skip
-    flags.DEFINE_float("teacher_lr", 0.1, "Teacher's peak learning rate.")
+    _number("teacher_lr", 0.1, "Teacher's peak learning rate.", above=0)
     flags.DEFINE_enum(
         "teacher_schedule", "drops", ["drops", "cosine"], "How the teacher's learning rate falls: by drops or a cosine."
     )
     flags.DEFINE_list(
         "teacher_drops", ["160:0.01", "180:0.0001"], "With --teacher_schedule=drops: epoch:factor of the peak."
     )
-    flags.DEFINE_float("teacher_warmup_epochs", 5, "Epochs of the teacher's linear warm-up.", lower_bound=0)
-    flags.DEFINE_float("teacher_momentum", 0.9, "Momentum of the teacher's SGD.")
-    flags.DEFINE_float("teacher_l2", 2e-4, "Coupled weight decay of the teacher's SGD.", lower_bound=0)
-    flags.DEFINE_float("teacher_clip_norm", 0.0, "Teacher's largest gradient norm, as --clip_norm.", lower_bound=0)
+    _number("teacher_warmup_epochs", 5, "Epochs of the teacher's linear warm-up.", at_least=0)
+    _number("teacher_momentum", 0.9, "Momentum of the teacher's SGD.", at_least=0, below=1)
+    _number("teacher_l2", 2e-4, "Coupled weight decay of the teacher's SGD.", at_least=0)
+    _number("teacher_clip_norm", 0.0, "Teacher's largest gradient norm, as --clip_norm.", at_least=0)
     flags.DEFINE_integer(
-        "teacher_reweight_epoch", 160, "From this epoch on the teacher's loss is weighted by class (DRW); -1: never."
+        "teacher_reweight_epoch",
+        160,
+        "From this epoch on the teacher's loss is weighted by class (DRW); -1: never.",
+        lower_bound=-1,
     )
-    flags.DEFINE_float("teacher_beta", 0.9999, "beta of the teacher's class-balanced weights, as --beta.")
+    _number("teacher_beta", 0.9999, "beta of the teacher's class-balanced weights, as --beta.", at_least=0, below=1)
 
 with _heading("The teacher's loss"):
     flags.DEFINE_enum(
         "teacher_loss", "ldam", ["ce", "ldam", "balanced_softmax", "paco", "mdcs", "glmc"],
         "What the teacher is trained towards; recipes teacher_*.cfg set what belongs to each.",
     )  # fmt: skip
-    flags.DEFINE_float("teacher_rho", 0.8, "Radius of SAM; 0: plain SGD.", lower_bound=0)
+    _number("teacher_rho", 0.8, "Radius of SAM; 0: plain SGD.", at_least=0)
     flags.DEFINE_list("teacher_rho_steps", [], "epoch:radius of SAM from that epoch on, after --teacher_rho.")
     flags.DEFINE_integer(
         "teacher_flat_below", 0,
         "ImbSAM: SAM acts only on classes with fewer training images than this; 0: on all classes.", lower_bound=0,
     )  # fmt: skip
-    flags.DEFINE_float("teacher_max_margin", 0.5, "LDAM: largest margin, given to the rarest class.")
-    flags.DEFINE_float("teacher_scale", 30.0, "LDAM: factor that turns cosines into logits.")
-    flags.DEFINE_float(
-        "teacher_temperature", 0.05, "PaCo: temperature of the similarities between images.", lower_bound=1e-3
-    )
+    _number("teacher_max_margin", 0.5, "LDAM: largest margin, given to the rarest class.", at_least=0)
+    _number("teacher_scale", 30.0, "LDAM: factor that turns cosines into logits.", above=0)
+    _number("teacher_temperature", 0.05, "PaCo: temperature of the similarities between images.", at_least=1e-3)
     flags.DEFINE_integer("teacher_queue", 1024, "PaCo: number of keys in the queue.", lower_bound=1)
     flags.DEFINE_integer("teacher_dim", 32, "PaCo: dimensions of the projected features.", lower_bound=1)
-    flags.DEFINE_float("teacher_alpha", 0.02, "PaCo: weight of another image of the same class.", lower_bound=0)
-    flags.DEFINE_float(
+    _number("teacher_alpha", 0.02, "PaCo: weight of another image of the same class.", at_least=0)
+    _number(
         "teacher_consistency", 0.6,
-        "MDCS, GLMC: weight of the agreement of two views: 0.6 in MDCS, 1 (with SAM) to 10 in GLMC.", lower_bound=0,
+        "MDCS, GLMC: weight of the agreement of two views: 0.6 in MDCS, 1 (with SAM) to 10 in GLMC.", at_least=0,
     )  # fmt: skip
     flags.DEFINE_integer(
         "teacher_consistency_epochs", 20, "MDCS: epochs until the agreement has its full weight.", lower_bound=1
     )
-    flags.DEFINE_float(
-        "teacher_label_power", 1.2, "GLMC: labels are weighted by n^-power; 1 for ImageNet-LT.", lower_bound=0
-    )
+    _number("teacher_label_power", 1.2, "GLMC: labels are weighted by n^-power; 1 for ImageNet-LT.", at_least=0)
 
 with _heading("The run"):
     flags.DEFINE_string(
         "workdir", "", "Folder of the run: everything is written here, and the same command resumes it."
     )
-    flags.DEFINE_integer("seed", 0, "Seed of initial weights, order of images, views, mixing and drop path.")
+    flags.DEFINE_integer(
+        "seed", 0, "Seed of initial weights, order of images, views, mixing and drop path.", lower_bound=0,
+        upper_bound=LARGEST_SEED,
+    )  # fmt: skip
     flags.DEFINE_enum(
         "strategy", "none", ["none", "mirrored", "multi_worker"],
         "Devices: one; all GPUs of this machine; all GPUs of several processes that TF_CONFIG or SLURM names.",
     )  # fmt: skip
-    flags.DEFINE_float(
+    _number(
         "worker_timeout", 600, "With --strategy=multi_worker: seconds that one operation waits for other workers.",
-        lower_bound=1,
+        at_least=1,
     )  # fmt: skip
     flags.DEFINE_integer(
         "logical_cpus", 0, "With --strategy=mirrored: number of logical devices on the CPU, for tests.", lower_bound=0
@@ -294,7 +358,7 @@ with _heading("The run"):
         "Precision that the networks compute in; weights, logits and losses stay float32.",
     )  # fmt: skip
     flags.DEFINE_bool("deterministic", True, "Use operations that repeat bit by bit; off may be faster on a GPU.")
-    flags.DEFINE_float("checkpoint_seconds", 60, "Seconds between two checkpoints.", lower_bound=0)
+    _number("checkpoint_seconds", 60, "Seconds between two checkpoints.", at_least=0)
     flags.DEFINE_integer(
         "eval_every", 0, "Epochs between evaluations while training (validation split, else test); 0: none.",
         lower_bound=0,
@@ -326,10 +390,12 @@ with _heading("Single commands"):
     flags.DEFINE_integer(
         "top_k", 5, "to_saved_model: number of likeliest classes named for an encoded image.", lower_bound=1
     )
-    flags.DEFINE_float(
-        "request_megapixels", 50.0, "to_saved_model, demo: images with more pixels are refused; strangers send them.",
-        lower_bound=0,
-    )  # fmt: skip
+    _number(
+        "request_megapixels",
+        50.0,
+        "to_saved_model, demo: images with more pixels are refused; strangers send them.",
+        above=0,
+    )
     flags.DEFINE_integer(
         "check_images", -1,
         "to_onnx, to_litert: test images to compare with Keras; -1: all; 0: none, random pixels instead.",
@@ -368,6 +434,14 @@ FIRST = (
     *("image_size", "model", "patch_size", "epochs", "reweight_epoch", "batch_size", "accumulation", "lr"),
     *("method", "baseline", "teacher", "teacher_model", "teacher_epochs"),
     *("workdir", "precision"),
+)
+
+# Flags that take a path, or several. `~` in them is the home folder; in flags.cfg, relative ones count from the folder
+# that the run was started in.
+PATHS = (
+    *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "init"),
+    *("teacher", "teacher_init", "teacher_workdir", "teacher_labels", "workdir"),
+    *("out", "prior", "checkpoint", "class_order", "to_torch", "compare"),
 )
 
 # What may change between two runs of the same recipe without changing its weights.

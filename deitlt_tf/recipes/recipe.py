@@ -1,22 +1,27 @@
-"""The typed settings of a run, and the one reader of flags that makes them.
+"""The typed settings of a run, and the only function that reads them from flags.
 
-    values of flags  ->  read(values)  ->  Recipe(data, student, teacher, run)
+    {flag: value}  ->  read(flags)  ->  Recipe(data, student, teacher, run)
 
-Every flag of a recipe lands in exactly one field; a test holds that. Libraries take single fields as keywords and never
-see this module's classes, except the rooms that run a whole recipe (training, serving, report, inspect_data).
+Every flag of a recipe sets exactly one field, which a test checks. A field has the meaning, unit and default of its
+flag; `recipes.flags` states them. Libraries take single fields as keywords and never see the classes of this module,
+except in the rooms that run a whole recipe: training, serving, report, inspect_data.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deitlt_tf.recipes.flags import DEFAULTS, FREE, TEACHER
+from deitlt_tf.recipes.flags import DEFAULTS, FREE, PATHS, TEACHER
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where the images are, which of them take part, and how they are read."""
+    """Where the images are, which of them are used, and how they are read.
+
+    max_pixels: largest height x width of an image. decoded_bytes: most memory for decoded training images.
+    """
 
     name: str
     data_dir: str
@@ -46,14 +51,14 @@ class Data:
         return {name: getattr(self, name) for name in names}
 
     def loading(self) -> dict[str, Any]:
-        """Keywords of `runs.data.load_splits`, all but the folder."""
+        """Keywords of `runs.data.load_splits`, except the folder."""
         reading = {"skip_bad_images": self.skip_bad_images, "max_pixels": self.max_pixels}
         return {"name": self.name} | reading | self.source()
 
 
 @dataclass(frozen=True)
 class View:
-    """One image as one network sees it. image_size: side of the input, pixels. randaugment: timm's notation."""
+    """The views of an image for one network. image_size: side of the input, pixels. randaugment: timm's notation."""
 
     image_size: int
     crop: str
@@ -72,18 +77,23 @@ class View:
 
 @dataclass(frozen=True)
 class SecondView:
-    """What the second view of an image has of its own, for objectives that compare two."""
+    """The settings of the teacher's second view that differ from the first, for objectives that compare two views."""
 
     randaugment: str
     erasing: float
 
     def settings(self) -> dict[str, Any]:
+        """`second` of `data.augment.with_second_view`."""
         return {"randaugment": self.randaugment, "erasing": self.erasing}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """size: images of one optimiser step, over all devices and parts. repeats: views of one image in it."""
+    """The batch of one optimiser step.
+
+    size: images, over all devices and parts. sampling: shares of the classes, see `data.pipeline.train`.
+    accumulation: parts that each device computes one after the other. repeats: views of one image.
+    """
 
     size: int
     sampling: str
@@ -129,7 +139,7 @@ class Transformer:
 
 @dataclass(frozen=True)
 class StudentSchedule:
-    """How long the student trains, at which learning rate, and from which epoch (K) on its loss is re-weighted."""
+    """The student's epochs, learning rate and regularisation, and the epoch K from which its loss is re-weighted."""
 
     epochs: int
     lr: float
@@ -147,7 +157,7 @@ class StudentSchedule:
 
 @dataclass(frozen=True)
 class Distillation:
-    """What DIST learns from the teacher, and the share of its loss."""
+    """How DIST learns from the teacher. alpha: share of this loss in the whole loss."""
 
     kind: str
     teacher_sees: str
@@ -171,22 +181,22 @@ class Student:
 
     @property
     def plain(self) -> bool:
-        """Whether it is a ViT of one token that needs no teacher."""
+        """Whether the network is a ViT with CLS only, which needs no teacher."""
         return self.method.startswith("vit")
 
     @property
     def reweight_epoch(self) -> int:
-        """K: the epoch from which `method` weighs the loss by class; -1: never."""
+        """K: the epoch from which this method weights the loss by class; -1: never."""
         return self.schedule.reweight_epoch if self.method in ("deit_lt", "vit_drw") else -1
 
     @property
     def model(self) -> str:
-        """Its name for `models.build`."""
+        """Name of the network for `models.build`."""
         return self.network.model.replace("deit_", "vit_") if self.plain else self.network.model
 
     @property
     def peak_lr(self) -> float:
-        """The peak learning rate: lr x batch / 512, lr x batch / accumulation / 512 (official), or lr (constant)."""
+        """The peak learning rate. linear: lr x batch / 512; official: lr x batch / accumulation / 512; constant: lr."""
         schedule = self.schedule
         if schedule.lr_rule == "linear":
             return schedule.lr * self.batch.size / 512
@@ -197,7 +207,7 @@ class Student:
 
 @dataclass(frozen=True)
 class Cnn:
-    """The teacher's network. init: a .keras file to start from."""
+    """The teacher's network. init: .keras file of weights to start from."""
 
     model: str
     classifier: str
@@ -208,7 +218,7 @@ class Cnn:
 
 @dataclass(frozen=True)
 class TeacherSchedule:
-    """How long the teacher trains and how its learning rate falls: `drops` {epoch: factor of the peak} or a cosine."""
+    """The teacher's epochs, learning rate and regularisation. drops: {epoch: factor of the peak}, for shape "drops"."""
 
     epochs: int
     lr: float
@@ -224,7 +234,7 @@ class TeacherSchedule:
 
 @dataclass(frozen=True)
 class Sam:
-    """Radius of SAM, 0 for plain SGD; rho_steps: {epoch: radius from that epoch on}; flat_below: ImbSAM's threshold."""
+    """rho: radius of SAM, 0: plain SGD. rho_steps: {epoch: radius from then on}. flat_below: threshold of ImbSAM."""
 
     rho: float
     rho_steps: dict[int, float]
@@ -232,8 +242,8 @@ class Sam:
 
 
 @dataclass(frozen=True)
-class Aim:
-    """The teacher's loss, and the numbers of each that has some."""
+class TeacherObjective:
+    """The teacher's loss, and the parameters of all losses; each loss uses its own."""
 
     loss: str
     max_margin: float
@@ -249,7 +259,11 @@ class Aim:
 
 @dataclass(frozen=True)
 class Teacher:
-    """The flat CNN: trained here, or taken from `path`. workdir: of its own run. labels: file of its kept classes."""
+    """The flat CNN, trained here or loaded.
+
+    path: file or folder of a finished teacher; "": train one. labels: file of its predicted classes of all views.
+    workdir: folder of its own run.
+    """
 
     path: str
     labels: str
@@ -260,12 +274,12 @@ class Teacher:
     batch: Batch
     schedule: TeacherSchedule
     sam: Sam
-    aim: Aim
+    objective: TeacherObjective
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where the run lives and on what it runs."""
+    """The folder of the run, its seed, and its devices."""
 
     workdir: str
     seed: int
@@ -280,13 +294,14 @@ class Run:
 
     @property
     def folder(self) -> Path:
+        """`workdir` as a path."""
         return Path(self.workdir)
 
     def devices(self) -> dict[str, Any]:
         """Keywords of `devices.strategy.running`."""
         return {"name": self.strategy, "logical_cpus": self.logical_cpus, "timeout_seconds": self.worker_timeout}
 
-    def numbers(self) -> dict[str, Any]:
+    def numerics(self) -> dict[str, Any]:
         """Keywords of `devices.strategy.prepare`."""
         return {"seed": self.seed, "precision": self.precision, "deterministic": self.deterministic}
 
@@ -295,8 +310,10 @@ class Run:
 class Recipe:
     """All settings of a run.
 
-    flags: the values that the settings were read from, by flag, as flags.cfg keeps them.
-    given: names of the flags that a person or a flag file has set.
+    flags: {name: value} of all flags of a recipe, from which the settings were read.
+    explicit_flags: names of the flags that the command line or a flag file has set.
+    lengths: {"epochs": (...), "teacher_epochs": (...)}: the default, then what flag files and command line have set, in
+      order. A recipe's K belongs to the length that the recipe has set, and not to a later one.
     """
 
     data: Data
@@ -304,34 +321,56 @@ class Recipe:
     teacher: Teacher
     run: Run
     flags: Mapping[str, Any] = field(repr=False)
-    given: frozenset[str] = frozenset()
+    explicit_flags: frozenset[str] = frozenset()
+    lengths: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def trains_teacher(self) -> bool:
+        """Whether the student needs a teacher and --teacher does not name one."""
+        return not self.student.plain and not self.teacher.path
 
     def changed(self, **flags: Any) -> "Recipe":
         """The recipe with other values of some flags."""
-        return read({**self.flags, **flags}, given=self.given | flags.keys())
+        explicit = self.explicit_flags | flags.keys()
+        return read({**self.flags, **flags}, explicit_flags=explicit, lengths=self.lengths)
 
     def identity(self) -> dict[str, Any]:
-        """Keywords of `runs.folder.claim`: what makes a folder the run of this recipe."""
-        return {"flags": as_text(self.flags), "free": FREE, "defaults": as_text(DEFAULTS)}
+        """Keywords of `runs.folder.claim`: the flags that decide whether a folder holds the run of this recipe."""
+        return {"flags": as_text(self.flags), "free": FREE, "defaults": as_text(DEFAULTS), "paths": PATHS}
 
     def teacher_identity(self) -> dict[str, Any]:
-        """The same of the teacher's own run, which other recipes may share."""
-        return self.identity() | {"flags": as_text({name: self.flags[name] for name in TEACHER})}
+        """Keywords of `runs.folder.claim` for the teacher's own run, which several recipes may share."""
+        own = {name: self.flags[name] for name in TEACHER}
+        return self.identity() | {"flags": as_text(own), "role": "teacher"}
 
 
 def as_text(flags: Mapping[str, Any]) -> dict[str, str]:
-    """The values of flags as a flag file has them."""
+    """{name: value as in a flag file} of these flags."""
     return {name: ",".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in flags.items()}
 
 
-def read(flags: Mapping[str, Any], *, given: frozenset[str] = frozenset()) -> Recipe:
-    """The settings that these values of the flags mean.
+def read(
+    flags: Mapping[str, Any],
+    *,
+    explicit_flags: frozenset[str] = frozenset(),
+    lengths: Mapping[str, tuple[int, ...]] | None = None,
+) -> Recipe:
+    """The settings for these values of flags.
 
-    flags: {name of a flag: its parsed value}, every flag of a recipe. Raises ValueError that names the flag.
+    flags: {name: parsed value} of every flag of a recipe. explicit_flags, lengths: see `Recipe`.
+    Raises ValueError that names the flag, for a value of a wrong form or two flags that contradict each other.
     """
-    recipe = Recipe(_data(flags), _student(flags), _teacher(flags), _run(flags), dict(flags), frozenset(given))
+    recipe = Recipe(
+        data=_data(flags),
+        student=_student(flags),
+        teacher=_teacher(flags),
+        run=_run(flags),
+        flags=dict(flags),
+        explicit_flags=frozenset(explicit_flags),
+        lengths=lengths or {},
+    )
     if recipe.student.distillation.teacher_sees == "clean" and recipe.student.distillation.kind == "soft":
-        raise ValueError("--teacher_sees=clean mixes the classes that the teacher chose: it needs --distillation=hard.")
+        raise ValueError("--teacher_sees=clean mixes classes of the teacher, not logits: it needs --distillation=hard.")
     return recipe
 
 
@@ -464,7 +503,7 @@ def _teacher(flags: Mapping[str, Any]) -> Teacher:
             rho_steps=_by_epoch(flags, "teacher_rho_steps"),
             flat_below=flags["teacher_flat_below"],
         ),
-        aim=Aim(
+        objective=TeacherObjective(
             loss=flags["teacher_loss"],
             max_margin=flags["teacher_max_margin"],
             scale=flags["teacher_scale"],
@@ -495,16 +534,28 @@ def _run(flags: Mapping[str, Any]) -> Run:
 
 
 def _numbers(flags: Mapping[str, Any], name: str) -> tuple[float, ...]:
-    """--name=1,2,3."""
+    """The numbers of --name=1,2,3."""
     try:
-        return tuple(float(value) for value in flags[name])
+        return tuple(_finite(value) for value in flags[name])
     except ValueError:
         raise ValueError(f"--{name}={','.join(flags[name])} is not a list of numbers.") from None
 
 
 def _by_epoch(flags: Mapping[str, Any], name: str) -> dict[int, float]:
-    """--name=epoch:number,epoch:number."""
+    """{epoch: number} of --name=epoch:number,epoch:number."""
+    text = ",".join(flags[name])
     try:
-        return {int(epoch): float(number) for epoch, number in (entry.split(":") for entry in flags[name])}
+        pairs = [(int(epoch), _finite(number)) for epoch, number in (entry.split(":") for entry in flags[name])]
     except ValueError:
-        raise ValueError(f"--{name}={','.join(flags[name])} is not of the form epoch:number,epoch:number.") from None
+        raise ValueError(f"--{name}={text} is not of the form epoch:number,epoch:number.") from None
+    by_epoch = dict(pairs)
+    if len(by_epoch) < len(pairs) or any(epoch < 0 or number < 0 for epoch, number in pairs):
+        raise ValueError(f"--{name}={text}: epochs and numbers have to be at least 0, and every epoch stands once.")
+    return by_epoch
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number

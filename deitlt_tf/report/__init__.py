@@ -1,1 +1,1 @@
-"""What a finished run has learnt, on one page; `python -m deitlt_tf.report`."""
+"""A finished run on one page, or several runs side by side: `python -m deitlt_tf.report`."""

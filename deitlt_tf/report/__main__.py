@@ -1,13 +1,16 @@
-"""What a finished run has learnt, on one page: who is the expert where, with intervals, curves, probes and pictures.
+"""Report a finished run on one page: accuracy of CLS and DIST with intervals, curves, probes and pictures.
 
     python -m deitlt_tf.report --workdir=runs/first [--data_dir=...] [--probe_images=512]
     python -m deitlt_tf.report --compare=runs/first,runs/second
 
-The first writes report.html (one file, no network) and report.json, the same numbers, into the workdir. The second puts
-runs on the same test images side by side, with differences from the first in pairs, as comparison.html and .json there.
-Needs nothing but the workdirs and the data that their flags.cfg name; flags after it win. No GPU.
+The first command writes report.html (one file, which loads nothing from the network) and report.json, the same numbers,
+to the workdir. The second one compares runs on the same test images, each with the first one, and writes
+comparison.html and comparison.json to the workdir of the first run.
+Both need only the workdirs and the data that their flags.cfg names, and no GPU. Flags on the command line override
+those of flags.cfg.
 """
 
+import functools
 import sys
 from pathlib import Path
 
@@ -20,20 +23,25 @@ def main(recipe: Recipe, *, compare: list[str], probe_images: int) -> None:
     from deitlt_tf.devices.strategy import prepare
     from deitlt_tf.report import numbers
 
-    prepare(**recipe.run.numbers())
+    prepare(**recipe.run.numerics())
     recipes = compared_recipes(recipe, compare)
     run = numbers.opened(recipe)
     if compare:
-        name, make = "comparison", lambda: numbers.comparison([run, *map(numbers.opened, recipes[1:])])
+        name = "comparison"
+        compute = functools.partial(numbers.comparison, [run, *map(numbers.opened, recipes[1:])])
     else:
-        name, make = "report", lambda: numbers.report(recipe, run, probe_images=probe_images)
-    values, figures = decode.naming_bad_images(make, run.splits, max_pixels=recipe.data.max_pixels)
+        name = "report"
+        compute = functools.partial(numbers.report, recipe, run, probe_images=probe_images)
+    values, figures = decode.naming_bad_images(compute, run.splits, max_pixels=recipe.data.max_pixels)
     numbers.write(run.folder, name, values, figures)
     print(f"{run.folder / name}.html and {name}.json are written.")
 
 
 def compared_recipes(recipe: Recipe, compare: list[str]) -> list[Recipe]:
-    """The recipe, then those of the other runs of --compare under what the command line set."""
+    """The recipe, then the recipes of the other runs of --compare, with the flags of this command line.
+
+    Raises ValueError where --compare names one run only.
+    """
     folders = list(dict.fromkeys(Path(folder).resolve() for folder in (recipe.run.workdir, *compare)))
     if compare and len(folders) < 2:
         raise ValueError(f"--compare={','.join(compare)} names one run: a comparison takes two or more.")
@@ -47,10 +55,10 @@ def compared_recipes(recipe: Recipe, compare: list[str]) -> list[Recipe]:
 
 
 def with_workdir(argv: list[str]) -> list[str]:
-    """--compare=D1,D2 alone means the run D1 compared with the others: --workdir=D1 is put in."""
-    given = {name.lstrip("-"): value for name, _, value in (argument.partition("=") for argument in argv)}
-    if given.get("compare") and "workdir" not in given:
-        return [*argv, f"--workdir={given['compare'].split(',')[0]}"]
+    """The arguments; --compare=D1,D2 without a workdir gets --workdir=D1, because D1 is the reference."""
+    values = {name.lstrip("-"): value for name, _, value in (argument.partition("=") for argument in argv)}
+    if values.get("compare") and "workdir" not in values:
+        return [*argv, f"--workdir={values['compare'].split(',')[0]}"]
     return argv
 
 

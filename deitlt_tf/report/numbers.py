@@ -1,13 +1,17 @@
-"""The numbers and pictures of a report or a comparison."""
+"""The numbers and figures of a report on one run, or of a comparison of several runs."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import keras
 import numpy as np
 
-from deitlt_tf.data import augment, pipeline, storage
-from deitlt_tf.evaluation import metrics, predictions, probes
+from deitlt_tf.data import augment, pipeline, sources, storage
+from deitlt_tf.evaluation import metrics, probes
+from deitlt_tf.evaluation.predictions import MixedViews, Predictions, predict, predict_mixed
 from deitlt_tf.evaluation.run import FILES, Run, networks, open_run, test_batches
 from deitlt_tf.evaluation.tables import describe_groups
 from deitlt_tf.recipes.recipe import Recipe
@@ -15,9 +19,12 @@ from deitlt_tf.report import pages, sections
 from deitlt_tf.runs.checkpoints import Journal
 from deitlt_tf.runs.files import write_json, write_text
 
-SEED = 0  # of everything drawn here
-BOOTSTRAP = {"resamples": 1000, "seed": SEED, "level": 0.95}
-PICTURES = {"rollout": 2, "duel": 12, "mixed": 12}  # of each group; of each winner; in all
+SEED = 0  # of the bootstrap, and of the images that are drawn for probes and pictures
+BOOTSTRAP: dict[str, Any] = {"resamples": 1000, "seed": SEED, "level": 0.95}
+PICTURES = {"rollout": 2, "duel": 12, "mixed": 12}  # how many for each group, for each winner, in all
+
+Numbers = dict[str, Any]
+Figures = dict[str, list[dict]]
 
 
 def opened(recipe: Recipe) -> Run:
@@ -30,97 +37,140 @@ def opened(recipe: Recipe) -> Run:
     )
 
 
-def report(recipe: Recipe, run: Run, *, probe_images: int) -> tuple[dict, dict]:
-    """numbers (as report.json holds them) and {section: figures}."""
-    names, counts, student = run.splits.train.class_names, run.class_counts, recipe.student
+# ---- one run ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything that a report computes with the networks of a run.
+
+    model: the network that the report is about, in the row `name`: the student, or a plain ViT.
+    by_model: {row: predictions for all test images}.
+    drawn: [n], indices of the test images that the probes see. probes: {row: probes}, empty without attention.
+    mixed: the teacher's answers to mixed views; None without a teacher that saw such views.
+    """
+
+    name: str
+    model: keras.Model
+    by_model: dict[str, Predictions]
+    drawn: np.ndarray
+    probes: dict[str, probes.Probes]
+    mixed: MixedViews | None
+
+    @property
+    def predictions(self) -> Predictions:
+        """Those of `model`."""
+        return self.by_model[self.name]
+
+
+def report(recipe: Recipe, run: Run, *, probe_images: int) -> tuple[Numbers, Figures]:
+    """(the numbers of report.json, {section: figures}). probe_images: how many test images the probes see at most."""
+    rng = np.random.default_rng(SEED)
+    results = network_results(recipe, run, rng, probe_images=probe_images)
+    numbers = report_numbers(recipe, run, results)
+    return numbers, report_figures(run, results, numbers, rng)
+
+
+def network_results(recipe: Recipe, run: Run, rng: np.random.Generator, *, probe_images: int) -> Results:
+    """The results of all networks of a run. rng: draws the images for the probes."""
     models = networks(run)
     name = "student" if "student" in models else "ViT"
-    answers = {
-        row: predictions.predict(model, test_batches(run, model, row=row), title=f"{row}, test")
-        for row, model in models.items()
+    by_model = {
+        row: predict(model, test_batches(run, model, row=row), title=f"{row}, test") for row, model in models.items()
     }
-    model, predicted = models[name], answers[name]
-    last = {row: x for row, x in answers.items() if row != "EMA"}
-
-    rng = np.random.default_rng(SEED)
-    drawn = rng.choice(len(predicted.labels), min(probe_images, len(predicted.labels)), replace=False)
-    probed = {
+    images = len(by_model[name].labels)
+    drawn = rng.choice(images, min(probe_images, images), replace=False)
+    probed: dict[str, probes.Probes] = {
         row: probes.probe(models[row], test_batches(run, models[row], indices=drawn, batch=16), title=f"{row}, probes")
         for row in ("ViT", "student")
-        if row in models and probes.has_attention(model)
+        if row in models and probes.has_attention(models[name])
     }
-    duel = sections.duel(predicted, counts, most=PICTURES["duel"]) if "dist" in predicted.predicted else None
     mixed = None
-    if "teacher" in models and student.distillation.teacher_sees == "mixed":
+    if "teacher" in models and recipe.student.distillation.teacher_sees == "mixed":
         mixed = mixed_views(recipe, run, models["teacher"], views=probe_images)
-    late = 0 <= student.reweight_epoch < student.schedule.epochs
+    return Results(name, models[name], by_model, drawn, probed, mixed)
 
-    numbers = {
+
+def report_numbers(recipe: Recipe, run: Run, results: Results) -> Numbers:
+    """The numbers of report.json."""
+    names, counts, student = run.splits.train.class_names, run.class_counts, recipe.student
+    model, predictions = results.model, results.predictions
+    last_weights = {row: x for row, x in results.by_model.items() if row != "EMA"}
+    reweighted = 0 <= student.reweight_epoch < student.schedule.epochs
+    return {
         "run": {
             "name": run.folder.resolve().name,
             "data": recipe.data.name,
             "classes": len(names),
             "train_images": len(run.splits.train),
-            "test_images": len(predicted.labels),
+            "test_images": len(predictions.labels),
             "model": f"{model.name}, {model.count_params():,} weights, input of {model.input_shape[1]} pixels",
-            "heads": list(predicted.predicted),
+            "heads": list(predictions.predicted),
             "bootstrap": BOOTSTRAP,
         },
         "groups": {convention: describe_groups(counts, convention) for convention in ("shots", "paper")},
-        "table": sections.table(answers, counts, **BOOTSTRAP),
-        "classes": sections.by_class(predicted, counts, names),
+        "table": sections.table(results.by_model, counts, **BOOTSTRAP),
+        "classes": sections.by_class(predictions, counts, names),
         "curves": sections.history(
-            Journal(run.folder).lines(), reweight_epoch=student.reweight_epoch if late else None
+            Journal(run.folder).lines(), reweight_epoch=student.reweight_epoch if reweighted else None
         ),
         "probes": {
-            "images": len(drawn),
+            "images": len(results.drawn),
             "share": sections.SHARE,
-            "uniform_distance": probes.uniform_distance(model) if probed else None,
-            "models": {row: sections.inside(probe) for row, probe in probed.items()},
+            "uniform_distance": probes.uniform_distance(model) if results.probes else None,
+            "models": {row: sections.inside(probe) for row, probe in results.probes.items()},
         },
-        "confusions": sections.confusions(predicted, counts, names),
-        "calibration": sections.calibration(last, counts),
-        "shifts": sections.shifts(last, counts),
-        "duel": duel,
-        "mixed": mixed and sections.mixed(mixed, counts),
+        "confusions": sections.confusions(predictions, counts, names),
+        "calibration": sections.calibration(last_weights, counts),
+        "shifts": sections.shifts(last_weights, counts),
+        "duel": sections.duel(predictions, counts, most=PICTURES["duel"]) if "dist" in predictions.predicted else None,
+        "mixed": results.mixed and sections.mixed(results.mixed, counts),
     }
+
+
+def report_figures(run: Run, results: Results, numbers: Numbers, rng: np.random.Generator) -> Figures:
+    """{section: figures}. rng: draws the images of the attention rollouts."""
+    names, counts = run.splits.train.class_names, run.class_counts
+    model, predictions = results.model, results.predictions
     figures = pages.figures_of_sections(numbers)
-    if name in probed:
-        places = of_each_group(predicted.labels[drawn], counts, rng, most=PICTURES["rollout"])
-        images = pixels(run, model, drawn[places])
-        maps = probed[name].rollout[places]
-        figures["rollouts"] = pages.rollouts(images, maps, drawn[places], predicted, counts, names)
-    if duel:
+    if results.name in results.probes:
+        places = of_each_group(predictions.labels[results.drawn], counts, rng, most=PICTURES["rollout"])
+        indices = results.drawn[places]
+        maps = results.probes[results.name].rollout[places]
+        figures["rollouts"] = pages.rollouts(pixels(run, model, indices), maps, indices, predictions, counts, names)
+    if numbers["duel"]:
         figures |= {
-            who: pages.duel(pixels(run, model, indices), indices, predicted, names)
-            for who, indices in duel["shown"].items()
+            winner: pages.duel(pixels(run, model, indices), indices, predictions, names)
+            for winner, indices in numbers["duel"]["shown"].items()
         }
-    if mixed:
-        figures["mixed"] = pages.mixed(mixed, names)
-    return numbers, figures
+    if results.mixed:
+        figures["mixed"] = pages.mixed(results.mixed, names)
+    return figures
 
 
-def of_each_group(labels, counts, rng, *, most: int) -> list[int]:
-    """Places in `labels` of `most` images of each of head, mid and tail: drawn, not chosen, no class twice."""
+def of_each_group(labels: np.ndarray, counts: np.ndarray, rng: np.random.Generator, *, most: int) -> list[int]:
+    """Positions in `labels` of at most `most` images of each of head, mid and tail, drawn at random.
 
-    found = []
+    No two images have the same class. labels: int [N]. counts: [C], training images of each class.
+    """
+    positions: list[int] = []
     for members in metrics.groups(counts, "paper").values():
-        places = rng.permutation(np.flatnonzero(np.isin(labels, members)))
-        first = np.unique(labels[places], return_index=True)[1]
-        found += places[sorted(first)[:most]].tolist()
-    return found
+        candidates = rng.permutation(np.flatnonzero(np.isin(labels, members)))
+        first_of_class = np.unique(labels[candidates], return_index=True)[1]
+        positions += candidates[sorted(first_of_class)[:most]].tolist()
+    return positions
 
 
-def pixels(run: Run, model: keras.Model, indices) -> np.ndarray:
-    """uint8 [n, S, S, 3]: what the student sees of the test images at `indices`."""
+def pixels(run: Run, model: keras.Model, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    """uint8 [n, S, S, 3]: the evaluation views of the test images at `indices`."""
     if not len(indices):
         return np.zeros((0, 1, 1, 3), np.uint8)
     images, _, _ = next(iter(test_batches(run, model, indices=indices, batch=len(indices))))
     return images.numpy()
 
 
-def mixed_views(recipe: Recipe, run: Run, teacher: keras.Model, *, views: int) -> predictions.MixedViews:
-    """The teacher's answers to the run's own training views and mixing, before re-weighting."""
+def mixed_views(recipe: Recipe, run: Run, teacher: keras.Model, *, views: int) -> MixedViews:
+    """The teacher's answers to about this many training views, mixed as in the run before re-weighting."""
     batch = 32
     stream = pipeline.train(
         run.splits.train,
@@ -131,7 +181,7 @@ def mixed_views(recipe: Recipe, run: Run, teacher: keras.Model, *, views: int) -
         seed=recipe.run.seed,
         max_pixels=recipe.data.max_pixels,
     )
-    return predictions.predict_mixed(
+    return predict_mixed(
         teacher,
         stream,
         num_classes=len(run.class_counts),
@@ -142,44 +192,52 @@ def mixed_views(recipe: Recipe, run: Run, teacher: keras.Model, *, views: int) -
     )
 
 
-def comparison(runs: list[Run]) -> tuple[dict, dict]:
-    """Tables of each run, and differences from the first one in pairs."""
+# ---- several runs ----------------------------------------------------------------------------------------------------
+
+
+def comparison(runs: Sequence[Run]) -> tuple[Numbers, Figures]:
+    """(the numbers of comparison.json, {section: figures}): tables of each run, and differences from the first one.
+
+    Raises ValueError where a run has other test images than the first one.
+    """
     for other in runs[1:]:
         same_test(runs[0], other)
     folders = [run.folder.resolve() for run in runs]
     short = [folder.name for folder in folders]
     names = short if len(set(short)) == len(short) else [str(folder) for folder in folders]
-    answers = {}
+    by_run = {}
     for name, run in zip(names, runs, strict=True):
         (model,) = networks(run, {"student": FILES["student"]}).values()
-        answers[name] = predictions.predict(model, test_batches(run, model), title=f"{name}, test")
+        by_run[name] = predict(model, test_batches(run, model), title=f"{name}, test")
     folder_of = {name: str(run.folder) for name, run in zip(names, runs, strict=True)}
     counts = {name: run.class_counts for name, run in zip(names, runs, strict=True)}
-    numbers = side_by_side(answers, counts, folders=folder_of)
+    numbers = side_by_side(by_run, counts, folders=folder_of)
     return numbers, {"differences": pages.differences(numbers)}
 
 
-def side_by_side(answers: dict, counts: dict, *, folders: dict[str, str]) -> dict:
-    """The numbers of a comparison, each dict by name of run, the first of them the reference for groups and pairs."""
+def side_by_side(
+    by_run: Mapping[str, Predictions], counts: Mapping[str, np.ndarray], *, folders: Mapping[str, str]
+) -> Numbers:
+    """The numbers of comparison.json. The first run is the reference for groups and differences.
 
-    first, *others = answers
+    by_run, counts, folders: {name of a run: predictions for the test images, training images of each class, folder}.
+    """
+    first, *others = by_run
     ours = counts[first]
     return {
         "run": {
-            "name": " and ".join(answers) if len(answers) < 4 else f"{first} and {len(others)} other runs",
+            "name": " and ".join(by_run) if len(by_run) < 4 else f"{first} and {len(others)} other runs",
             "classes": len(ours),
-            "test_images": len(answers[first].labels),
+            "test_images": len(by_run[first].labels),
             "bootstrap": BOOTSTRAP,
         },
         "groups": {convention: describe_groups(ours, convention) for convention in ("shots", "paper")},
-        "table": sections.table(answers, ours, **BOOTSTRAP),
+        "table": sections.table(by_run, ours, **BOOTSTRAP),
         "compared": {
             "reference": first,
-            "runs": folders,
+            "runs": dict(folders),
             "other_training_counts": [name for name in others if list(counts[name]) != list(ours)],
-            "differences": {
-                name: sections.compared(answers[first], answers[name], ours, **BOOTSTRAP) for name in others
-            },
+            "differences": {name: sections.compared(by_run[first], by_run[name], ours, **BOOTSTRAP) for name in others},
         },
     }
 
@@ -187,36 +245,38 @@ def side_by_side(answers: dict, counts: dict, *, folders: dict[str, str]) -> dic
 def same_test(run: Run, other: Run) -> None:
     """Raises ValueError unless two runs have the same classes and the same test images in the same order.
 
-    Files are the same if their labels, sizes and paths below their common folder are, so a moved copy passes.
+    Files count as the same where labels, sizes and paths below their common folder are equal, so a moved copy passes.
     """
-
     ours, theirs = run.splits.test, other.splits.test
     both = f"{other.folder} cannot be compared with {run.folder}: "
     if ours.class_names != theirs.class_names:
         raise ValueError(both + "their classes differ.")
     if len(ours) != len(theirs):
         raise ValueError(both + f"it has {len(theirs)} test images, the other {len(ours)}.")
-
-    def below(source):
-        if source.kind != "paths":
-            return source.images
-        paths = list(source.images)
-        sizes = storage.each(storage.size, paths)
-        return np.array(
-            [f"{path} {size}" for path, size in zip(storage.below_common_folder(paths), sizes, strict=True)]
-        )
-
-    if not (np.array_equal(ours.labels, theirs.labels) and np.array_equal(below(ours), below(theirs))):
+    if not (np.array_equal(ours.labels, theirs.labels) and np.array_equal(identities(ours), identities(theirs))):
         raise ValueError(both + "their test images differ.")
 
 
-def write(folder: Path, name: str, numbers: dict, pictures: dict) -> None:
-    """name.html and name.json in `folder`. The page is ASCII: whatever reads it cannot mistake its encoding."""
+def identities(source: sources.Source) -> np.ndarray:
+    """[N], what tells the images of a source apart: the pixels in memory, or path and size of each file."""
+    if source.kind != "paths":
+        return source.images
+    paths = list(source.images)
+    sizes = storage.each(storage.size, paths)
+    return np.array([f"{path} {size}" for path, size in zip(storage.below_common_folder(paths), sizes, strict=True)])
 
-    templates = jinja2.FileSystemLoader(Path(__file__).parent)
-    # autoescape: names of classes and runs are a user's
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, name: str, numbers: Numbers, pictures: Figures) -> None:
+    """Write name.html and name.json to `folder`. The page is ASCII, so no reader can mistake its encoding."""
     environment = jinja2.Environment(
-        loader=templates, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # because names of classes and runs come from users
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     page = environment.get_template("page.html.j2").render(pictures=pictures, **numbers)
     write_json(folder / f"{name}.json", numbers)

@@ -1,6 +1,6 @@
-"""From the numbers and images of a report to what its page shows: every picture with its words."""
+"""The figures of a page, each with its caption and a text for readers who cannot see it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,84 +12,90 @@ UNITS = {"loss": "loss", "agreement": "teacher agrees with the label, share", "c
 
 
 def figure(src: str, *, alt: str, caption: str = "", lines: Sequence[str] = ()) -> dict:
-    """A picture with the words that stand for it and those below it."""
+    """A picture as the page shows it. src: data URI. alt: text instead of it. caption, lines: text below it."""
     return {"src": src, "alt": alt, "caption": caption, "lines": lines}
 
 
-def listed(values: dict[str, object], form: str = "{}") -> str:
+def listed(values: Mapping[str, object], form: str = "{}") -> str:
+    """ "name value, name value"; form: of a value."""
     return ", ".join(f"{name} {form.format(value)}" for name, value in values.items())
 
 
 def short(row: str) -> str:
+    """The name of a row without "student"."""
     return row.removeprefix("student ")
 
 
 def clouds(numbers: dict) -> list[dict]:
+    """Accuracy of each class against its training images, for CLS and DIST."""
     tested = [c for c in numbers["classes"] if c["test"]]
     heads = numbers["run"]["heads"]
-    shown = {sections.HEADS[h] if len(heads) > 1 else "ViT": [c[h] for c in tested] for h in heads if h != "mean"}
-    ahead = sum(c["dist"] > c["cls"] for c in tested) if len(shown) == 2 else 0
+    columns = {sections.HEADS[h] if len(heads) > 1 else "ViT": [c[h] for c in tested] for h in heads if h != "mean"}
+    ahead = sum(c["dist"] > c["cls"] for c in tested) if len(columns) == 2 else 0
     return [
         figure(
-            plots.clouds(np.array([c["train"] for c in tested]), {k: np.array(v) for k, v in shown.items()}),
-            caption=f"DIST is ahead of CLS in {ahead} of {len(tested)} classes." if len(shown) == 2 else "",
-            alt=f"Accuracy of each of {len(tested)} classes against its training images: " + " and ".join(shown),
+            plots.clouds(np.array([c["train"] for c in tested]), {k: np.array(v) for k, v in columns.items()}),
+            caption=f"DIST is ahead of CLS in {ahead} of {len(tested)} classes." if len(columns) == 2 else "",
+            alt=f"Accuracy of each of {len(tested)} classes against its training images: " + " and ".join(columns),
         )
     ]
 
 
 def curves(numbers: dict) -> list[dict]:
+    """A plot for each part of the journal, by epoch."""
     history = numbers["curves"]
-    found = []
+    figures = []
     for part, named in history["curves"].items():
         last = {name: [v for v in values if v is not None][-1] for name, values in named.items()}
         title = UNITS.get(part, f"{part}, %")
         plot = plots.curves(history["epoch"], named, y=title, mark=history["reweight_epoch"])
-        found.append(figure(plot, alt=f"{title}, by epoch; at the end {listed(last, '{:.3g}')}"))
-    return found
+        figures.append(figure(plot, alt=f"{title}, by epoch; at the end {listed(last, '{:.3g}')}"))
+    return figures
 
 
 def inside(numbers: dict) -> list[dict]:
-    """Attention distance and rank by block; the plain ViT beside the student."""
+    """Attention distance and rank by block, of the student and the plain ViT."""
     models, share = numbers["probes"]["models"], numbers["probes"]["share"]
     uniform = numbers["probes"]["uniform_distance"]
     if not models:
         return []
-    distance = {name: np.array(found["distance"]) for name, found in models.items()}
+    distance = {name: np.array(results["distance"]) for name, results in models.items()}
     rank = models.get("student", {"rank": {}})["rank"]
     rank = rank | ({"ViT": models["ViT"]["rank"]["CLS"]} if "ViT" in models else {})
     first, last = ({name: d[i].mean() for name, d in distance.items()} for i in (0, -1))
     return [
         figure(
             plots.distances(distance, uniform=uniform),
-            caption=f"How far each head looks; uniform attention would be {uniform:.1f} px.",
+            caption=f"Attention distance of each head. With uniform attention it would be {uniform:.1f} px.",
             alt="Mean attention distance by block, pixels: first "
             + f"{listed(first, '{:.1f}')}; last {listed(last, '{:.1f}')}",
         ),
         figure(
             plots.ranks(rank, share=share),
-            caption=f"Principal components that hold {share:.0%} of the variance of each token.",
+            caption=f"Principal components that hold {percent(share)} of the variance of each token.",
             alt=f"Rank of token features by block; after the last {listed({name: r[-1] for name, r in rank.items()})}",
         ),
     ]
 
 
 def calibration(numbers: dict) -> list[dict]:
-    found = []
+    """A reliability plot for each row."""
+    figures = []
     for name, row in numbers["calibration"].items():
         groups = {group: row[group] for group in metrics.GROUPS if row[group]}
         ece = listed({group: 100 * x["ece"] for group, x in groups.items()}, "{:.1f} %")
-        found.append(figure(plots.reliability(groups), caption=short(name), alt=f"Reliability of {name}; ECE {ece}"))
-    return found
+        figures.append(figure(plots.reliability(groups), caption=short(name), alt=f"Reliability of {name}; ECE {ece}"))
+    return figures
 
 
 def shifts(numbers: dict) -> list[dict]:
+    """Accuracy by test distribution."""
     rows = {short(name): row for name, row in numbers["shifts"].items()}
     ends = ", ".join(f"{name} {row['backward 50']:.1f} to {row['forward 50']:.1f}" for name, row in rows.items())
     return [
         figure(
             plots.shifts(rows),
-            caption="Left: the tail is frequent in the test; right: the head is.",
+            caption="On the left the tail is frequent in the test set, on the right the head is.",
             alt=f"Accuracy by test distribution, %, from backward 50 to forward 50: {ends}",
         )
     ]
@@ -101,9 +107,9 @@ def figures_of_sections(numbers: dict) -> dict[str, list[dict]]:
 
 
 def differences(numbers: dict) -> list[dict]:
-    """Of a comparison, one figure for each head of the networks: the paper's groups."""
+    """The figures of a comparison: for each head, the differences in the paper's groups."""
     reference, runs = numbers["compared"]["reference"], numbers["compared"]["differences"]
-    found = []
+    figures = []
     for head in dict.fromkeys(head for rows in runs.values() for head in rows):
         rows = {name: row[head]["paper"] for name, row in runs.items() if head in row}
         words = [
@@ -113,73 +119,77 @@ def differences(numbers: dict) -> list[dict]:
             if b
         ]
         title = f"{head}: difference from {reference}"
-        found.append(figure(plots.differences(rows), caption=title, alt=f"{title}, points: {'; '.join(words)}"))
-    return found
+        figures.append(figure(plots.differences(rows), caption=title, alt=f"{title}, points: {'; '.join(words)}"))
+    return figures
 
 
 def percent(share: float) -> str:
-    """A share as it is written below pictures, where a line must not end between the number and its sign."""
+    """A share in percent. A no-break space keeps the number and its sign on one line."""
     return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
-def said(given: Predictions, head: str, index: int, class_names: Sequence[str]) -> str:
-    return f"{head.upper()}: {class_names[given.predicted[head][index]]} {percent(given.confidence[head][index])}"
+def answer(predictions: Predictions, head: str, index: int, class_names: Sequence[str]) -> str:
+    """The answer of a head to one test image: "CLS: cat 93 %"."""
+    name, share = class_names[predictions.predicted[head][index]], predictions.confidence[head][index]
+    return f"{head.upper()}: {name} {percent(share)}"
 
 
 def rollouts(
     images: np.ndarray,
     maps: np.ndarray,
-    indices: Sequence[int],
-    given: Predictions,
+    indices: Sequence[int] | np.ndarray,
+    predictions: Predictions,
     counts: np.ndarray,
     names: Sequence[str],
 ) -> list[dict]:
-    """Each image with the attention rollout of each token over it: {panels, caption}.
+    """For each image the attention rollout of each token: {panels, caption}.
 
-    images: uint8 [n, S, S, 3]; maps: [n, P, g, g]; indices: [n] of the test images.
+    images: uint8 [n, S, S, 3]. maps: [n, P, g, g]. indices: [n], places of the images in `predictions`.
+    counts: [C], training images of each class. names: [C].
     """
     groups = metrics.groups(counts, "paper")
-    found = []
+    samples = []
     for image, heats, index in zip(images, maps, indices, strict=True):
-        label = given.labels[index]
+        label = predictions.labels[index]
         group = next(group for group, members in groups.items() if label in members)
         panels = [figure(plots.picture(image), alt=f"test image of {names[label]}", caption="image")]
         panels += [
             figure(
                 plots.overlay(image, heat),
                 alt=f"attention rollout of {head.upper()} over the image of {names[label]}",
-                caption=said(given, head, index, names),
+                caption=answer(predictions, head, index, names),
             )
             for head, heat in zip(("cls", "dist"), heats, strict=False)
         ]
-        found.append({"panels": panels, "caption": f"{names[label]} ({group}, {counts[label]} training images)"})
-    return found
+        samples.append({"panels": panels, "caption": f"{names[label]} ({group}, {counts[label]} training images)"})
+    return samples
 
 
-def duel(images: np.ndarray, indices: Sequence[int], given: Predictions, names: Sequence[str]) -> list[dict]:
+def duel(images: np.ndarray, indices: Sequence[int], predictions: Predictions, names: Sequence[str]) -> list[dict]:
+    """Test images with the answers of CLS and DIST. Arguments: as of `rollouts`."""
     return [
         figure(
             plots.picture(image),
-            alt=f"test image of {names[given.labels[index]]}",
-            caption=names[given.labels[index]],
-            lines=[said(given, head, index, names) for head in ("cls", "dist")],
+            alt=f"test image of {names[predictions.labels[index]]}",
+            caption=names[predictions.labels[index]],
+            lines=[answer(predictions, head, index, names) for head in ("cls", "dist")],
         )
         for image, index in zip(images, indices, strict=True)
     ]
 
 
-def mixed(found: MixedViews, names: Sequence[str]) -> list[dict]:
-    """The views that were kept, with what they are mixed of and what the teacher says."""
+def mixed(views: MixedViews, names: Sequence[str]) -> list[dict]:
+    """The pictured views, with their labels and the teacher's answer."""
     pictures = []
-    for image, i in zip(found.images, found.kept, strict=True):
-        parts = [c for c in np.argsort(-found.targets[i], kind="stable")[:2] if found.targets[i, c] > 0]
-        of = [f"{names[c]} {percent(found.targets[i, c])}" for c in parts]
+    for image, i in zip(views.images, views.pictured, strict=True):
+        parts = [c for c in np.argsort(-views.targets[i], kind="stable")[:2] if views.targets[i, c] > 0]
+        labels = [f"{names[c]} {percent(views.targets[i, c])}" for c in parts]
         pictures.append(
             figure(
                 plots.picture(image),
                 alt="mixed training view of " + " and ".join(names[c] for c in parts),
-                caption=" + ".join(of),
-                lines=[f"teacher: {names[found.predicted[i]]} {percent(found.confidence[i])}"],
+                caption=" + ".join(labels),
+                lines=[f"teacher: {names[views.predicted[i]]} {percent(views.confidence[i])}"],
             )
         )
     return pictures

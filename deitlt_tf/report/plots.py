@@ -1,11 +1,12 @@
-"""Figures as data URIs, to stand in a page that needs no network: SVG for plots, PNG or JPEG for pictures.
+"""Figures as data URIs, for a page that needs no network: SVG for plots, PNG or JPEG for pictures.
 
-Small and single, so that a phone shows each at its full width; told apart by marker and dash as well as by colour.
+Each plot is small and has one pair of axes, so that it fits the width of a phone. Curves differ in marker and dashes as
+well as in colour.
 """
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -13,6 +14,7 @@ import tensorflow as tf
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's colours for colour-blind readers: (colour, marker, dashes).
 STYLES = {
@@ -27,13 +29,13 @@ STYLES = {
     "tail": ("#D55E00", "^", "-."),
 }
 PLAIN = ("#555555", ".", "-")
-PHOTOGRAPH = 64  # from this side on a picture is a JPEG
-# Names of classes and runs are a user's: "$" in them must not become a formula. One salt: same numbers, same file.
+PHOTOGRAPH = 64  # pixels; a picture with a longer side, or this one, is a JPEG
+# A fixed salt makes the same numbers give the same file. Names come from users, so texts with a "$" are no formulas.
 SETTINGS = {"font.size": 9, "svg.hashsalt": "deitlt_tf", "axes.spines.top": False, "axes.spines.right": False}
 
 
 def plot(draw: Callable[[Axes], None], *, x: str, y: str) -> str:
-    """The SVG of one pair of axes that `draw` fills; a legend where several things have a label. x, y: their titles."""
+    """The SVG of one pair of axes, which `draw` fills. x, y: titles of the axes. Two labels or more give a legend."""
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(4.6, 3.1), layout="constrained")
         axes = figure.add_subplot()
@@ -43,7 +45,7 @@ def plot(draw: Callable[[Axes], None], *, x: str, y: str) -> str:
         axes.set_xlabel(x, parse_math=False)
         axes.set_ylabel(y, parse_math=False)
         labels = axes.get_legend_handles_labels()[1]
-        if len(labels) > 1:  # above the axes: among the data its marks would pass for data
+        if len(labels) > 1:  # above the axes, because among the data its marks would look like data
             ncols = len(labels) if sum(map(len, labels)) <= 40 else 2
             figure.legend(loc="outside upper left", frameon=False, fontsize=8, ncols=ncols)
         file = io.BytesIO()
@@ -52,6 +54,7 @@ def plot(draw: Callable[[Axes], None], *, x: str, y: str) -> str:
 
 
 def uri(kind: str, data: bytes) -> str:
+    """A data URI. kind: media type."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -63,7 +66,10 @@ def picture(image: np.ndarray) -> str:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> str:
-    """`image` under `heat` [g, g], stretched to its own lowest and highest value, yellow = high. uint8 [S, S, 3]."""
+    """A picture, half image, half heat map. The colours span the range of `heat`: violet = lowest, yellow = highest.
+
+    image: uint8 [S, S, 3]. heat: [g, g].
+    """
     heat = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
     side = max(image.shape[0], 2 * PHOTOGRAPH)
     heat = tf.image.resize(heat[..., None], (side, side)).numpy()[..., 0]
@@ -72,9 +78,9 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> str:
 
 
 def lines(
-    axes: Axes, x: Sequence[float], named: dict[str, Sequence[float | None]], *, mark: float | None = None
+    axes: Axes, x: Sequence[float], named: Mapping[str, Sequence[float | None]], *, mark: float | None = None
 ) -> None:
-    """A line for each name, gaps where a value is None; a vertical line with the words "re-weighting" at `mark`."""
+    """A line for each name, without the values that are None; at x = `mark` a vertical line, "re-weighting"."""
     for name, values in named.items():
         colour, marker, dash = STYLES.get(name, PLAIN)
         known = [(a, b) for a, b in zip(x, values, strict=True) if b is not None]
@@ -82,28 +88,50 @@ def lines(
             axes.plot(*zip(*known, strict=True), dash, color=colour, marker=marker, markersize=3.5, label=name)
     if mark is not None:
         axes.axvline(mark, color="#888888", linewidth=1)
+        side = "right" if mark > np.mean(axes.get_xlim()) else "left"  # the words go where there is more room
         axes.annotate(
-            "re-weighting ", (mark, 1), xycoords=("data", "axes fraction"), ha="right", va="top", fontsize=8
+            " re-weighting ", (mark, 1), xycoords=("data", "axes fraction"), ha=side, va="top", fontsize=8
         )  # fmt: skip
 
 
-def curves(x: Sequence[float], named: dict[str, Sequence[float | None]], *, y: str, mark: float | None = None) -> str:
-    def draw(axes):
+def whole_numbers(axes: Axes) -> None:
+    """Ticks of the x axis at whole numbers only."""
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
+
+
+def curves(
+    x: Sequence[float], named: Mapping[str, Sequence[float | None]], *, y: str, mark: float | None = None
+) -> str:
+    """Curves by epoch. x: epochs. named: {name: values}. y: title of the axis. mark: epoch of re-weighting."""
+
+    def draw(axes: Axes) -> None:
         lines(axes, x, named, mark=mark)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(axes)
 
     return plot(draw, x="epoch", y=y)
 
 
-def clouds(counts: np.ndarray, named: dict[str, np.ndarray]) -> str:
-    """Accuracy of each class (percent) against its training images; means of many classes where there are many."""
+def clouds(counts: np.ndarray, named: Mapping[str, np.ndarray]) -> str:
+    """Accuracy of each class, percent, against its training images; with more than 50 classes, also means of 12 bins.
 
-    def draw(axes):
+    counts: [C], training images. named: {head: [C]}.
+    """
+
+    def draw(axes: Axes) -> None:
         many = len(counts) > 50
         for name, values in named.items():
             colour, marker, dash = STYLES.get(name, PLAIN)
-            look = {"s": 8 if many else 26, "alpha": 0.35 if many else 0.9, "linewidths": 0, "rasterized": many}
-            axes.scatter(counts, values, color=colour, marker=marker, label=name, **look)
+            axes.scatter(
+                counts,
+                values,
+                s=8 if many else 26,
+                color=colour,
+                marker=marker,
+                alpha=0.35 if many else 0.9,
+                linewidths=0,
+                rasterized=many,
+                label=name,
+            )
             if many:
                 groups = np.array_split(np.argsort(counts, kind="stable"), 12)
                 middle = [(np.exp(np.log(counts[g]).mean()), values[g].mean()) for g in groups]
@@ -117,62 +145,73 @@ def clouds(counts: np.ndarray, named: dict[str, np.ndarray]) -> str:
     return plot(draw, x="training images of the class (log scale)", y="top-1 accuracy of the class, %")
 
 
-def distances(named: dict[str, np.ndarray], *, uniform: float) -> str:
-    """named: {model: [L, H] pixels}. A dot for each head, a line for their mean, a grey one for uniform attention."""
+def distances(named: Mapping[str, np.ndarray], *, uniform: float) -> str:
+    """A dot for each head, a line for the mean of the heads, a grey line for uniform attention.
 
-    def draw(axes):
+    named: {model: [L, H]}, pixels. uniform: pixels.
+    """
+
+    def draw(axes: Axes) -> None:
         for name, values in named.items():
             colour, marker, dash = STYLES.get(name, PLAIN)
             blocks = np.arange(1, len(values) + 1)
             axes.plot(np.repeat(blocks, values.shape[1]), values.ravel(), marker, color=colour, alpha=0.4, markersize=4)
             axes.plot(blocks, values.mean(1), dash, color=colour, label=f"{name}, mean of heads")
         axes.axhline(uniform, color="#888888", linewidth=1, label="uniform attention")
-        axes.set_ylim(0)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylim(0, 1.05 * max(uniform, *(values.max() for values in named.values())))
+        whole_numbers(axes)
 
     return plot(draw, x="block", y="mean attention distance, pixels")
 
 
-def ranks(named: dict[str, Sequence[int]], *, share: float) -> str:
-    def draw(axes):
+def ranks(named: Mapping[str, Sequence[int]], *, share: float) -> str:
+    """Rank of the features of each token by block. named: {token: [L]}. share: of the variance, for the title."""
+
+    def draw(axes: Axes) -> None:
         lines(axes, range(1, max(map(len, named.values())) + 1), named)
         axes.set_ylim(0)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(axes)
 
-    return plot(draw, x="block", y=f"components for {share:.0%} of the variance")
+    return plot(draw, x="block", y=f"components for {100 * share:.0f} % of the variance")
 
 
-def reliability(named: dict[str, dict | None]) -> str:
-    """named: {group: `answers.reliability`}, below the diagonal surer than right. Bins of < 0.5 % are not drawn."""
+def reliability(named: Mapping[str, Mapping | None]) -> str:
+    """Accuracy against confidence. Bins with less than 0.5 % of the images are left out.
 
-    def draw(axes):
+    named: {group: what `predictions.reliability` returns}.
+    """
+
+    def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color="#888888", linewidth=1)
-        for name, found in named.items():
-            if found:
-                bins = [b for b in found["bins"] if b["images"] >= 0.005 * found["images"]]
+        for name, result in named.items():
+            if result:
+                bins = [b for b in result["bins"] if b["images"] >= 0.005 * result["images"]]
                 lines(axes, [b["confidence"] for b in bins], {name: [b["accuracy"] for b in bins]})
-        axes.set(xlim=(0, 1), ylim=(0, 1))
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))  # marks at 0 and 1 are whole
 
     return plot(draw, x="confidence", y="accuracy")
 
 
-def shifts(named: dict[str, dict[str, float]]) -> str:
-    """named: {row: {"backward 50": percent, ..., "uniform": ..., "forward 50": ...}}."""
+def shifts(named: Mapping[str, Mapping[str, float]]) -> str:
+    """Accuracy by test distribution. named: {row: {"backward 50": percent, ..., "uniform": ..., "forward 50": ...}}."""
 
-    def draw(axes):
+    def draw(axes: Axes) -> None:
         ticks = list(next(iter(named.values())))
         lines(axes, range(len(ticks)), {name: list(row.values()) for name, row in named.items()})
         axes.set_xticks(range(len(ticks)), [t.split()[-1] for t in ticks])
         axes.set_ylim(0)
 
-    return plot(draw, x="tail heavy      test ratio      head heavy", y="top-1 accuracy, %")
+    return plot(draw, x="tail is frequent   ←   test ratio   →   head is frequent", y="top-1 accuracy, %")
 
 
-def differences(named: dict[str, dict[str, dict | None]]) -> str:
-    """named: {run: {group: {value, low, high}}}: a dot with its interval; right of zero the run is better."""
+def differences(named: Mapping[str, Mapping[str, dict | None]]) -> str:
+    """A dot with its interval for each run and group; right of zero the run is better than the reference.
 
-    def draw(axes):
-        labels = []
+    named: {run: {group: {value, low, high} or None}}, points.
+    """
+
+    def draw(axes: Axes) -> None:
+        labels: list[str] = []
         for run, row in named.items():
             for group, bound in row.items():
                 if bound:

@@ -1,4 +1,4 @@
-"""A run's folder: flags.cfg, metrics.jsonl, checkpoints, finished models. May import data, models, devices."""
+"""The folder of a run: flags.cfg, metrics.jsonl, checkpoints, finished models. May import data, models, devices."""
 
 from deitlt_tf.runs.checkpoints import Checkpoints, Journal
 from deitlt_tf.runs.files import replacing, write_json, write_text

@@ -1,81 +1,88 @@
-"""What a killed run goes on from: checkpoints (.npz, no pickles) and the journal metrics.jsonl."""
+"""The files from which a killed run is resumed: checkpoints (.npz, no pickles) and the journal metrics.jsonl."""
 
 import json
 import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from deitlt_tf.runs.files import replacing, write_text
 
-KEPT = 2  # checkpoints
+MAX_CHECKPOINTS = 2  # older ones are deleted
 
 
 class Checkpoints:
     """The last two checkpoints of a run, D/checkpoints/<step>.npz: named arrays and a JSON note.
 
-    A file that cannot be read (cut in half, other shapes) is passed over, loudly, for the one before.
+    folder: D. say: prints the warning that a checkpoint is damaged.
     """
 
     def __init__(self, folder: Path, *, say: Callable[[str], None] = print):
         self.folder, self.say = folder / "checkpoints", say
 
     def files(self) -> list[Path]:
+        """The checkpoints, oldest first."""
         return sorted(self.folder.glob("[0-9]*.npz"))
 
-    def save(self, step: int, arrays: dict[str, np.ndarray], note: dict) -> None:
+    def save(self, step: int, arrays: dict[str, np.ndarray], note: dict[str, Any]) -> None:
+        """Write the checkpoint of a step and delete those before the last two. note: anything that JSON holds."""
+        members: dict[str, Any] = {**arrays, "note": np.array(json.dumps(note))}
         with replacing(self.folder / f"{step:09d}.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays, note=np.array(json.dumps(note)))
-        for old in self.files()[:-KEPT]:
+            np.savez(file, **members)
+        for old in self.files()[:-MAX_CHECKPOINTS]:
             old.unlink()
 
-    def restore(self, shapes: dict[str, tuple]) -> tuple[int, dict[str, np.ndarray], dict] | None:
-        """Step, arrays and note of the newest checkpoint that is whole and has exactly these shapes; None if none is.
+    def restore(self, shapes: dict[str, tuple]) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
+        """Step, arrays and note of the newest checkpoint that can be read; None if there is none.
 
-        A readable one with other shapes raises ValueError: it is of another model, and going back would not help.
+        A damaged checkpoint is reported and the one before is tried. shapes: {name: shape} of all arrays.
+        Raises ValueError if a checkpoint has other shapes: it belongs to another model, and so do those before.
         """
         for path in reversed(self.files()):
             try:
-                # Opened here, because NumPy leaves a file open that is not a whole archive.
+                # Opened here, because NumPy does not close a file that it cannot read as an archive.
                 with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                     arrays = {name: archive[name] for name in archive.files}
                 note = json.loads(str(arrays.pop("note")))
-            # RuntimeError: a flipped bit of the directory can make a member "encrypted", or packed in an unknown way
+            # RuntimeError, because one wrong bit in the archive's directory can mark a member as encrypted
             except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
                 self.say(f"checkpoint {path} is damaged ({error}): going back to the one before.")
                 continue
             if {name: array.shape for name, array in arrays.items()} != shapes:
                 raise ValueError(
-                    f"checkpoint {path} is of another model. Choose another --workdir, or delete that one."
+                    f"checkpoint {path} is of another model. Choose another `workdir`, or delete that one."
                 )
             return int(path.stem), arrays, note
         return None
 
 
 class Journal:
-    """metrics.jsonl: one JSON object a line, each with its `step`."""
+    """metrics.jsonl: one JSON object per line, each with its `step`. folder: of the run."""
 
     def __init__(self, folder: Path):
         self.path = folder / "metrics.jsonl"
 
-    def lines(self) -> list[dict]:
+    def lines(self) -> list[dict[str, Any]]:
+        """All objects, in the order of writing; an incomplete last line is left out."""
         if not self.path.is_file():
             return []
-        found = []
+        lines = []
         for line in self.path.read_text().splitlines():
             try:
-                found.append(json.loads(line))
-            except json.JSONDecodeError:  # the last line of a run that was killed while writing it
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:  # the run was killed while it wrote this line
                 break
-        return found
+        return lines
 
     def rewind(self, step: int) -> None:
-        """Forget what was written after `step`: the run goes on from there."""
+        """Delete the lines of all steps after `step`, from which the run is resumed."""
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step))
 
-    def add(self, line: dict) -> None:
+    def add(self, line: dict[str, Any]) -> None:
+        """Append a line, on the disk when this returns. Raises OSError that names the file."""
         try:
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")

@@ -1,6 +1,7 @@
 """The splits that a run trains and measures on."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +11,13 @@ from deitlt_tf.runs.files import write_text
 
 
 def load_splits(
-    name: str, *, folder: Path, max_pixels: int = 100_000_000, skip_bad_images: bool = False, **source
+    name: str, *, folder: Path, max_pixels: int = 100_000_000, skip_bad_images: bool = False, **source: Any
 ) -> sources.Splits:
-    """Train, validation and test data, and one line that says how many images each has.
+    """Training, validation and test images of a run; prints one line with their numbers.
 
-    name, source: what `data.sources.load` takes. skip_bad_images: leave out images that cannot be decoded and list them
-    in `folder`.
+    name, source: arguments of `data.sources.load`. folder: of the run. max_pixels: see `data.decode.decode`.
+    skip_bad_images: whether to leave out images that cannot be decoded, and to list them in skipped_images.txt.
+    Raises what `data.sources.load` and `without_bad_images` raise.
     """
     splits = sources.load(name, **source)
     if skip_bad_images:
@@ -31,15 +33,15 @@ def load_splits(
 
 
 def without_bad_images(splits: sources.Splits, *, max_pixels: int, report: Path) -> sources.Splits:
-    """The splits without the images that cannot be decoded, which the file `report` lists with the reason.
+    """The splits without the images that cannot be decoded; the file `report` lists those, with the reason.
 
-    Raises ValueError where a class loses its last training image.
+    Raises ValueError if a class has no training image left.
     """
     lines, readable = [], {}
     for name in ("train", "val", "test"):
         source = getattr(splits, name)
         bad = decode.bad_images_of(source, max_pixels=max_pixels) if source else []
-        lines += [f"{name}\t{sources.names(source)[index]}\t{reason}" for index, reason in bad]
+        lines += [f"{name}\t{sources.image_names(source)[index]}\t{reason}" for index, reason in bad]
         good = np.setdiff1d(np.arange(len(source)), [index for index, _ in bad]) if bad else None
         readable[name] = source if good is None else sources.take(source, good)
     if is_chief():

@@ -1,4 +1,4 @@
-"""The finished networks of a run, ready to answer: float32, with the names and training counts of their classes."""
+"""The finished networks of a run, in float32, with the names and training counts of their classes."""
 
 import json
 from pathlib import Path
@@ -14,9 +14,10 @@ FILES = {"student": "student.keras", "ema": "student_ema.keras", "teacher": "tea
 
 
 class Finished(NamedTuple):
-    """model: pixels [B, S, S, 3] -> {"cls", "dist"} logits, or [B, C] with one head; it computes in float32.
+    """A network and its classes.
 
-    class_counts: int [C] training images; None where the run does not say, as one imported from elsewhere.
+    model: pixels [B, S, S, 3] -> logits {"cls": [B, C], "dist": [B, C]}, or [B, C] with one head; float32.
+    class_names: C names. class_counts: int [C], training images; None if the run has no results.json with them.
     """
 
     model: keras.Model
@@ -25,27 +26,28 @@ class Finished(NamedTuple):
 
 
 def load(folder: Path, *, weights: str) -> Finished:
-    """The network of `folder` that `weights` (a key of FILES) names.
+    """The finished network of a run.
 
-    Raises FileNotFoundError for a run without it, or without class names.
+    folder: of the run. weights: student, ema or teacher.
+    Raises FileNotFoundError if the run does not have it or has no class names.
     """
     path = folder / FILES[weights]
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: this run has no such finished model; let it end, or choose other --weights.")
+        raise FileNotFoundError(f"{path}: this run has no such finished model; let it end, or choose other `weights`.")
     model, names = load_model(path)
-    names = names or _lines(folder / "class_names.txt")
+    names = names or _class_names(folder / "class_names.txt")
     outputs = interface.heads(model.output)["cls"].shape[-1]
     same_classes(names, names, path=path, num_outputs=outputs)
     return Finished(in_float32(model), names, _class_counts(folder / "results.json"))
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """The same network computing in float32, whatever precision it was trained in: weights are float32 anyway."""
+    """The same network, computing in float32 instead of mixed precision; its weights are float32 in both."""
     if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model
 
     def copy(layer: keras.Operation) -> keras.Operation:
-        dtype = {"dtype": "float32"} if isinstance(layer, keras.Layer) else {}  # x[:, 0] is an operation without one
+        dtype = {"dtype": "float32"} if isinstance(layer, keras.Layer) else {}  # operations such as x[:, 0] have none
         return layer.from_config(layer.get_config() | dtype)
 
     clone = keras.models.clone_model(model, clone_function=copy)
@@ -53,7 +55,7 @@ def in_float32(model: keras.Model) -> keras.Model:
     return clone
 
 
-def _lines(path: Path) -> tuple[str, ...]:
+def _class_names(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: neither the model file nor the run has class names.")
     return tuple(path.read_text().splitlines())

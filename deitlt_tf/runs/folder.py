@@ -1,15 +1,15 @@
-"""Whose folder is it: flags.cfg and class_names.txt say which run a workdir belongs to."""
+"""One run per folder: flags.cfg and class_names.txt say which run a workdir belongs to."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from deitlt_tf.runs.files import UNFINISHED, write_text
 
-ADVICE = "Choose another --workdir"
+ADVICE = "Choose another `workdir`"
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether a checkpoint or a model is there; without one, a mistyped flag or folder can be corrected in place."""
+    """Whether the folder has a checkpoint or a model. Until then the same folder can be used with other flags."""
     return any(path.suffix in (".npz", ".keras") for path in folder.rglob("[!.]*"))
 
 
@@ -18,23 +18,23 @@ def refuse_other(
 ) -> None:
     """Raises ValueError, naming the flags that differ, if `folder` holds a run of another recipe; writes nothing.
 
-    flags: {name: value as flags.cfg has it} of the run to be. free: names of flags that may differ.
-    defaults: what a flag was for a run that began before the flag existed.
+    flags: {name: value as in flags.cfg} of this run. free: names of flags that may differ.
+    defaults: {name: value} of flags that a folder's flags.cfg may lack, because its run began before they existed.
     """
     path = folder / "flags.cfg"
     if not has_begun(folder):
         return
     if path.is_file():
         lines = [line.removeprefix("--").partition("=") for line in path.read_text().splitlines()]
-        there = {name: value for name, value in (defaults or {}).items() if name in flags}
-        there |= {name: value for name, _, value in lines}
-        names = sorted((there.keys() | flags.keys()) - {*free})
-        differ = [name for name in names if there.get(name) != flags.get(name)]
-        if differ:
+        old = {name: value for name, value in (defaults or {}).items() if name in flags}
+        old |= {name: value for name, _, value in lines}
+        names = sorted((old.keys() | flags.keys()) - {*free})
+        differing = [name for name in names if old.get(name) != flags.get(name)]
+        if differing:
             first = ", ".join(
-                f"--{name} is {there.get(name)!r} there and {flags.get(name)!r} here" for name in differ[:3]
+                f"`{name}` is {old.get(name)!r} there and {flags.get(name)!r} here" for name in differing[:3]
             )
-            more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             raise ValueError(f"{folder} holds a run of another recipe: {first}{more}. {ADVICE}, or delete that one.")
     elif any(folder.glob("*.keras")):
         raise ValueError(f"{folder} holds a model but no flags.cfg: it is not a run that could go on. {ADVICE}.")
@@ -48,9 +48,10 @@ def claim(
     free: Collection[str] = (),
     defaults: Mapping[str, str] | None = None,
 ) -> None:
-    """Make `folder` the run of these flags on these classes, or check that it already is (ValueError if not).
+    """Make `folder` the folder of this run: write flags.cfg and class_names.txt, delete unfinished files.
 
-    Writes flags.cfg and class_names.txt. What a killed run left unfinished is removed. Other arguments: `refuse_other`.
+    class_names: of the data, in label order. flags, free, defaults: as in `refuse_other`.
+    Raises ValueError if the folder holds a run of other flags or classes.
     """
     refuse_other(folder, flags=flags, free=free, defaults=defaults)
     names = folder / "class_names.txt"
@@ -64,5 +65,5 @@ def claim(
 
 
 def write_flags(folder: Path, flags: Mapping[str, str]) -> None:
-    """flags.cfg: a flag file of these values, a line for each."""
+    """Write flags.cfg, a flag file with a line for each value."""
     write_text(folder / "flags.cfg", "".join(f"--{name}={value}\n" for name, value in sorted(flags.items())))

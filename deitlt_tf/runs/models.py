@@ -1,4 +1,4 @@
-"""Finished models: .keras files that carry their class names."""
+"""Finished models: .keras files with class names inside."""
 
 import json
 import zipfile
@@ -9,11 +9,11 @@ import numpy as np
 
 from deitlt_tf.runs.files import replacing
 
-CLASS_NAMES = "class_names.json"  # a member of the .keras archive, beside Keras' own
+CLASS_NAMES = "class_names.json"  # a member of the .keras archive, next to those of Keras
 
 
 def save_model(model: keras.Model, path: Path, *, class_names: tuple[str, ...]) -> None:
-    """`path` (.keras) with the class names inside; `keras.models.load_model` reads it as any other."""
+    """Write `path` (.keras) with the class names inside; `keras.models.load_model` reads it as any other."""
     with replacing(path) as temporary:
         model.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
@@ -21,22 +21,26 @@ def save_model(model: keras.Model, path: Path, *, class_names: tuple[str, ...]) 
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
-    """All weights of `model`, in order, as an .npz."""
+    """Write all weights of `model`, in their order, as an .npz file."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, *model.get_weights())
 
 
 def load_weights(model: keras.Model, path: Path) -> None:
+    """Set the weights of `model` from a file of `save_weights`."""
     with np.load(path, allow_pickle=False) as archive:
         model.set_weights([archive[f"arr_{i}"] for i in range(len(archive.files))])
 
 
 def load_model(path: Path) -> tuple[keras.Model, tuple[str, ...] | None]:
-    """The model and its class names (None if the file has none: it was not written by us)."""
+    """The model in a .keras file and its class names, None if `save_model` did not write the file.
+
+    Raises FileNotFoundError if there is no such file, ValueError if Keras cannot read it.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such model file.")
     try:
-        with zipfile.ZipFile(path) as archive:  # first: of a damaged file Keras would say that it is not there
+        with zipfile.ZipFile(path) as archive:  # before Keras, which would report a damaged file as missing
             names = tuple(json.loads(archive.read(CLASS_NAMES))) if CLASS_NAMES in archive.namelist() else None
         model = keras.models.load_model(path, compile=False)
     except (zipfile.BadZipFile, KeyError, OSError, ValueError, TypeError, RuntimeError) as error:
@@ -46,7 +50,11 @@ def load_model(path: Path) -> tuple[keras.Model, tuple[str, ...] | None]:
 
 
 def same_classes(names: tuple[str, ...] | None, expected: tuple[str, ...], *, path: Path, num_outputs: int) -> None:
-    """Raises ValueError unless a model file has exactly the data's classes, in the data's order."""
+    """Raises ValueError if the classes of a model file are not those of the data, in the same order.
+
+    names: of the model, None if the file has none. expected: of the data. path: of the file, for the message.
+    num_outputs: logits per image of the model.
+    """
     if num_outputs != len(expected):
         raise ValueError(f"{path} has {num_outputs} classes, the data {len(expected)}.")
     if names is not None and names != expected:

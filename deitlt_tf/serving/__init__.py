@@ -1,4 +1,4 @@
-"""A finished network in production: ONNX, LiteRT, SavedModel, class priors.
+"""Exports of a finished network for production: ONNX, LiteRT, SavedModel; class priors.
 
 May import evaluation, runs, data, models, losses and the settings of recipes.
 """

@@ -1,7 +1,8 @@
-"""Does an exported file answer as Keras does? Both see the same images: differences, accuracy by group, size, time."""
+"""Compare an exported file with Keras on the same images: differences of logits, accuracy by group, size, time."""
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,21 +13,21 @@ from tqdm import tqdm
 from deitlt_tf.evaluation import metrics, tables
 from deitlt_tf.serving.served import Images, Served
 
-TOLERANCE = 1e-4  # of a float32 file's logits, and of the margin below which an argmax is a tie
-RELATIVE = 1e-5  # of the largest logit, where that is more: float32 itself is no better
+TOLERANCE = 1e-4  # largest difference of a logit in a float32 file, and largest lead of a logit that counts as a tie
+RELATIVE = 1e-5  # times the largest logit replaces TOLERANCE where it is larger: float32 is no more exact than that
 LOSS_WORTH_A_NOTE = 0.5  # points of accuracy
 
 Answer = Callable[[np.ndarray], dict[str, np.ndarray]]  # uint8 [B, S, S, 3] -> {"logits_cls": float32 [B, C], ...}
 
 
 class Agreement(NamedTuple):
-    """One way to answer, against Keras, over a set of N images.
+    """How a file compares with Keras over a set of images.
 
     difference: largest |z - z_keras| of any logit.
     largest: largest |z_keras|.
-    flips: how often an argmax differs, over images and heads.
+    flips: how many predictions (argmax) differ, over images and heads.
     ties: how many of the flips are ties: Keras' best logit leads by at most TOLERANCE.
-    hits: `metrics.count_hits`' numbers: {head: int64 [C], "total": int64 [C]}.
+    hits: {head: int64 [C], "total": int64 [C]}, as `metrics.count_hits` returns them.
     """
 
     difference: float
@@ -37,12 +38,16 @@ class Agreement(NamedTuple):
 
 
 def report(served: Served, images: Images, files: dict[str, tuple[Path, Answer]]) -> None:
-    """Print how each file compares with Keras. "float32" has to be its equal: raises ValueError where it is not."""
-    sides = {name: answer for name, (_, answer) in files.items()}
+    """Print how each file compares with Keras.
+
+    files: {name: (path, a function that runs the file)}, with the name "float32" among them.
+    Raises ValueError where an output is not finite, or where "float32" is not equal to Keras (see `require_equal`).
+    """
+    answers = {name: answer for name, (_, answer) in files.items()}
     reference = keras_answer(served)
     classes = len(served.class_names)
-    agreements = images.reading(
-        lambda: compare(reference, sides, images.batches, num_classes=classes, title="comparing with Keras")
+    agreements: dict[str, Agreement] = images.reading(
+        lambda: compare(reference, answers, images.batches, num_classes=classes, title="comparing with Keras")
     )
     print(describe(agreements))
     for name, (path, _) in files.items():
@@ -51,11 +56,11 @@ def report(served: Served, images: Images, files: dict[str, tuple[Path, Answer]]
     if images.class_counts is not None:
         print(accuracy_tables(agreements, images.class_counts))
     megabytes = {name: path.stat().st_size / 1e6 for name, (path, _) in files.items()}
-    print(speed_table({"Keras": reference} | sides, megabytes=megabytes, image_size=served.image_size))
+    print(speed_table({"Keras": reference} | answers, megabytes=megabytes, image_size=served.image_size))
 
 
 def keras_answer(served: Served) -> Answer:
-    """The Keras network itself, as one tf.function of any batch size."""
+    """The Keras network as one tf.function of any batch size."""
     size = served.image_size
     function = tf.function(
         lambda images: served(images), input_signature=[tf.TensorSpec((None, size, size, 3), tf.uint8)]
@@ -66,12 +71,15 @@ def keras_answer(served: Served) -> Answer:
 def compare(
     reference: Answer, others: dict[str, Answer], batches: Iterable, *, num_classes: int, title: str
 ) -> dict[str, Agreement]:
-    """Agreement of "Keras" (with itself) and of each of `others`, in one pass over (images, labels, mask) batches."""
+    """{name: Agreement} of "Keras" (with itself) and of each of `others`, in one pass over the batches.
+
+    batches: (images uint8 [B, S, S, 3], labels [B], mask [B]: 0 for padding). title: of the progress bar.
+    """
     answers = {"Keras": reference} | others
     totals = {name: Agreement(0.0, 0.0, 0, 0, {}) for name in answers}
     for images, labels, mask in tqdm(batches, desc=title, leave=False):
-        kept = np.asarray(mask) > 0
-        images, labels = np.asarray(images)[kept], np.asarray(labels)[kept]
+        real = np.asarray(mask) > 0
+        images, labels = np.asarray(images)[real], np.asarray(labels)[real]
         keras_logits: dict[str, np.ndarray] = {}
         for name, answer in answers.items():
             logits = {k.removeprefix("logits_"): np.asarray(v) for k, v in answer(images).items() if "logits" in k}
@@ -82,7 +90,7 @@ def compare(
 
 def _plus(total: Agreement, logits: dict, keras_logits: dict, labels: np.ndarray, num_classes: int) -> Agreement:
     difference, largest, flips, ties, hits = total
-    found = {"total": np.bincount(labels, minlength=num_classes)}
+    batch_hits = {"total": np.bincount(labels, minlength=num_classes)}
     for head, z in logits.items():
         expected = keras_logits[head]
         if not np.isfinite(z).all():
@@ -95,18 +103,22 @@ def _plus(total: Agreement, logits: dict, keras_logits: dict, labels: np.ndarray
         largest = max(largest, float(np.abs(expected).max(initial=0)))
         flips += int(changed.sum())
         ties += int((changed & (first - second <= TOLERANCE)).sum())
-        found[head] = np.bincount(labels[best == labels], minlength=num_classes)
-    return Agreement(difference, largest, flips, ties, {name: hits.get(name, 0) + n for name, n in found.items()})
+        batch_hits[head] = np.bincount(labels[best == labels], minlength=num_classes)
+    return Agreement(difference, largest, flips, ties, {name: hits.get(name, 0) + n for name, n in batch_hits.items()})
 
 
 def require_finite(agreement: Agreement, *, name: str) -> None:
-    """Raises ValueError where a file answers with infinities or NaN: half precision ends at 65504."""
+    """Raises ValueError where a file outputs infinity or NaN: the largest number in half precision is 65504."""
     if not np.isfinite(agreement.difference):
         raise ValueError(f"{name}: logits are not finite; this network does not fit into that precision.")
 
 
 def require_equal(agreement: Agreement, *, name: str) -> None:
-    """Raises ValueError where a float32 file is not Keras' equal: a logit off by more, or an argmax that is no tie."""
+    """Raises ValueError where a float32 file is not equal to Keras.
+
+    Equal means: no logit differs by more than max(TOLERANCE, RELATIVE x the largest logit), and every prediction that
+    differs is a tie.
+    """
     allowed = max(TOLERANCE, RELATIVE * agreement.largest)
     if not agreement.difference <= allowed:  # also for NaN
         raise ValueError(f"{name}: a logit is {agreement.difference:.1e} off Keras', more than {allowed:.0e}.")
@@ -119,16 +131,16 @@ def describe(agreements: dict[str, Agreement]) -> str:
     lines = []
     for name, (difference, _, flips, ties, hits) in agreements.items():
         if name != "Keras":
-            asked = int(hits["total"].sum()) * (len(hits) - 1)
+            predictions = int(hits["total"].sum()) * (len(hits) - 1)
             lines.append(
                 f"{name}: logits within {difference:.1e} of Keras, "
-                f"{flips} of {asked} predictions differ ({ties} of them ties within {TOLERANCE:.0e})"
+                f"{flips} of {predictions} predictions differ ({ties} of them ties within {TOLERANCE:.0e})"
             )
     return "\n".join(lines)
 
 
 def accuracy_tables(agreements: dict[str, Agreement], class_counts: np.ndarray) -> str:
-    """Accuracy by group of every head and file beside Keras, and what each file loses at most."""
+    """Accuracy by group of every head, for Keras and each file, and the largest loss of accuracy of each file."""
     measured = {name: metrics.accuracies(a.hits, class_counts) for name, a in agreements.items()}
     parts = []
     for convention in ("shots", "paper"):
@@ -147,11 +159,14 @@ def accuracy_tables(agreements: dict[str, Agreement], class_counts: np.ndarray) 
     return "\n".join(parts)
 
 
-def largest_loss(expected: dict, found: dict) -> tuple[float, str]:
-    """Points of accuracy, and of which head, on which group: the worst of all in two results of `metrics.accuracies`"""
+def largest_loss(reference: dict, other: dict) -> tuple[float, str]:
+    """The largest loss in points of accuracy, and its head and group in words.
+
+    reference, other: two results of `metrics.accuracies`.
+    """
     return max(
-        (accuracy - found[convention][head][group], f"{head} on {group} ({convention})")
-        for convention, heads in expected.items()
+        (accuracy - other[convention][head][group], f"{head} on {group} ({convention})")
+        for convention, heads in reference.items()
         for head, groups in heads.items()
         for group, accuracy in groups.items()
         if accuracy is not None
@@ -161,10 +176,11 @@ def largest_loss(expected: dict, found: dict) -> tuple[float, str]:
 def alternate(
     sides: dict[str, Callable[[], object]], *, rounds: int, seconds: float = 0.0
 ) -> dict[str, list[tuple[float, float]]]:
-    """(wall, processor) seconds of calls, the sides taking turns, so that all meet whatever else the machine does.
+    """(wall, processor) seconds of calls. The sides take turns, so that other work on the machine affects all alike.
 
-    At least `rounds` turns, and more until `seconds` are over. The second of a turn's two calls counts: during the
-    first, threads of the side before may still be spinning. One turn before that is not counted at all.
+    sides: {name: a function to time}. There are at least `rounds` turns, and more until `seconds` have passed.
+    A turn is two calls, and the second one counts, because threads of the previous side may spin during the first.
+    Before the first turn, each side is called once.
     """
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for call in sides.values():
@@ -180,7 +196,7 @@ def alternate(
 
 
 def speed_table(answers: dict[str, Answer], *, megabytes: dict[str, float], image_size: int) -> str:
-    """Size, and median milliseconds for batches of 1 and 32 images."""
+    """A table of sizes and of median milliseconds for batches of 1 and 32 images."""
     width = max(map(len, answers))
     lines = [f"{'':<{width}} {'MB':>8} {'ms at 1':>9} {'ms at 32':>9}"]
     pixels = np.random.default_rng(0).integers(0, 256, (32, image_size, image_size, 3), dtype=np.uint8)
@@ -195,4 +211,4 @@ def speed_table(answers: dict[str, Answer], *, megabytes: dict[str, float], imag
 
 
 def _calls(answers: dict[str, Answer], pixels: np.ndarray) -> dict[str, Callable[[], object]]:
-    return {name: lambda answer=answer: answer(pixels) for name, answer in answers.items()}
+    return {name: partial(answer, pixels) for name, answer in answers.items()}

@@ -1,4 +1,4 @@
-"""LiteRT (.tflite) files of one network: float32, or 8-bit weights; and how to run one."""
+"""Write one network as LiteRT (.tflite) files, in float32 or with 8-bit weights; and run such a file."""
 
 import contextlib
 import os
@@ -16,31 +16,33 @@ from deitlt_tf.runs.files import replacing
 from deitlt_tf.serving import check
 from deitlt_tf.serving.served import Images, Served
 
-# Dynamic range: int8 weights with one scale per output channel, activations quantised as they come.
+# int8 is dynamic range quantisation: int8 weights with one scale per output channel, activations quantised at run time.
 OPTIMIZATIONS = {"float32": [], "int8": [tf.lite.Optimize.DEFAULT]}
 
 
-class Network(keras.Model):
-    """What is exported: `Served` as a Keras model."""
+class ServedModel(keras.Model):
+    """A `Served` network as a Keras model, which Keras can export."""
 
-    def __init__(self, served: Served):
+    def __init__(self, served: Served) -> None:
         super().__init__(name=served.model.name)
         self.network = served.model  # tracked, so that its weights are written
         self.answer = served.__call__
 
-    def call(self, images, training=False):
+    def call(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         return self.answer(images)
 
 
 def write(served: Served, path: Path, *, kind: str, input_type: str, metadata: dict[str, str]) -> None:
-    """`path` of a kind of OPTIMIZATIONS; class names and metadata are attached, as LiteRT's associated files are.
+    """Write the network to `path`, with its class names and metadata.
 
-    That is, as a zip archive after the model: `unzip -p NAME.tflite labels.txt` shows the class names.
+    kind: a key of OPTIMIZATIONS. input_type: of the pixels, "uint8" or "float32". metadata: {name: JSON text}.
+    As LiteRT's associated files, names and metadata are in a zip archive after the model:
+    `unzip -p NAME.tflite labels.txt` shows the class names.
     """
     size = served.image_size
     images = keras.InputSpec(shape=(None, size, size, 3), dtype=input_type, name="images")
-    network = Network(served)
-    network(tf.zeros((1, size, size, 3), input_type))  # a model that was never called has nothing to export
+    network = ServedModel(served)
+    network(tf.zeros((1, size, size, 3), input_type))  # Keras cannot export a model before its first call
     network.export(
         path, format="litert", input_signature=[images], verbose=False, optimizations=OPTIMIZATIONS[kind]
     )  # fmt: skip
@@ -53,7 +55,10 @@ def write(served: Served, path: Path, *, kind: str, input_type: str, metadata: d
 def write_checked(
     served: Served, files: dict[str, Path], *, images: Images, input_type: str, metadata: dict[str, str]
 ) -> None:
-    """Write each file of {kind of OPTIMIZATIONS: path}; a file gets its name once it was compared with Keras."""
+    """Write each of `files`, {kind of OPTIMIZATIONS: path}, and compare it with Keras on `images`.
+
+    A file gets its final name after the comparison, so no file is left where `check.report` raises ValueError.
+    """
     with contextlib.ExitStack() as stack:
         paths = {kind: stack.enter_context(replacing(path)) for kind, path in files.items()}
         for kind, path in tqdm(paths.items(), desc="writing", leave=False):
@@ -64,7 +69,7 @@ def write_checked(
 
 
 def runner(path: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """Pixels [B, S, S, 3] -> named outputs, on all cores."""
+    """A function that runs the file on all cores: pixels [B, S, S, 3] -> named outputs."""
     interpreter = Interpreter(str(path), num_threads=os.cpu_count())
     signature = interpreter.get_signature_runner("serving_default")
     dtype = signature.get_input_details()["images"]["dtype"]

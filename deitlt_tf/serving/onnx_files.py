@@ -1,4 +1,4 @@
-"""ONNX files of one graph: as it is, with 8-bit weights, in half precision; and how to run one."""
+"""Write one graph as ONNX files, in float32, with 8-bit weights, in half precision; and run such a file."""
 
 import contextlib
 import logging
@@ -20,20 +20,21 @@ from deitlt_tf.serving.served import Images, Served
 
 
 def write_float32(model: onnx.ModelProto, path: Path) -> None:
+    """Weights and activations float32."""
     onnx.save(model, path)
 
 
 def write_int8(model: onnx.ModelProto, path: Path) -> None:
-    """Weights int8, symmetric, one scale per output channel; activations uint8, their range taken from each batch.
+    """Weights int8, symmetric, one scale per output channel; activations uint8, with the range of each batch.
 
-    Products of two activations (in attention) stay float32. An answer depends a little on the images beside it, which
-    share its ranges. Raises ValueError for a network of convolutions, which
-    onnxruntime would run more slowly than before.
+    Products of two activations (in attention) stay float32. The images of a batch share the ranges, so an output
+    depends slightly on the other images of its batch.
+    Raises ValueError for a network of convolutions, because onnxruntime would run it more slowly than in float32.
     """
     if any(node.op_type == "Conv" for node in model.graph.node):
         raise ValueError("--quantize=int8 is for transformers: 8-bit convolutions would be slower, not faster.")
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # advice to preprocess a graph that has nothing left to simplify
+    logging.disable(logging.WARNING)  # onnxruntime advises to simplify the graph first, which would change nothing here
     try:
         quantize_dynamic(
             model, path, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"]
@@ -57,7 +58,10 @@ WRITERS: dict[str, Callable[[onnx.ModelProto, Path], None]] = {
 def write_checked(
     served: Served, files: dict[str, Path], *, images: Images, input_type: str, metadata: dict[str, str]
 ) -> None:
-    """Write each file of {kind of WRITERS: path}; a file gets its name once it was compared with Keras on `images`."""
+    """Write each of `files`, {kind of WRITERS: path}, and compare it with Keras on `images`.
+
+    A file gets its final name after the comparison, so no file is left where `check.report` raises ValueError.
+    """
     with contextlib.ExitStack() as stack:
         paths = {kind: stack.enter_context(replacing(path)) for kind, path in files.items()}
         model = onnx_graph.build(
@@ -75,11 +79,11 @@ def write_checked(
         print(f"{path} written")
 
 
-PART = 4  # images
+PART = 4  # images that one thread runs at a time
 
 
 def session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
-    """The file on the CPU. Threads do not wait by spinning: that takes the cores from whoever else has work."""
+    """A session of the file on the CPU. Its threads do not spin while they wait, because others may need the cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -87,15 +91,17 @@ def session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
 
 
 def runner(path: Path, *, threads: int = 0, whole: bool = False) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """Pixels [B, S, S, 3] -> named outputs, on the CPU. threads: 0 for one for each core.
+    """A function that runs the file on the CPU: pixels [B, S, S, 3] -> named outputs.
 
-    From two images a thread on, each thread works off parts of up to PART images by itself. `whole`: all threads work
-    off the batch together, as they do with a single image. By parts, nobody waits for the others after every
-    operation, and what a part has computed is still in the cache for the next one: a Tiny student at 224 is a fifth
-    to a third faster (`benchmarks/onnx_latency.py`). A network for 32 pixels, small enough anyway, is a fifth slower.
+    threads: 0: one for each core. whole: all threads run every batch together.
+    Without `whole`, a batch of at least two images per thread is divided into parts of up to PART images, and each
+    thread runs parts on its own. A thread then does not wait for the others after every operation, and the results of
+    one operation are still in its cache for the next one. A Tiny student at 224 pixels is a fifth to a third faster, a
+    small network for 32 pixels a fifth slower (`benchmarks/onnx_latency.py`).
     """
     threads = threads or os.cpu_count() or 1
-    together, alone = session(path, threads=threads), None if whole else session(path, threads=1)
+    together = session(path, threads=threads)
+    alone = together if whole else session(path, threads=1)
     names = [output.name for output in together.get_outputs()]
     dtype = np.uint8 if together.get_inputs()[0].type == "tensor(uint8)" else np.float32
     pool = ThreadPoolExecutor(threads)
@@ -103,12 +109,12 @@ def runner(path: Path, *, threads: int = 0, whole: bool = False) -> Callable[[np
     def answer(images: np.ndarray) -> dict[str, np.ndarray]:
         images = images.astype(dtype, copy=False)
         if whole or len(images) < 2 * threads:
-            found = together.run(names, {"images": images})
+            outputs = together.run(names, {"images": images})
         else:
             size = min(PART, -(-len(images) // threads))
             parts = [images[i : i + size] for i in range(0, len(images), size)]
             answers = pool.map(lambda part: alone.run(names, {"images": part}), parts)
-            found = [np.concatenate(outputs) for outputs in zip(*answers, strict=True)]
-        return dict(zip(names, found, strict=True))
+            outputs = [np.concatenate(parts) for parts in zip(*answers, strict=True)]
+        return dict(zip(names, outputs, strict=True))
 
     return answer

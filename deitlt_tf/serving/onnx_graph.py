@@ -1,13 +1,14 @@
-"""A Keras network of this project as an ONNX graph, node by node: opset 17, only ai.onnx, static but for the batch.
+"""A Keras network of this project as an ONNX graph, node by node: opset 17, only ai.onnx, only the batch size is free.
 
-Why not a converter: of a Tiny student tf2onnx makes 655 nodes in 8 s of processor time, each LayerNorm a chain of ten;
-these are 341 in 0.15 s, and onnxruntime needs 3/4 of the time for them, having one kernel each for LayerNorm and GELU
-(`benchmarks/onnx_latency.py`). Products of three dimensions with a separate bias, another layout of the key, and
-leaving out the biases of k and v were tried: onnxruntime fuses other nodes then and is no faster.
-In the last block only CLS and DIST ask, and only they go through the MLP: nobody reads the patches after it.
+We do not use a converter. For a Tiny student, tf2onnx makes 655 nodes in 8 s of processor time, with ten nodes for each
+LayerNorm. This module makes 341 nodes in 0.15 s, and onnxruntime runs them in 3/4 of the time, because it has one
+kernel each for LayerNorm and GELU (`benchmarks/onnx_latency.py`). Three other forms were not faster, because then
+onnxruntime fuses other nodes: 3-D products with a separate bias, another layout of the key, no biases of k and v.
+In the last block only CLS and DIST are queries and go through the MLP, because nothing reads the patches after it.
 """
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,37 +18,42 @@ from onnx import TensorProto, helper, numpy_helper
 from deitlt_tf.models import interface, resnet, vit
 
 OPSET = 17
-IR_VERSION = 8  # the oldest that opset 17 may have, so that old runtimes read it
+IR_VERSION = 8  # the oldest version that allows opset 17, so that old runtimes can read the file
 INPUT_TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
 
 
 class Graph:
-    """Nodes and constants in the making. Tensors are known by their names; each method returns the one it makes."""
+    """The nodes and constants of a graph. A tensor is its name; each method adds a tensor and returns its name."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
 
-    def op(self, kind: str, *inputs: str, name: str = "", **attributes: object) -> str:
+    def op(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
+        """A node of this kind. name: of the node and its output; "": the kind and a number."""
         name = name or f"{kind}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 
     def weight(self, value: np.ndarray, name: str) -> str:
+        """A float32 constant with a name of its own."""
         assert name not in self.constants, f"two weights are called {name}"
         self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name)
         return name
 
     def number(self, value: float) -> str:
+        """A float32 scalar; equal numbers share a constant."""
         self.constants[f"{value:.9g}"] = numpy_helper.from_array(np.array(value, np.float32), f"{value:.9g}")
         return f"{value:.9g}"
 
     def integers(self, *values: int) -> str:
+        """An int64 vector; equal vectors share a constant."""
         name = str(list(values))
         self.constants[name] = numpy_helper.from_array(np.array(values, np.int64), name)
         return name
 
     def reshape(self, x: str, *shape: int) -> str:
+        """x in another shape; one entry may be -1."""
         return self.op("Reshape", x, self.integers(*shape))
 
     def dense(self, x: str, kernel: np.ndarray, bias: np.ndarray, name: str) -> str:
@@ -55,6 +61,7 @@ class Graph:
         return self.op("Gemm", x, self.weight(kernel, f"{name}.weight"), self.weight(bias, f"{name}.bias"), name=name)
 
     def layer_norm(self, x: str, layer: keras.layers.LayerNormalization, name: str) -> str:
+        """A LayerNorm over the last axis."""
         gamma, beta = self.weight(layer.gamma, f"{name}.weight"), self.weight(layer.beta, f"{name}.bias")
         return self.op("LayerNormalization", x, gamma, beta, name=name, axis=-1, epsilon=layer.epsilon)
 
@@ -70,22 +77,26 @@ def build(
 ) -> onnx.ModelProto:
     """images [batch, S, S, 3], pixels 0..255 -> `logits_<head>` and `probabilities`, float32 [batch, C] each.
 
-    model: of `models.build`, in float32. heads: "all", or the one that is asked for. adjustment: float32 [C], added to
-    the logits of `metrics.main_head`. with_rollout: of a Vision Transformer, also `rollout`, float32 [batch, P, g, g].
-    metadata: metadata_props of the file. Raises ValueError for a network with a layer that has no counterpart here.
+    model: of `models.build`, in float32.
+    heads: "all", or one of "mean", "cls", "dist".
+    adjustment: float32 [C], added to the logits of `interface.main_head`; None: nothing is added.
+    input_type: of the pixels, a key of INPUT_TYPES.
+    metadata: metadata_props of the file.
+    with_rollout: adds the output `rollout`, float32 [batch, P, g, g]; for Vision Transformers only.
+    Raises ValueError for a network with a layer that has no counterpart here.
     """
     graph = Graph()
     two = isinstance(model.output, dict)
-    asked = ("cls", "dist") if two and heads in ("all", "mean") else (heads,)
+    computed = ("cls", "dist") if two and heads in ("all", "mean") else (heads,)
     is_vit = any(isinstance(layer, vit.Block) for layer in model.layers)
-    logits = transformer(graph, model, asked) if is_vit else {"cls": convolutional(graph, model)}
-    if asked == ("cls", "dist"):
+    logits = transformer(graph, model, computed) if is_vit else {"cls": convolutional(graph, model)}
+    if computed == ("cls", "dist"):
         logits["mean"] = graph.op("Mul", graph.op("Add", logits["cls"], logits["dist"]), graph.number(0.5))
     main = interface.main_head(heads)
     if adjustment is not None:
         logits[main] = graph.op("Add", logits[main], graph.weight(adjustment, "prior"))
-    shown = logits if heads == "all" else {main: logits[main]}
-    outputs = [graph.op("Identity", tensor, name=f"logits_{name}") for name, tensor in shown.items()]
+    returned = logits if heads == "all" else {main: logits[main]}
+    outputs = [graph.op("Identity", tensor, name=f"logits_{name}") for name, tensor in returned.items()]
     outputs.append(graph.op("Softmax", logits[main], name="probabilities", axis=-1))
 
     size, classes = model.input_shape[1], interface.heads(model.output)["cls"].shape[-1]
@@ -93,7 +104,7 @@ def build(
     if with_rollout:
         tensor, shape = rollout(graph, model)
         shapes[graph.op("Identity", tensor, name="rollout")] = shape
-    built = helper.make_model(
+    proto = helper.make_model(
         helper.make_graph(
             graph.nodes,
             model.name,
@@ -105,16 +116,16 @@ def build(
         ir_version=IR_VERSION,
         producer_name="deitlt_tf",
     )
-    helper.set_model_props(built, metadata or {})
-    return built
+    helper.set_model_props(proto, metadata or {})
+    return proto
 
 
 def transformer(graph: Graph, model: keras.Model, heads: tuple[str, ...]) -> dict[str, str]:
-    """`vit.vit` and the normalisation before it -> logits of `heads`."""
+    """`vit.vit` and the normalisation before it -> {head: logits}, for "cls" and "dist" in `heads`."""
     prefix, blocks = model.get_layer("tokens").prefix, [x for x in model.layers if isinstance(x, vit.Block)]
     x = embedding(graph, model)
     for layer in blocks:
-        x = block(graph, layer, x, asking=prefix if layer is blocks[-1] else layer.length)
+        x = block(graph, layer, x, queries=prefix if layer is blocks[-1] else layer.length)
     x = graph.layer_norm(x, model.get_layer("norm"), "norm")
     x = graph.reshape(x, -1, prefix, blocks[-1].dim)
     layers = {"cls": "head", "dist": "head_dist"}
@@ -128,12 +139,14 @@ def transformer(graph: Graph, model: keras.Model, heads: tuple[str, ...]) -> dic
 
 
 def embedding(graph: Graph, model: keras.Model) -> str:
-    """Pixels -> rows of tokens, CLS (and DIST) first. Normalisation is folded into the patch embedding, exactly:
-    (x / 255 - mean) / std W + b = x W' + b'. The patches are cut out while pixels are still bytes.
+    """Pixels -> rows of tokens, CLS (and DIST) first.
+
+    The normalisation becomes part of the patch embedding: (x / 255 - mean) / std W + b = x W' + b', which is exact.
+    The patches are cut out before the cast to float32, while a pixel is still one byte.
     """
     normalize, conv, tokens = (model.get_layer(name) for name in ("normalize", "patch_embed.proj", "tokens"))
     patch, dim, grid = conv.kernel_size[0], conv.filters, model.input_shape[1] // conv.kernel_size[0]
-    mean, std = np.float64(normalize.mean), np.float64(normalize.std)
+    mean, std = np.asarray(normalize.mean, np.float64), np.asarray(normalize.std, np.float64)
     kernel = conv.kernel.numpy().astype(np.float64)  # (patch, patch, 3, D)
     bias = conv.bias.numpy() - np.einsum("hwcd,c->d", kernel, mean / std)
     kernel = (kernel / (255 * std)[:, None]).reshape(-1, dim)
@@ -150,18 +163,18 @@ def embedding(graph: Graph, model: keras.Model) -> str:
     return graph.reshape(graph.op("Add", x, graph.weight(offset, "pos_embed")), -1, dim)
 
 
-def block(graph: Graph, layer: vit.Block, x: str, *, asking: int) -> str:
-    """`vit.Block` on rows [batch * T, D] -> rows [batch * asking, D]: the first `asking` tokens of each image."""
+def block(graph: Graph, layer: vit.Block, x: str, *, queries: int) -> str:
+    """`vit.Block` on rows [batch * T, D] -> rows [batch * queries, D]: the first `queries` tokens of each image."""
     name, length, dim, heads = layer.name, layer.length, layer.dim, layer.attn.num_heads
     kernels = np.split(layer.attn.qkv.kernel.numpy(), 3, axis=1)
     biases = np.split(layer.attn.qkv.bias.numpy(), 3)
     scale = (dim // heads) ** -0.5
-    kernels[0], biases[0] = kernels[0] * scale, biases[0] * scale  # of q k^T: one operation less
+    kernels[0], biases[0] = kernels[0] * scale, biases[0] * scale  # scales q k^T without a node of its own
 
     def first(rows: str) -> str:
-        if asking == length:
+        if queries == length:
             return rows
-        rows = graph.op("Slice", graph.reshape(rows, -1, length, dim), *map(graph.integers, (0, asking, 1)))
+        rows = graph.op("Slice", graph.reshape(rows, -1, length, dim), *map(graph.integers, (0, queries, 1)))
         return graph.reshape(rows, -1, dim)
 
     def part(index: int, rows: str, tokens: int, perm: tuple[int, ...]) -> str:
@@ -172,7 +185,7 @@ def block(graph: Graph, layer: vit.Block, x: str, *, asking: int) -> str:
         return graph.dense(rows, layer.kernel.numpy(), layer.bias.numpy(), f"{name}.{path}")
 
     y = graph.layer_norm(x, layer.norm1, f"{name}.norm1")
-    q = part(0, first(y), asking, (0, 2, 1, 3))  # (batch, heads, asking, d)
+    q = part(0, first(y), queries, (0, 2, 1, 3))  # (batch, heads, queries, d)
     k = part(1, y, length, (0, 2, 3, 1))  # (batch, heads, d, T)
     v = part(2, y, length, (0, 2, 1, 3))  # (batch, heads, T, d)
     attention = graph.op("Softmax", graph.op("MatMul", q, k), name=f"{name}.attn.probabilities", axis=-1)
@@ -183,50 +196,50 @@ def block(graph: Graph, layer: vit.Block, x: str, *, asking: int) -> str:
 
 
 def rollout(graph: Graph, model: keras.Model) -> tuple[str, list[int]]:
-    """`probes.rollout` of the patches, rows of CLS (and DIST) alone: [batch, P, g, g], and its shape without the batch.
+    """`probes.rollout` of the patches, only the rows of CLS (and DIST): [batch, P, g, g], and its shape without batch.
 
-    The product is taken from the last block backwards, whose attention has those P rows only: each factor then costs
-    P T^2 instead of T^3.
+    The product starts at the last block, whose attention has only those P rows. Each factor then costs P T^2 instead of
+    T^3.
     """
     tokens, blocks = model.get_layer("tokens"), [x for x in model.layers if isinstance(x, vit.Block)]
     prefix, side = tokens.prefix, math.isqrt(tokens.patches)
-    rows = None
+    rows = ""
     for layer in reversed(blocks):
         mean = graph.op("ReduceMean", f"{layer.name}.attn.probabilities", axes=[1], keepdims=0)
-        identity = np.eye(prefix if rows is None else layer.length, layer.length)
+        identity = np.eye(layer.length if rows else prefix, layer.length)
         eye = graph.weight(identity, f"{layer.name}.identity")
         factor = graph.op("Mul", graph.op("Add", mean, eye), graph.number(0.5))
-        rows = factor if rows is None else graph.op("MatMul", rows, factor)
+        rows = graph.op("MatMul", rows, factor) if rows else factor
     ends = (prefix, prefix + tokens.patches, 2)  # of axis 2: the patches
     rows = graph.op("Slice", rows, *map(graph.integers, ends))
     return graph.reshape(rows, -1, prefix, side, side), [prefix, side, side]
 
 
 def gelu(graph: Graph, x: str) -> str:
-    """x (1 + erf(x / sqrt 2)) / 2, in the words that onnxruntime fuses into one kernel."""
+    """x (1 + erf(x / sqrt 2)) / 2, in the form that onnxruntime fuses into one kernel."""
     erf = graph.op("Erf", graph.op("Div", x, graph.number(math.sqrt(2))))
     return graph.op("Mul", graph.op("Mul", x, graph.op("Add", erf, graph.number(1))), graph.number(0.5))
 
 
 def convolutional(graph: Graph, model: keras.Model) -> str:
-    """The layers of a functional model, in its order -> its one output."""
-    made = {}
+    """The layers of a functional model with one output, in its order -> the output."""
+    tensors = {}  # {id of a Keras tensor: its name in the graph}
     for operation in model.operations:
         if isinstance(operation, keras.layers.InputLayer):
-            made[id(operation.output)] = "images"
+            tensors[id(operation.output)] = "images"
             continue
-        inputs = [made[id(tensor)] for tensor in keras.tree.flatten(operation.input)]
-        made[id(operation.output)] = counterpart(graph, operation, inputs)
-    return made[id(model.output)]
+        inputs = [tensors[id(tensor)] for tensor in keras.tree.flatten(operation.input)]
+        tensors[id(operation.output)] = counterpart(graph, operation, inputs)
+    return tensors[id(model.output)]
 
 
 def counterpart(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
-    """One Keras layer in ONNX. Raises ValueError for a layer that is not in the list."""
+    """One Keras layer in ONNX -> its output. Raises ValueError for a layer of any other kind."""
     x, name = inputs[0], layer.name
     match layer:
         case interface.Normalize():
-            scale = 1 / (255 * np.float64(layer.std))
-            shift = -np.float64(layer.mean) / layer.std
+            mean, std = np.asarray(layer.mean, np.float64), np.asarray(layer.std, np.float64)
+            scale, shift = 1 / (255 * std), -mean / std
             x = graph.op("Cast", graph.op("Transpose", x, perm=(0, 3, 1, 2)), to=TensorProto.FLOAT)
             x = graph.op("Mul", x, graph.weight(scale[:, None, None], f"{name}.scale"))
             return graph.op("Add", x, graph.weight(shift[:, None, None], f"{name}.shift"))
@@ -257,11 +270,13 @@ def counterpart(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
 
 
 def conv(graph: Graph, layer: keras.layers.Conv2D, x: str, name: str, *, pad: int) -> str:
+    """A convolution without bias. pad: zeros on each side."""
     kernel = graph.weight(layer.kernel.numpy().transpose(3, 2, 0, 1), f"{name}.weight")
     return graph.op("Conv", x, kernel, name=name, strides=layer.strides, group=layer.groups, pads=(pad,) * 4)
 
 
 def batch_norm(graph: Graph, layer: keras.layers.BatchNormalization, x: str, name: str) -> str:
+    """A batch norm with its moving statistics."""
     parts = {"weight": layer.gamma, "bias": layer.beta}
     parts |= {"running_mean": layer.moving_mean, "running_var": layer.moving_variance}
     weights = [graph.weight(value.numpy(), f"{name}.{part}") for part, value in parts.items()]
@@ -269,7 +284,7 @@ def batch_norm(graph: Graph, layer: keras.layers.BatchNormalization, x: str, nam
 
 
 def conv_norm(graph: Graph, block: keras.Layer, x: str, number: int, *, pad: int, relu: bool) -> str:
-    """conv<number> and bn<number> of a residual block, and ReLU."""
+    """conv<number> and bn<number> of a residual block, and a ReLU where `relu`."""
     parts = {1: (block.conv1, block.bn1), 2: (block.conv2, block.bn2)}
     if isinstance(block, resnet.Bottleneck):
         parts[3] = (block.conv3, block.bn3)
@@ -280,7 +295,7 @@ def conv_norm(graph: Graph, block: keras.Layer, x: str, number: int, *, pad: int
 
 
 def projected(graph: Graph, block: keras.Layer, x: str) -> str:
-    """The shortcut with weights, where the block has one."""
+    """The shortcut of a residual block: x itself, or the projection where the block has one."""
     if block.downsample is None:
         return x
     x = conv(graph, block.downsample, x, f"{block.name}.downsample.0", pad=0)
@@ -288,6 +303,7 @@ def projected(graph: Graph, block: keras.Layer, x: str) -> str:
 
 
 def basic_block(graph: Graph, layer: resnet.BasicBlock, x: str) -> str:
+    """`resnet.BasicBlock`: two convolutions, and a shortcut that is projected, or cut and padded with zeros."""
     y = conv_norm(graph, layer, x, 1, pad=1, relu=True)
     y = conv_norm(graph, layer, y, 2, pad=1, relu=False)
     if layer.projection:
@@ -303,6 +319,7 @@ def basic_block(graph: Graph, layer: resnet.BasicBlock, x: str) -> str:
 
 
 def bottleneck(graph: Graph, layer: resnet.Bottleneck, x: str) -> str:
+    """`resnet.Bottleneck`: three convolutions and a shortcut."""
     y = conv_norm(graph, layer, x, 1, pad=0, relu=True)
     y = conv_norm(graph, layer, y, 2, pad=1, relu=True)
     y = conv_norm(graph, layer, y, 3, pad=0, relu=False)
@@ -310,7 +327,7 @@ def bottleneck(graph: Graph, layer: resnet.Bottleneck, x: str) -> str:
 
 
 def cosine(graph: Graph, layer: resnet.CosineClassifier, x: str, name: str) -> str:
-    """scale x / |x| W / |W|; as in Keras, zero features answer zero."""
+    """scale x / |x| W / |W|; as in Keras, zero features give zero logits."""
     kernel = layer.weight.numpy().astype(np.float64)
     kernel *= layer.scale / np.sqrt(np.maximum(np.sum(kernel**2, axis=0), 1e-12))
     unit = graph.op("LpNormalization", x, axis=1, p=2)

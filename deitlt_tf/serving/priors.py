@@ -1,7 +1,7 @@
-"""--prior: logits moved, after training, from the class distribution they assume to the one they will be used under.
+"""--prior: adjust the logits of a trained network to another class distribution than the one that they assume.
 
-Bayes: if softmax(z) estimates p(y | x) where classes have the shares a_y, then softmax(z - log a + log t) does where
-they have the shares t_y. The images of a class must look the same under both. Nothing is trained again.
+Bayes: if softmax(z) estimates p(y | x) where classes have the shares a_y, then softmax(z - log a + log t) estimates it
+where they have the shares t_y. The images of a class must look the same under both. Nothing is trained again.
 Source: Menon et al., ICLR 2021 (arXiv 2007.07314), section 4.1; Saerens et al. 2002.
 """
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from deitlt_tf import losses
@@ -16,7 +17,13 @@ from deitlt_tf.data import pipeline
 
 
 def adjustment(*, target: np.ndarray, assumed: np.ndarray) -> np.ndarray:
-    """log t - log a, float32 [C], to be ADDED to the logits; centred, since softmax does not see a constant."""
+    """log t - log a, float32 [C], to be ADDED to the logits; centred, because a constant does not change a softmax.
+
+    target, assumed: log t and log a, [C], each up to a constant; see `log_target` and `log_assumed`.
+
+    >>> adjustment(target=np.log([0.5, 0.5]), assumed=np.log([0.8, 0.2])).astype(float).round(4).tolist()
+    [-0.6931, 0.6931]
+    """
     shift = target - assumed
     return (shift - shift.mean()).astype(np.float32)
 
@@ -31,23 +38,31 @@ def log_assumed(
     plain: bool = False,
     beta: float = 0.9999,
 ) -> dict[str, np.ndarray]:
-    """log a of each head of a student, up to a constant: {"cls", "dist", "mean"}, float64 [C].
+    """log a for each head of a student, up to a constant: {"cls", "dist", "mean"}, float64 [C].
 
-    cls: labels came with shares n^s (s = 1, 1/2, 0 for `sampling` instance, sqrt, class_balanced), and
-      `logit_adjustment` has taken tau log n out already: log a = (s - tau) log n. A `plain` ViT that was `reweighted`
-      adds the log of its class weights w.
-    dist: labels were the teacher's, with the shares q of `teacher_labels`, and from epoch K on each counted w_y times
-      (`beta`), which acts as sampling by q w: log a = log q + log w. Without `teacher_counts`, q = n^s.
-    mean: (z_cls + z_dist) / 2, hence the mean of both.
+    cls: its labels had the shares n^s (s = 1, 1/2, 0 for `sampling` instance, sqrt, class_balanced). Training with
+      `logit_adjustment` tau has already subtracted tau log n, so log a = (s - tau) log n. A `plain` ViT that was
+      `reweighted` adds the log of its class weights w.
+    dist: its labels were the teacher's, with the shares q of `teacher_labels`. From epoch K on the loss weighs each of
+      them by w_y (`beta`), which acts as sampling by q w: log a = log q + log w. Without `teacher_counts`, q = n^s.
+    mean: z = (z_cls + z_dist) / 2, so log a is the mean of both.
 
-    So log n is not simply subtracted from the mean: DIST has taken its part out while it trained. And q is not n: a
-    balanced teacher names tail classes far more often than they occur.
-    Approximations: mixup, smoothing, a teacher that answers otherwise on augmented images, weights averaged over epochs
-    before and after K, and a phase after K too short to converge.
+    class_counts: n, [C] training images of each class. teacher_counts: [C] of `teacher_labels`.
+    sampling, logit_adjustment, beta: as the student was trained. plain: whether it is a ViT without a DIST head.
+    reweighted: whether its loss was weighted by class in the last epochs.
+
+    Subtracting log n from the mean would be wrong: training has already removed its part of log n from DIST. And q is
+    not n: a balanced teacher predicts tail classes far more often than they occur.
+    Approximations: this ignores mixup, smoothing, that a teacher answers differently on augmented images, that weights
+    are averaged over epochs before and after K, and that the phase after K may be too short to converge.
+
+    >>> log_a = log_assumed(class_counts=np.array([80, 20]), reweighted=False)
+    >>> np.exp(log_a["cls"]).round(4).tolist()
+    [0.8, 0.2]
     """
-    shown = pipeline.SAMPLING[sampling] * log_shares(class_counts)
-    cls = shown - logit_adjustment * log_shares(class_counts)
-    dist = shown if teacher_counts is None else log_shares(teacher_counts)
+    sampled = pipeline.SAMPLING[sampling] * log_shares(class_counts)
+    cls = sampled - logit_adjustment * log_shares(class_counts)
+    dist = sampled if teacher_counts is None else log_shares(teacher_counts)
     if reweighted:
         weights = np.log(losses.class_balanced_weights(class_counts, beta))
         if plain:
@@ -57,7 +72,8 @@ def log_assumed(
     return {"cls": cls, "dist": dist, "mean": (cls + dist) / 2}
 
 
-def log_shares(counts: np.ndarray) -> np.ndarray:
+def log_shares(counts: ArrayLike) -> np.ndarray:
+    """log(n_c / sum of n), float64 [C]."""
     counts = np.asarray(counts, np.float64)
     return np.log(counts / counts.sum())
 
@@ -65,37 +81,50 @@ def log_shares(counts: np.ndarray) -> np.ndarray:
 def teacher_labels(
     teacher: Callable[[np.ndarray], np.ndarray], batches: Iterable, *, class_counts: np.ndarray, sampling: str
 ) -> np.ndarray:
-    """How often the teacher names each class on the training images as --sampling shows them, float64 [C], plus one.
+    """One plus the number of training images for which the teacher predicts each class, float64 [C].
 
+    An image counts as often as `sampling` draws it. We add one, so that a class that the teacher never predicts is rare
+    and not impossible.
     teacher: images -> logits [B, C]. batches: (images, labels, mask) of the training images in the evaluation view.
-    Plus one, so that a class it never names is rare and not impossible.
+    class_counts: [C], training images of each class.
     """
-    often = np.asarray(class_counts, np.float64) ** (pipeline.SAMPLING[sampling] - 1)
-    often *= np.sum(class_counts) / np.sum(class_counts * often)
-    found = np.ones(len(class_counts))
-    for images, labels, mask in tqdm(batches, desc="what the teacher names", leave=False):
-        weights = np.asarray(mask) * often[np.asarray(labels)]
-        named = np.asarray(teacher(images)).argmax(-1)
-        found += np.bincount(named, weights=weights, minlength=len(found))
-    return found
+    draws = np.asarray(class_counts, np.float64) ** (pipeline.SAMPLING[sampling] - 1)
+    draws *= np.sum(class_counts) / np.sum(class_counts * draws)
+    counts = np.ones(len(class_counts))
+    for images, labels, mask in tqdm(batches, desc="labels of the teacher", leave=False):
+        weights = np.asarray(mask) * draws[np.asarray(labels)]
+        predicted = np.asarray(teacher(images)).argmax(-1)
+        counts += np.bincount(predicted, weights=weights, minlength=len(counts))
+    return counts
 
 
 def log_target(prior: str, *, class_names: tuple[str, ...], class_counts: np.ndarray) -> np.ndarray:
-    """log t of --prior, float64 [C]: `uniform`, `training` (shares of the training images), or a file of counts."""
+    """log t of --prior, float64 [C].
+
+    prior: "uniform", "training" (shares of the training images), or a file of counts, see `read_counts`.
+    class_names: [C]. class_counts: [C], training images of each class.
+
+    >>> counts = np.array([80, 20])
+    >>> np.exp(log_target("training", class_names=("cat", "dog"), class_counts=counts)).round(4).tolist()
+    [0.8, 0.2]
+    >>> np.exp(log_target("uniform", class_names=("cat", "dog"), class_counts=counts)).round(4).tolist()
+    [0.5, 0.5]
+    """
     if prior == "uniform":
         return np.full(len(class_names), -np.log(len(class_names)))
     return log_shares(class_counts if prior == "training" else read_counts(prior, class_names))
 
 
 def read_counts(path: str, class_names: tuple[str, ...]) -> np.ndarray:
-    """Counts (or any shares) of a file, float64 [C]: one number a line in the order of the classes, or `class number`.
+    """The counts (or any shares) in a file, float64 [C].
 
-    Blank lines and lines that start with # are skipped. Raises ValueError naming file, line and class.
+    A line is `count`, in the order of the classes, or `class count`. Blank lines and lines with # in front are skipped.
+    Raises FileNotFoundError, or ValueError that names file, line and class.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"--prior={path}: neither uniform nor training, and there is no such file.")
-    found: dict[str, float] = {}
-    bare = 0
+    counts: dict[str, float] = {}
+    unnamed = 0  # lines so far that are a count without a class
     for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
         line = line.strip()
         if not line or line.startswith("#"):
@@ -103,20 +132,20 @@ def read_counts(path: str, class_names: tuple[str, ...]) -> np.ndarray:
         text = line.split()[-1]
         name = line.removesuffix(text).strip()
         if not name:
-            if bare == len(class_names):
+            if unnamed == len(class_names):
                 raise ValueError(f"{path}:{number}: more counts than the {len(class_names)} classes of the model.")
-            name, bare = class_names[bare], bare + 1
+            name, unnamed = class_names[unnamed], unnamed + 1
         try:
             count = float(text)
         except ValueError:
             raise ValueError(f"{path}:{number}: {line!r} is neither `count` nor `class count`.") from None
         if name not in class_names:
             raise ValueError(f"{path}:{number}: {name!r} is not a class of the model.")
-        if name in found:
+        if name in counts:
             raise ValueError(f"{path}:{number}: class {name!r} has two counts.")
         if not 0 < count < np.inf:
             raise ValueError(f"{path}:{number}: the count of class {name!r} must be above 0, not {text}.")
-        found[name] = count
-    if missing := [name for name in class_names if name not in found]:
+        counts[name] = count
+    if missing := [name for name in class_names if name not in counts]:
         raise ValueError(f"{path} has no count for class {missing[0]!r} ({len(missing)} missing).")
-    return np.array([found[name] for name in class_names])
+    return np.array([counts[name] for name in class_names])

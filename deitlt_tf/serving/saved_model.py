@@ -17,50 +17,55 @@ Request = tuple[str, dict[str, tf.Tensor]]  # a signature's name and its inputs
 
 
 def views(image_bytes: tf.Tensor, *, size: int, resize: int, max_pixels: int) -> tf.Tensor:
-    """Encoded images, string [N] -> their evaluation views, uint8 [N, size, size, 3]. No two need have the same size.
+    """Encoded images of any sizes, string [N] -> their evaluation views, uint8 [N, size, size, 3].
 
-    Raises tf.errors.InvalidArgumentError, for all N, at one that is no image, has more than `max_pixels` pixels (as its
-    header says: nothing is decoded), or is damaged; in the first two cases it names it, `image <place in the batch>`.
+    size: pixels. resize: short side before the centre crop; 0: no crop.
+    Raises tf.errors.InvalidArgumentError for the whole batch where one item is not an image, is damaged, or has more
+    than `max_pixels` pixels in its header, in which case nothing is decoded. The message calls it `image <index>`,
+    unless it is damaged.
     """
 
-    @tf.autograph.experimental.do_not_convert  # nothing in it is Python control flow
+    @tf.autograph.experimental.do_not_convert  # the function has no Python control flow to convert
     def view(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         index, data = item
         image = decode.decode(data, name="image " + tf.strings.as_string(index), max_pixels=max_pixels)
         return augment.evaluation_view(image, size=size, resize=resize)
 
-    places = tf.range(tf.size(image_bytes))
-    return tf.map_fn(view, (places, image_bytes), fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
+    indices = tf.range(tf.size(image_bytes))
+    return tf.map_fn(view, (indices, image_bytes), fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
 
 
 def signatures(served: Served, *, top_k: int, max_pixels: int) -> Signatures:
-    """The functions that are exported; N, the number of images, is free in all of them.
+    """The functions to export, {name of the signature: function}; all of them accept any number of images N.
 
     serving_default: images, uint8 [N, S, S, 3], S = image_size: already in the evaluation view
-      -> logits_cls, logits_dist, logits_mean (those that --heads asks for), probabilities: float32 [N, C];
-      classes: int64 [N], the likeliest.
-    bytes: image_bytes, string [N]: JPEG, PNG, WebP or BMP of any size, decoded and viewed as in evaluation
-      -> the same, and top_probabilities: float32 [N, k], top_labels: string [N, k], likeliest first, k <= C.
+      -> logits_cls, logits_dist, logits_mean (those of `served.heads`), probabilities: float32 [N, C];
+      classes: int64 [N], the most probable ones.
+    bytes: image_bytes, string [N]: JPEG, PNG, WebP or BMP of any size, brought into the evaluation view
+      -> the same, and top_probabilities: float32 [N, k], top_labels: string [N, k], most probable first, k <= C.
     features: images as above -> features_cls, features_dist: float32 [N, D], the tokens after the last norm.
-      A plain ViT has no features_dist; a convolutional network has not this signature.
+      A plain ViT has no features_dist; a convolutional network does not have this signature.
+    top_k: k. max_pixels: largest image that `bytes` decodes.
     """
     pixels = tf.TensorSpec([None, served.image_size, served.image_size, 3], tf.uint8, name="images")
-    encoded = tf.TensorSpec([None], tf.string, name="image_bytes")  # *_bytes: what REST calls base64
+    encoded = tf.TensorSpec(
+        [None], tf.string, name="image_bytes"
+    )  # REST decodes base64 in inputs whose name ends in _bytes
     labels = tf.constant(served.class_names)
     main = f"logits_{interface.main_head(served.heads)}"
     view = {"size": served.image_size, "resize": served.eval_resize, "max_pixels": max_pixels}
 
-    # Nobody else compares what a client sends with the signature: pixels without a batch axis would end the process in
-    # the convolution, and those of another size would be cut up into other images.
+    # The server does not compare a request with the signature, so we check shapes here. Without this, pixels without a
+    # batch axis would end the process in the convolution, and pixels of another size would be cut into other images.
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = served(tf.ensure_shape(images, pixels.shape))
-        return found | {"classes": tf.argmax(found[main], -1)}
+        outputs = served(tf.ensure_shape(images, pixels.shape))
+        return outputs | {"classes": tf.argmax(outputs[main], -1)}
 
     def answer_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = answer(views(tf.ensure_shape(image_bytes, encoded.shape), **view))
-        best = tf.math.top_k(found[main], min(top_k, len(served.class_names))).indices
-        likeliest = tf.gather(found["probabilities"], best, batch_dims=1)
-        return found | {"top_probabilities": likeliest, "top_labels": tf.gather(labels, best)}
+        outputs = answer(views(tf.ensure_shape(image_bytes, encoded.shape), **view))
+        best = tf.math.top_k(outputs[main], min(top_k, len(served.class_names))).indices
+        top_probabilities = tf.gather(outputs["probabilities"], best, batch_dims=1)
+        return outputs | {"top_probabilities": top_probabilities, "top_labels": tf.gather(labels, best)}
 
     functions = {
         "serving_default": tf.function(answer, input_signature=[pixels]),
@@ -78,7 +83,7 @@ def signatures(served: Served, *, top_k: int, max_pixels: int) -> Signatures:
 
 
 def write(functions: Signatures, folder: Path, *, served: Served) -> None:
-    """`folder`: a SavedModel of these signatures; assets/class_names.txt has one class a line, in label order."""
+    """Write a SavedModel of these signatures to `folder`. assets/class_names.txt has one class a line, by label."""
     module = tf.Module()
     module.state = [variable.value for variable in served.model.variables]
     with tempfile.TemporaryDirectory() as temporary:
@@ -89,9 +94,9 @@ def write(functions: Signatures, folder: Path, *, served: Served) -> None:
 
 
 def examples(functions: Signatures, *, size: int) -> list[Request]:
-    """One request for each signature, as a client might send it: to warm the server up with, and to check the export.
+    """One request for each signature, as a client might send it: to warm the server up, and to check the export.
 
-    Pixels of noise, and as `bytes` a PNG and a JPEG of another size and shape.
+    size: S of the signature. `images` are random pixels; `image_bytes` are a PNG and a JPEG of another size and shape.
     """
     noise = np.random.default_rng(0).integers(0, 256, (2 * size, 3 * size, 3), np.uint8)
     pixels = {"images": tf.constant(noise[None, :size, :size])}
@@ -100,20 +105,22 @@ def examples(functions: Signatures, *, size: int) -> list[Request]:
 
 
 def check(functions: Signatures, folder: Path, requests: list[Request], *, tolerance: float = 1e-4) -> float:
-    """Reads `folder` back and replays the requests: the largest difference from the functions it was written from.
+    """The largest difference between `functions` and the SavedModel in `folder`, over these requests.
 
-    Raises ValueError where an output is missing or a number is further off than `tolerance`.
+    Raises ValueError where an output is missing or a number differs by more than `tolerance`.
     """
     loaded = tf.saved_model.load(str(folder))
     largest = 0.0
     for name, inputs in requests:
-        expected, found = functions[name](**inputs), loaded.signatures[name](**inputs)
-        if expected.keys() != found.keys():
-            raise ValueError(f"the SavedModel's signature {name} answers {sorted(found)}, not {sorted(expected)}.")
+        expected, outputs = functions[name](**inputs), loaded.signatures[name](**inputs)
+        if expected.keys() != outputs.keys():
+            raise ValueError(f"the SavedModel's signature {name} returns {sorted(outputs)}, not {sorted(expected)}.")
         for key, value in expected.items():
             if value.dtype.is_floating:
-                difference = float(tf.reduce_max(tf.abs(value - found[key])))
+                difference = float(tf.reduce_max(tf.abs(value - outputs[key])))
                 if not difference <= tolerance:
-                    raise ValueError(f"the SavedModel's {name} answers {key} {difference:.1e} off: nothing was kept.")
+                    raise ValueError(
+                        f"the SavedModel's {name} returns {key} {difference:.1e} off: no version was written."
+                    )
                 largest = max(largest, difference)
     return largest

@@ -1,11 +1,11 @@
-"""What all exports share: the finished network of a workdir, what it answers, the images to check an export on."""
+"""The parts that all exports share: the finished network of a workdir, its outputs, and images to check a file on."""
 
 import hashlib
 import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -22,12 +22,14 @@ from deitlt_tf.serving import priors
 
 
 class Served(NamedTuple):
-    """A finished network with all that serving it takes.
+    """A finished network with everything that serving it needs.
 
-    model: keras.Model, float32: pixels [B, S, S, 3] -> {"cls", "dist"} logits, or [B, C] with one head.
-    heads: which logits it answers: "all", "mean", "cls" or "dist"; always "cls" for a network with one head.
-    adjustment: float32 [C], what --prior adds to the logits of the `metrics.main_head`; None without --prior.
-    eval_resize: short side before the centre crop of the evaluation view; 0: resize without a crop.
+    model: computes in float32: pixels [B, S, S, 3] -> {"cls", "dist"} logits, or [B, C] with one head.
+    class_names: [C]. class_counts: int [C], training images of each class, if known.
+    heads: the logits that it returns: "all", "mean", "cls" or "dist"; always "cls" for a network with one head.
+    adjustment: float32 [C], which --prior adds to the logits of `interface.main_head`; None without --prior.
+    image_size: S, pixels. eval_resize: short side before the centre crop of the evaluation view; 0: no crop.
+    max_pixels: largest image that is decoded.
     """
 
     model: keras.Model
@@ -40,31 +42,34 @@ class Served(NamedTuple):
     max_pixels: int
 
     def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Pixels [B, S, S, 3], uint8 or float -> `answers`: what every exported file has to repeat."""
+        """Pixels [B, S, S, 3], uint8 or float -> `answers`, which every exported file has to reproduce."""
         logits = self.model(tf.cast(images, tf.float32), training=False)
         return answers(logits, heads=self.heads, adjustment=self.adjustment)
 
 
-def answers(logits, *, heads: str, adjustment: np.ndarray | None = None) -> dict[str, tf.Tensor]:
-    """Named outputs, float32 [B, C] each: `logits_<head>` of the asked heads, `probabilities` of the main head.
+def answers(
+    logits: tf.Tensor | dict[str, tf.Tensor], *, heads: str, adjustment: np.ndarray | None = None
+) -> dict[str, tf.Tensor]:
+    """Named outputs, float32 [B, C] each: `logits_<head>` of each head in `heads`, `probabilities` of the main head.
 
-    With `adjustment` the logits of `metrics.main_head` are the adjusted ones; the other heads' stay as they are.
+    logits: outputs of a model. heads: "all", "mean", "cls" or "dist".
+    adjustment: float32 [C], added to the logits of `interface.main_head` only; None: nothing is added.
     """
-    found = interface.heads(logits)
+    by_head = interface.heads(logits)
     main = interface.main_head(heads)
     if adjustment is not None:
-        found[main] = found[main] + adjustment
-    shown = found if heads == "all" else {main: found[main]}
-    return {f"logits_{name}": z for name, z in shown.items()} | {"probabilities": tf.nn.softmax(found[main])}
+        by_head[main] = by_head[main] + adjustment
+    returned = by_head if heads == "all" else {main: by_head[main]}
+    return {f"logits_{name}": z for name, z in returned.items()} | {"probabilities": tf.nn.softmax(by_head[main])}
 
 
 def load_served(recipe: Recipe, *, weights: str, heads: str = "all", prior: str = "") -> Served:
-    """The network `weights` of a finished run, with the heads and the class prior that are wanted.
+    """The network `weights` of a finished run, with these heads and this class prior.
 
-    weights: a key of `runs.finished.FILES`. heads: "all", "mean", "cls" or "dist". prior: see `prior_adjustment`; ""
-    leaves the logits as they are.
-    Raises FileNotFoundError for a run without this network, ValueError for heads that it does not have or a prior that
-    does not fit.
+    weights: a key of `runs.finished.FILES`. heads: "all", "mean", "cls" or "dist".
+    prior: see `priors.log_target`; "": the logits are not adjusted.
+    Raises FileNotFoundError for a run without this network, ValueError for heads that the network does not have or a
+    prior that does not fit.
     """
     folder = recipe.run.folder
     model, names, counts = finished.load(folder, weights=weights)
@@ -82,7 +87,7 @@ def load_served(recipe: Recipe, *, weights: str, heads: str = "all", prior: str 
 
 
 def view_of(recipe: Recipe, *, weights: str) -> View:
-    """How the network `weights` of a run sees an image."""
+    """The image view of the network `weights` of a run."""
     return recipe.teacher.view if weights == "teacher" else recipe.student.view
 
 
@@ -95,9 +100,13 @@ def prior_adjustment(
     weights: str,
     head: str,
 ) -> np.ndarray:
-    """What a class prior adds to the logits of `head`, float32 [C]: see `priors`."""
+    """The numbers that a class prior adds to the logits of `head`, float32 [C]: see `priors`.
+
+    prior: see `priors.log_target`. weights: a key of `runs.finished.FILES`. head: "mean", "cls" or "dist".
+    Raises ValueError for a teacher, or where the class counts are not known.
+    """
     if weights == "teacher":
-        raise ValueError("--prior is for the student: what a teacher's logits assume depends on its objective.")
+        raise ValueError("--prior is for the student: the prior in a teacher's logits depends on its objective.")
     if class_counts is None:
         raise ValueError(
             f"--prior needs the class counts of the training data, which {recipe.run.folder} does not hold."
@@ -118,14 +127,14 @@ def prior_adjustment(
 
 
 def teacher_counts_of(recipe: Recipe, class_names: tuple[str, ...], class_counts: np.ndarray) -> np.ndarray | None:
-    """`priors.teacher_labels` of the run, kept in WORKDIR/teacher_labels.json; None without a teacher, with a note.
+    """`priors.teacher_labels` of the run, float64 [C]; without a teacher, None and a note on the terminal.
 
-    The first time, the teacher looks at all training images once.
+    The first call runs the teacher on all training images once. Later calls read WORKDIR/teacher_labels.json.
     """
     folder, max_pixels = recipe.run.folder, recipe.data.max_pixels
     path, cache = folder / finished.FILES["teacher"], folder / "teacher_labels.json"
     if not path.is_file():
-        print(f"--prior: there is no {path}; DIST's labels are assumed to be as frequent as the classes are.")
+        print(f"--prior: there is no {path}; the labels of DIST are assumed to be as frequent as the classes.")
         return None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if cache.is_file() and (content := json.loads(cache.read_text()))["teacher"] == digest:
@@ -136,9 +145,11 @@ def teacher_counts_of(recipe: Recipe, class_names: tuple[str, ...], class_counts
     batches = pipeline.evaluation_batches(
         splits.train, size=model.input_shape[1], resize=recipe.teacher.view.eval_resize, max_pixels=max_pixels
     )
-    ask = tf.function(lambda images: model(tf.cast(images, tf.float32), training=False), reduce_retracing=True)
+    teacher = tf.function(lambda images: model(tf.cast(images, tf.float32), training=False), reduce_retracing=True)
     counts = decode.naming_bad_images(
-        lambda: priors.teacher_labels(ask, batches, class_counts=class_counts, sampling=recipe.student.batch.sampling),
+        lambda: priors.teacher_labels(
+            teacher, batches, class_counts=class_counts, sampling=recipe.student.batch.sampling
+        ),
         splits,
         max_pixels=max_pixels,
     )
@@ -147,22 +158,25 @@ def teacher_counts_of(recipe: Recipe, class_names: tuple[str, ...], class_counts
 
 
 class Images(NamedTuple):
-    """What an export is checked on.
+    """The images to check an export on.
 
     batches: (images uint8 [B, S, S, 3], labels, mask) in the evaluation view.
-    class_counts: training images of each class, which decide the groups; None: random pixels, without labels.
-    reading: runs a function that reads the batches, and tells of a damaged image by its name.
+    class_counts: [C], training images of each class, for the groups; None: random pixels, without labels.
+    reading: calls a function that reads the batches; an error about a damaged image then names its file.
     """
 
     batches: tf.data.Dataset
     class_counts: np.ndarray | None
-    reading: Callable[[Callable], object]
+    reading: Callable[[Callable[[], Any]], Any]
 
 
 def images_to_check(recipe: Recipe, served: Served, *, weights: str, check_images: int, batch: int = 32) -> Images:
-    """`check_images` test images of the run's data (-1: all), or random pixels where it is 0.
+    """Test images of the run's data, or random pixels.
 
-    Raises ValueError where the data has other classes than the model, or another order.
+    check_images: how many images, spread evenly over the test set; -1: all of them; 0: 64 images of random pixels, for
+      which no data is needed.
+    batch: images in a batch.
+    Raises ValueError where the data has other classes than the model, or the same in another order.
     """
     if check_images == 0:
         shape = (64, served.image_size, served.image_size, 3)
@@ -173,7 +187,7 @@ def images_to_check(recipe: Recipe, served: Served, *, weights: str, check_image
     expected, path = splits.train.class_names, recipe.run.folder / finished.FILES[weights]
     same_classes(served.class_names, expected, path=path, num_outputs=len(served.class_names))
     test = splits.test
-    if 0 < check_images < len(test):  # spread over the set: its beginning may be one class
+    if 0 < check_images < len(test):  # spread over the set, because its first images may all be of one class
         test = sources.take(test, np.linspace(0, len(test) - 1, check_images).round().astype(int))
     reading = partial(decode.naming_bad_images, splits=splits, max_pixels=served.max_pixels)
     view = {"size": served.image_size, "resize": served.eval_resize, "max_pixels": served.max_pixels}
@@ -182,7 +196,7 @@ def images_to_check(recipe: Recipe, served: Served, *, weights: str, check_image
 
 
 def path_of(recipe: Recipe, *, weights: str, out: str, suffix: str) -> Path:
-    """`out`, or the model's own path with another suffix. Raises ValueError for `out` with a suffix of another kind."""
+    """The path of an export: `out`, or the path of the model with this suffix. Raises ValueError for another suffix."""
     path = Path(out) if out else (recipe.run.folder / finished.FILES[weights]).with_suffix(suffix)
     if path.suffix != suffix:
         raise ValueError(f"--out={out}: the name of the file has to end in {suffix}.")
@@ -190,7 +204,7 @@ def path_of(recipe: Recipe, *, weights: str, out: str, suffix: str) -> Path:
 
 
 def metadata(served: Served, *, weights: str, prior: str) -> dict[str, str]:
-    """What whoever runs the file has to know: JSON texts by name."""
+    """The facts that a program needs to run the file: {name: JSON text}."""
     facts = {
         "class_names": list(served.class_names),
         "class_counts": None if served.class_counts is None else served.class_counts.tolist(),

@@ -1,4 +1,4 @@
-"""What TensorFlow Serving wants around a SavedModel: numbered versions, requests to warm up with, how to start it."""
+"""What TensorFlow Serving needs around a SavedModel: numbered versions, warm-up requests, files to start a server."""
 
 import contextlib
 import importlib.metadata
@@ -12,12 +12,16 @@ import tensorflow as tf
 
 from deitlt_tf.runs.files import write_text
 
-WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")  # where the server looks for it
-BATCHING, COMPOSE = "batching.config", "docker-compose.yml"  # beside the versions; no numbers, so the server skips them
+WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")  # the path that the server expects
+BATCHING, COMPOSE = (
+    "batching.config",
+    "docker-compose.yml",
+)  # next to the versions; the server skips them because they are not numbers
 
 BATCHING_TEXT = """\
-# BatchingParameters of TensorFlow Serving: requests that come together are worked off in one batch.
-# A request of more images than max_batch_size is refused. Tune to the machine; this file is never overwritten.
+# BatchingParameters of TensorFlow Serving: requests that arrive together run in one batch.
+# The server refuses a request of more images than max_batch_size. Adapt the numbers to your machine: an export never
+# overwrites this file.
 max_batch_size { value: 32 }
 batch_timeout_micros { value: 2000 }
 num_batch_threads { value: 4 }
@@ -25,13 +29,13 @@ max_enqueued_batches { value: 64 }
 """
 
 COMPOSE_TEXT = """\
-# TensorFlow Serving of the newest version in this folder, on this machine only: gRPC on 8500, REST on 8501.
+# TensorFlow Serving of the newest version in this folder, for this machine only: gRPC on 8500, REST on 8501.
 #
-#   docker compose up             each request is a batch of its own: a bad image is an error for its request alone
-#   docker compose up batching    requests are merged as batching.config says, which pays off on a GPU. The server
-#                                 gives all merged requests one error: send `bytes` only images that you trust
+#   docker compose up             each request is a batch of its own: a bad image fails only its own request
+#   docker compose up batching    requests are merged as batching.config says, which is faster on a GPU. A bad image
+#                                 fails all requests of its batch: send only images that you trust to `bytes`
 #
-# A new version is taken up as soon as it is there. This file is never overwritten.
+# The server loads a new version as soon as it exists. An export never overwrites this file.
 services:
   serving: &serving
     image: tensorflow/serving:{tag}
@@ -51,7 +55,7 @@ services:
 
 
 def model_name(out: Path) -> str:
-    """The name that clients ask for: the folder's own. Raises ValueError for one that would need quoting somewhere."""
+    """The name that clients use for the model: that of the folder. Raises ValueError for a name that needs quoting."""
     name = out.resolve().name
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
         raise ValueError(f"--out={out}: the folder's name becomes the model's; use letters, digits, '.', '_' and '-'.")
@@ -60,7 +64,10 @@ def model_name(out: Path) -> str:
 
 @contextlib.contextmanager
 def unfinished(out: Path) -> Iterator[Path]:
-    """A new folder inside `out` that the server does not see, to be filled and then published; else it is removed."""
+    """A new folder inside `out` that the server ignores, to fill and then `publish`; else it is removed at the end.
+
+    Raises OSError, in one sentence, where a file cannot be written.
+    """
     temporary = out / f".exporting-{uuid.uuid4().hex}"
     try:
         temporary.mkdir(parents=True)
@@ -73,20 +80,20 @@ def unfinished(out: Path) -> Iterator[Path]:
 
 
 def publish(folder: Path, out: Path) -> Path:
-    """Renames `folder` to OUT/<version>, one above the highest there: the server sees it whole or not at all."""
+    """Rename `folder` to OUT/<version>, one above the highest version, so the server sees all of it or nothing."""
     while True:
         version = 1 + max((int(path.name) for path in out.iterdir() if path.name.isdecimal()), default=0)
         try:
             return folder.rename(out / str(version))
         except OSError:
-            if not (out / str(version)).exists():  # else another export has just taken the number
+            if not (out / str(version)).exists():  # otherwise another export has just taken this number
                 raise
 
 
 def write_warm_up(folder: Path, *, model: str, requests: Iterable[tuple[str, Mapping[str, tf.Tensor]]]) -> None:
-    """The requests, (signature, inputs), as PredictionLog records, which the server replays before it takes any other.
+    """Write requests, (signature, inputs), as PredictionLog records. The server replays them before it takes others.
 
-    Raises ValueError where the package with the messages' definitions is missing.
+    model: the name from `model_name`. Raises ValueError where the package tensorflow-serving-api is missing.
     """
     try:
         from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
@@ -106,9 +113,9 @@ def write_warm_up(folder: Path, *, model: str, requests: Iterable[tuple[str, Map
 
 
 def write_server_files(out: Path, *, model: str) -> None:
-    """batching.config and docker-compose.yml beside the versions, unless they are there: they are the user's to edit.
+    """Write batching.config and docker-compose.yml next to the versions; existing files stay, because users edit them.
 
-    The server's release is that of the installed tensorflow-serving-api: an older one lacks operations.
+    The release of the server is that of the installed tensorflow-serving-api, because an older one lacks operations.
     """
     tag = importlib.metadata.version("tensorflow-serving-api")
     texts = {BATCHING: BATCHING_TEXT, COMPOSE: COMPOSE_TEXT.format(name=model, tag=tag, batching=BATCHING)}

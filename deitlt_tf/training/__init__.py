@@ -1,1 +1,1 @@
-"""From the last checkpoint to the last step, for student and teacher. May import every other room of the library."""
+"""Trains student and teacher, from the last checkpoint to the last step. May import every other room of the library."""

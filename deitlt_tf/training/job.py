@@ -1,8 +1,9 @@
-"""What the loop trains: a model, its batches, and where and how long."""
+"""What the loop trains: a model, its batches, the folder of the run and the number of steps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -19,12 +20,13 @@ class Job:
     model: a Distiller or Teacher, compiled.
     batches: (first step, worker=, workers=, replicas=) -> a worker's training batches to the end; see `pipeline.train`.
     variables: everything that a checkpoint has to hold.
-    folder: of the run. title: of the progress bar and of messages.
-    batch: images of one step. steps: of the whole training. steps_per_epoch: steps between two lines of the journal.
-    checkpoint_seconds: seconds between two checkpoints.
-    evaluate: (step, memory) -> numbers for the journal, called after every epoch; what it writes to `memory` is part of
-      every checkpoint.
-    teacher_labels: of a Distiller: read as far as they are known, written from there on.
+    folder: the folder of the run. title: starts the progress bar and messages.
+    batch: images of one step. steps: steps of the whole training. steps_per_epoch: steps between two journal lines.
+    checkpoint_seconds: seconds between two checkpoints. Defaults to 60.
+    evaluate: (step, memory) -> numbers for the journal, called after every epoch. It may write to the dict `memory`,
+      which every checkpoint holds. Defaults to None, no evaluation.
+    teacher_labels: file of the teacher's classes for a Distiller. The loop reads them as far as they are known, and
+      writes them from there on. Defaults to None, no file.
     """
 
     model: keras.Model
@@ -36,7 +38,7 @@ class Job:
     steps: int
     steps_per_epoch: int
     checkpoint_seconds: float = 60
-    evaluate: Callable[[int, dict], dict] | None = None
+    evaluate: Callable[[int, dict[str, Any]], dict[str, Any]] | None = None
     teacher_labels: TeacherLabels | None = None
 
 
@@ -48,7 +50,10 @@ def total_variables(*groups: list[keras.Variable]) -> list[keras.Variable]:
 def training_batches(
     recipe: Recipe, source: sources.Source, *, view: Callable, batch: Batch, steps: int, steps_per_epoch: int
 ) -> Callable[..., tf.data.Dataset]:
-    """`Job.batches` of a recipe's training images."""
+    """`Job.batches` of a recipe's training images.
+
+    view: (image, seed) -> training view; see `data.augment`. batch: its size, sampling and repeats.
+    """
 
     def batches(first_step: int, **share: int) -> tf.data.Dataset:
         data = recipe.data
@@ -70,7 +75,10 @@ def training_batches(
 
 
 def check_batch(size: int, *, parts: int = 1, flag: str) -> None:
-    """Raises ValueError unless a batch splits evenly over the current strategy's devices and `parts` on each."""
+    """Raises ValueError unless a batch splits evenly over the devices of the current strategy and `parts` on each.
+
+    size: images of a batch. parts: the value of --accumulation. flag: name of the flag that sets `size`.
+    """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if size % (replicas * parts):
         raise ValueError(

@@ -1,9 +1,10 @@
-"""From the last checkpoint to the last step: a keeper saves, logs, evaluates and stops."""
+"""Trains from the last checkpoint to the last step; a keeper saves, logs, evaluates and stops."""
 
 import contextlib
 import functools
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -16,8 +17,8 @@ from deitlt_tf.training.keeper import Keeper
 
 @contextlib.contextmanager
 def sigterm() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether SIGTERM has arrived inside this block; the signal does nothing else there."""
-    signals = []
+    """A function that tells whether SIGTERM has arrived inside this block. Inside it the signal has no other effect."""
+    signals: list[bool] = []
     before = signal.signal(signal.SIGTERM, lambda *_: signals.append(True))
     try:
         yield lambda: bool(signals)
@@ -25,27 +26,29 @@ def sigterm() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-@functools.lru_cache(maxsize=2)  # a run that goes on in the same process does not trace its step again
+@functools.lru_cache(maxsize=2)  # a run that goes on in the same process reuses its traced step
 def make_step(
     model: keras.Model, optimizer: keras.optimizers.Optimizer, strategy: tf.distribute.Strategy, *, recording: bool
 ) -> Callable:
-    """(batch, classes, request) -> one step of all replicas: named losses of the global batch, classes, requests.
+    """A function (batch, classes, request) -> (losses, classes, requests) that takes one step on all replicas.
 
-    classes: what the teacher chooses for the global batch, [replicas * B]; None: the teacher is asked, and with
-    `recording` its classes are returned. request: 1 where this worker wants to stop; the sum over workers is returned.
-    Not `model.fit`, which averages the scalars of several workers over an axis that they do not have.
+    classes: the teacher's classes for the global batch, [replicas * B]. None: the step asks the teacher, and with
+      `recording` it returns the teacher's classes.
+    request: 1.0 if this worker requests a stop, else 0.0. requests: the sum of `request` over all workers.
+    losses: named losses of the global batch.
+    Keras' `fit` cannot take this place: it averages the scalars of several workers over an axis that they do not have.
     """
     sum_of_workers = replicas.all_sum if workers() > 1 else tf.identity
 
-    @tf.function(autograph=False)  # there is no Python control flow of tensors; without it the first step comes sooner
-    def step(batch, classes, request):
-        def one_replica(batch, classes, request):
+    @tf.function(autograph=False)  # no Python control flow of tensors is inside; without AutoGraph tracing is faster
+    def step(batch: tuple, classes: tf.Tensor | None, request: tf.Tensor) -> tuple:
+        def one_replica(batch: tuple, classes: tf.Tensor | None, request: tf.Tensor) -> tuple:
             if classes is not None:
                 return model.train_step((*batch, replicas.own_part(classes))), (), sum_of_workers(request)
             if not recording:
                 return model.train_step(batch), (), sum_of_workers(request)
-            losses, chosen = model.step(batch)
-            return losses, replicas.gathered(chosen), sum_of_workers(request)
+            losses, teacher_classes = model.step(batch)
+            return losses, replicas.gathered(teacher_classes), sum_of_workers(request)
 
         results = strategy.run(one_replica, args=(batch, classes, request))
         return tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], results)
@@ -53,17 +56,17 @@ def make_step(
     return step
 
 
-def fit(job: Job) -> dict:
-    """Train a job's model from its last checkpoint to its last step; returns what `job.evaluate` remembered.
+def fit(job: Job) -> dict[str, Any]:
+    """Trains a job's model from its last checkpoint to its last step; returns the memory of `job.evaluate`.
 
-    Raises FloatingPointError at a NaN loss; SystemExit after a SIGTERM to any worker, with everything saved.
+    Raises FloatingPointError at a NaN loss, and SystemExit after a SIGTERM to any worker, when everything is saved.
     """
     model, labels = job.model, job.teacher_labels
     keeper = Keeper(job, learning_rate=lambda: float(model.optimizer.learning_rate))
     first = keeper.restore()
     if first == job.steps:
         return keeper.memory
-    # Declared endless, because workers would otherwise agree before every step whether there is a next batch.
+    # Declared infinite, because otherwise the workers communicate before every step, to agree that a batch is left.
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
     stream = iter(distributed(lambda **share: job.batches(first, **share).apply(endless)))
     recording, several = labels is not None, workers() > 1
@@ -74,17 +77,19 @@ def fit(job: Job) -> dict:
     with sigterm() as requested, keeper.open_bar() as bar:
         while keeper.step < job.steps and not stopped:
             classes = tf.constant(labels.read(keeper.step)) if labels and keeper.step < known else None
-            losses, chosen, new_requests = take_step(next(stream), classes, tf.constant(requested(), tf.float32))
+            batch = next(stream)
+            request = tf.constant(requested(), tf.float32)
+            losses, teacher_classes, new_requests = take_step(batch, classes, request)
             stopped, requests = bool(requests) if several else requested(), new_requests
             if labels and classes is None and keeper.writes:
-                labels.write(keeper.step, chosen.numpy())
+                labels.write(keeper.step, teacher_classes.numpy())
             latest = {name: f"{value:.3f}" for name, value in keeper.latest.items()}
             bar.set_postfix({"epoch": keeper.step // job.steps_per_epoch} | latest, refresh=False)
             bar.update(job.batch)
             keeper.after_step(losses, last=stopped)
     if keeper.writer:
         keeper.writer.flush()
-    # Of several workers all leave, or the others would wait for the one that does.
+    # All workers exit if one of them does, because the others would wait for it.
     if stopped or bool(requests) or requested():
         raise SystemExit(
             f"{job.title}: stopped by SIGTERM at step {keeper.step} of {job.steps}, saved; the same command goes on."

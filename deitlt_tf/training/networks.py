@@ -10,7 +10,10 @@ from deitlt_tf.recipes.recipe import Recipe
 
 
 def student_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
-    """A new student, or the plain ViT of its size for the methods without a teacher."""
+    """A new student; for the methods without a teacher, the plain ViT of the same size.
+
+    Its weights are those of --init, if set. Raises ValueError that names --init, if these do not fit the network.
+    """
     keras.utils.set_random_seed(recipe.run.seed)
     settings = recipe.student.network
     network = models.build(
@@ -37,7 +40,7 @@ def student_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
 
 
 def teacher_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
-    """A new teacher."""
+    """A new teacher network; its weights are those of --teacher_init, if set."""
     keras.utils.set_random_seed(recipe.run.seed)
     settings = recipe.teacher.network
     network = models.build(

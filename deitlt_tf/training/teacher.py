@@ -1,6 +1,8 @@
 """The teacher's run: train the flat CNN, measure it, save it."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -9,7 +11,7 @@ from deitlt_tf.data import augment, decode, pipeline, sources
 from deitlt_tf.devices.strategy import from_chief, is_chief, wait_for_all
 from deitlt_tf.evaluation import metrics, tables
 from deitlt_tf.interop.pretrained import scale_cosines
-from deitlt_tf.losses import NEVER
+from deitlt_tf.losses import NEVER, ClassCounts
 from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.recipes.recipe import Teacher as Settings
 from deitlt_tf.runs.files import write_json
@@ -22,7 +24,7 @@ from deitlt_tf.training.networks import teacher_network
 
 
 def teacher_folder(recipe: Recipe) -> Path:
-    """Where the teacher's run lives. Raises ValueError without a workdir."""
+    """The folder of the teacher's run. Raises ValueError without a workdir."""
     if recipe.teacher.workdir:
         return Path(recipe.teacher.workdir)
     if not recipe.run.workdir:
@@ -31,7 +33,11 @@ def teacher_folder(recipe: Recipe) -> Path:
 
 
 def train_teacher(recipe: Recipe, splits: sources.Splits) -> Path:
-    """Train (or go on training, or reuse) the teacher of this recipe on `splits`; returns its .keras file."""
+    """Trains (or goes on training, or reuses) the teacher of this recipe on `splits`; returns its .keras file.
+
+    Raises ValueError for a recipe that does not fit data, devices or folder, FloatingPointError at a NaN, and
+    SystemExit after a SIGTERM.
+    """
     check_batch(recipe.teacher.batch.size, flag="teacher_batch_size")
     folder = teacher_folder(recipe)
     finished, class_names = folder / "teacher.keras", splits.train.class_names
@@ -45,16 +51,16 @@ def train_teacher(recipe: Recipe, splits: sources.Splits) -> Path:
     measured = decode.naming_bad_images(run.fit, splits, max_pixels=recipe.data.max_pixels)
     if is_chief():
         write_json(folder / "results.json", {"teacher": measured})
-        if recipe.teacher.aim.loss == "ldam":  # other objectives are trained on the cosines as they are
-            scale_cosines(run.network, ldam=recipe.teacher.aim.scale)
+        if recipe.teacher.objective.loss == "ldam":  # the other objectives train on the cosines without a scale
+            scale_cosines(run.network, ldam=recipe.teacher.objective.scale)
         save_model(run.network, finished, class_names=class_names)
-    wait_for_all()  # the other workers are about to read it
+    wait_for_all()  # until the chief has written the file that the other workers read
     tables.print_tables(tables.rows_of("teacher", measured), run.class_counts)
     return finished
 
 
 class TeacherRun:
-    """A teacher in training: network, objective and optimiser of a recipe, its batches, and what is measured."""
+    """A teacher in training: the compiled `Teacher` of a recipe, its job and its accuracies. folder: of the run."""
 
     def __init__(self, recipe: Recipe, splits: sources.Splits, *, folder: Path):
         self.recipe, self.splits, self.folder = recipe, splits, folder
@@ -64,28 +70,38 @@ class TeacherRun:
         self.teacher = make_teacher(recipe, self.class_counts, steps_per_epoch=self.steps_per_epoch)
         self.network = self.teacher.network
 
-    def fit(self) -> dict:
-        """Train from the last checkpoint to the last step; returns the accuracies on the test split."""
-        recipe, settings = self.recipe, self.recipe.teacher
-        objective, length = self.teacher.objective, {"steps": self.steps, "steps_per_epoch": self.steps_per_epoch}
-        view = training_view(recipe, views=objective.views)
-        job = Job(
+    def fit(self) -> metrics.Accuracies:
+        """Trains from the last checkpoint to the last step; returns the accuracies on the test split."""
+        fit(self.job())
+        return self.measure(self.splits.test, "teacher, test")
+
+    def job(self) -> Job:
+        """What the loop trains: the teacher and its batches, variables and evaluation."""
+        recipe, settings, objective = self.recipe, self.recipe.teacher, self.teacher.objective
+        return Job(
             self.teacher,
-            batches=training_batches(recipe, self.splits.train, view=view, batch=settings.batch, **length),
+            batches=training_batches(
+                recipe,
+                self.splits.train,
+                view=training_view(recipe, views=objective.views),
+                batch=settings.batch,
+                steps=self.steps,
+                steps_per_epoch=self.steps_per_epoch,
+            ),
             variables=total_variables(
                 self.network.weights, objective.trainable, self.teacher.state, self.teacher.optimizer.variables
             ),
             folder=self.folder,
             title="teacher",
             batch=settings.batch.size,
+            steps=self.steps,
+            steps_per_epoch=self.steps_per_epoch,
             checkpoint_seconds=recipe.run.checkpoint_seconds,
             evaluate=self.evaluate,
-            **length,
         )
-        fit(job)
-        return self.measure(self.splits.test, "teacher, test")
 
-    def measure(self, split: sources.Source, title: str) -> dict:
+    def measure(self, split: sources.Source, title: str) -> metrics.Accuracies:
+        """Accuracies of the teacher on a split. title: of the progress bar."""
         return metrics.measure(
             self.network,
             split,
@@ -95,7 +111,8 @@ class TeacherRun:
             title=title,
         )
 
-    def evaluate(self, step: int, memory: dict) -> dict:
+    def evaluate(self, step: int, memory: dict[str, Any]) -> dict[str, Any]:
+        """Numbers for the journal, every `eval_every` epochs but the last."""
         epoch, every = step // self.steps_per_epoch, self.recipe.run.eval_every
         if not every or epoch % every or step == self.steps:
             return {}
@@ -103,20 +120,20 @@ class TeacherRun:
         return metrics.flatten(measured, prefix="teacher")
 
 
-def training_view(recipe: Recipe, *, views: int):
-    """image, seed -> the teacher's training view; with views=2 its first and second view of an image."""
+def training_view(recipe: Recipe, *, views: int) -> Callable:
+    """A function (image, seed) -> the teacher's training view; with views=2, the first and second view of the image."""
     settings = recipe.teacher.view.training(resize=recipe.data.resize)
     if views == 2:
         return augment.with_second_view(second=recipe.teacher.second_view.settings(), **settings)
     return augment.training_view(**settings)
 
 
-def make_teacher(recipe: Recipe, class_counts, *, steps_per_epoch: int) -> Teacher:
+def make_teacher(recipe: Recipe, class_counts: ClassCounts, *, steps_per_epoch: int) -> Teacher:
     """A new, compiled `Teacher` of a recipe: network, objective, SAM, SGD with its schedule."""
     settings = recipe.teacher
     schedule, sam = settings.schedule, settings.sam
     network = teacher_network(recipe, num_classes=len(class_counts))
-    late = schedule.reweight_epoch * steps_per_epoch if schedule.reweight_epoch >= 0 else NEVER
+    reweight_step = schedule.reweight_epoch * steps_per_epoch if schedule.reweight_epoch >= 0 else NEVER
     teacher = Teacher(
         network,
         class_counts,
@@ -124,7 +141,7 @@ def make_teacher(recipe: Recipe, class_counts, *, steps_per_epoch: int) -> Teach
         rho=sam.rho,
         rho_steps={epoch * steps_per_epoch: rho for epoch, rho in sam.rho_steps.items()},
         flat_below=sam.flat_below,
-        reweight_step=late,
+        reweight_step=reweight_step,
         beta=schedule.beta,
         clip_norm=schedule.clip_norm,
         seed=recipe.run.seed,
@@ -135,20 +152,22 @@ def make_teacher(recipe: Recipe, class_counts, *, steps_per_epoch: int) -> Teach
     return teacher
 
 
-def make_objective(settings: Settings, network: keras.Model, class_counts, *, steps_per_epoch: int):
-    """What --teacher_loss names, for this network. Raises ValueError for flags that contradict it."""
-    aim, schedule = settings.aim, settings.schedule
+def make_objective(
+    settings: Settings, network: keras.Model, class_counts: ClassCounts, *, steps_per_epoch: int
+) -> objectives.Objective:
+    """The objective of --teacher_loss for this network. Raises ValueError for flags that contradict it."""
+    aim, schedule = settings.objective, settings.schedule
     if aim.loss in ("mdcs", "glmc") and 0 <= schedule.reweight_epoch < schedule.epochs:
         raise ValueError(
             f"--teacher_reweight_epoch={schedule.reweight_epoch} does not go with --teacher_loss={aim.loss}, "
-            "which weighs the classes itself: leave it out with --teacher_reweight_epoch=-1."
+            "which weighs the classes itself: switch it off with --teacher_reweight_epoch=-1."
         )
     if aim.loss == "ldam" and settings.network.model.startswith("mdcs_"):
         raise ValueError(
             f"--teacher_model={settings.network.model} scales its cosines itself, and so does --teacher_loss=ldam: "
             "take --teacher_loss=mdcs, ce or balanced_softmax."
         )
-    keywords = {
+    keywords: dict[str, dict[str, Any]] = {
         "paco": {"temperature": aim.temperature, "queue": aim.queue, "dim": aim.dim, "alpha": aim.alpha},
         "mdcs": {"weight": aim.consistency, "ramp_steps": aim.consistency_epochs * steps_per_epoch},
         "glmc": {
@@ -162,7 +181,7 @@ def make_objective(settings: Settings, network: keras.Model, class_counts, *, st
     return objectives.build(aim.loss, network, class_counts, **keywords.get(aim.loss, {}))
 
 
-def learning_rate(settings: Settings, steps_per_epoch: int):
+def learning_rate(settings: Settings, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
     """The teacher's learning rate: warm-up, then drops by epoch or a cosine to 0."""
     schedule = settings.schedule
     if schedule.shape == "cosine":

@@ -1,4 +1,4 @@
-"""A whole run: the teacher, the student, the plain ViT next to them, and one table of all."""
+"""A whole run: the teacher, the student, the plain ViT next to them, and one table of all models."""
 
 from deitlt_tf.data import sources
 from deitlt_tf.devices.strategy import is_chief
@@ -15,7 +15,7 @@ ROWS = {"vit": "ViT", "teacher": "teacher", "raw": "student", "ema": "EMA", "bes
 
 
 def train(recipe: Recipe) -> None:
-    """Teacher, student and, with --baseline, the plain ViT; tables and files."""
+    """Trains the teacher, the student and, with --baseline, the plain ViT; prints tables and writes files."""
     folder = recipe.run.folder
     refuse_other(folder, **recipe.identity())  # before anything takes time or writes
     splits = load_splits(**recipe.data.loading(), folder=folder)
@@ -29,7 +29,7 @@ def train(recipe: Recipe) -> None:
         results["vit"] = train_baseline(recipe, splits)
         if is_chief():
             write_json(folder / "results.json", results)
-    rows = {}
+    rows: dict[str, dict] = {}
     for name in filter(results.get, ROWS):
         rows |= tables.rows_of(ROWS[name], results[name])
     tables.print_tables(rows, sources.class_counts(splits.train.labels, len(class_names)))
@@ -37,7 +37,7 @@ def train(recipe: Recipe) -> None:
 
 
 def train_baseline(recipe: Recipe, splits: sources.Splits) -> dict:
-    """The plain ViT of the same recipe in WORKDIR/vit; returns the accuracies of its last weights."""
+    """Trains the plain ViT of the same recipe in WORKDIR/vit; returns the accuracies of its last weights."""
     folder = recipe.run.folder / "vit"
     plain = recipe.changed(method="vit", workdir=str(folder), baseline=False, teacher_labels="")
     claim_run(plain, splits)
@@ -45,5 +45,6 @@ def train_baseline(recipe: Recipe, splits: sources.Splits) -> dict:
 
 
 def claim_run(recipe: Recipe, splits: sources.Splits) -> None:
+    """Makes the workdir the folder of this recipe. Raises ValueError if it holds a run of another recipe."""
     if is_chief():
         claim(recipe.run.folder, class_names=splits.train.class_names, **recipe.identity())

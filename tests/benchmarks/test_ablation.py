@@ -1,7 +1,8 @@
-"""benchmarks/ablation.py: what it does and leaves out, tables and verdicts from given numbers; one whole tiny run."""
+"""benchmarks/ablation.py: what it runs and leaves out, tables and verdicts from known numbers; one whole tiny run."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,27 +31,27 @@ def line(row="vit", seed=0, **hits: int) -> dict:
     hits = {"uniform": 20} | (hits or {"cls": 20, "EMA": 20})
     right = {output: [f"{(1 << n) - 1:x}"] * 3 for output, n in hits.items()}
     inside = {"rank": {"DIST": [9, 9 - seed]}, "distance": [10.0, 10.0], "diversity": 0.1}
-    given = {"row": row, "seed": seed, "class_counts": COUNTS, "total": TOTAL, "right": right, "recipe": {}}
-    return given | inside | {"reweight_epoch": 3, "cosine": [0.9, 0.8, 0.7, 0.5]}
+    run = {"row": row, "seed": seed, "class_counts": COUNTS, "total": TOTAL, "right": right, "recipe": {}}
+    return run | inside | {"reweight_epoch": 3, "cosine": [0.9, 0.8, 0.7, 0.5]}
 
 
 def runs(*lines: dict) -> dict:
     return {(each["row"], each["seed"]): each for each in lines}
 
 
-def claim(found: dict, text: str) -> tables.Claim:
-    return next(each for each in tables.claims(found) if text in each.text)
+def claim(lines: dict, text: str) -> tables.Claim:
+    return next(each for each in tables.claims(lines) if text in each.text)
 
 
 def test_packed_answers_give_the_accuracies_and_paired_differences_of_the_report():
     draw = np.random.default_rng(0)
     labels = draw.permutation(np.repeat(np.arange(3), TOTAL))
-    given = [
+    answers = [
         predictions.Predictions(labels, {"cls": np.where(draw.random(120) < p, labels, -1)}, {}) for p in (0.4, 0.7)
     ]
-    one, other = ({**line(), "right": {"cls": tables.packed(a.right("cls"), labels, 3)}} for a in given)
-    assert tables.accuracy(one, "cls")["overall"] == pytest.approx(100 * given[0].right("cls").mean())
-    expected = sections.compared(*given, np.array(COUNTS), **tables.BOOTSTRAP)["accuracy"]["paper"]
+    one, other = ({**line(), "right": {"cls": tables.packed(a.right("cls"), labels, 3)}} for a in answers)
+    assert tables.accuracy(one, "cls")["overall"] == pytest.approx(100 * answers[0].right("cls").mean())
+    expected = sections.compared(*answers, np.array(COUNTS), **tables.BOOTSTRAP)["accuracy"]["paper"]
     assert tables.difference(other, "cls", one, "cls") == expected
 
 
@@ -74,25 +75,25 @@ def test_tables_show_every_output_its_spread_and_its_difference_to_the_vit_of_it
 )
 def test_a_claim_on_accuracy_is_settled_by_the_intervals_of_all_seeds(mean, expected):
     ours = [line("deit_lt_1", s, cls=21, dist=20, mean=n, teacher=40) for s, n in enumerate(mean)]
-    found = runs(*ours, *(line(seed=s, cls=20, EMA=20) for s in range(3)))
-    assert tables.verdict(claim(found, "above the plain ViT")) == expected
-    assert tables.verdict(claim(found, "above its own teacher")) == "does not hold"
-    assert len(claim(found, "above the plain ViT").parts["tail"]) == len(mean)
+    every = runs(*ours, *(line(seed=s, cls=20, EMA=20) for s in range(3)))
+    assert tables.verdict(claim(every, "above the plain ViT")) == expected
+    assert tables.verdict(claim(every, "above its own teacher")) == "does not hold"
+    assert len(claim(every, "above the plain ViT").parts["tail"]) == len(mean)
 
 
 @pytest.mark.parametrize(("seeds", "expected"), [(1, "not settled"), (2, "not settled"), (3, "holds")])
 def test_a_claim_without_intervals_needs_three_seeds_on_one_side(seeds, expected):
     outputs = {"cls": 20, "dist": 20, "mean": 20, "teacher": 20}
-    found = runs(*(line("deit_lt_1", s, **outputs) for s in range(seeds)))
-    found |= runs(*(line("deit", s, **outputs) | {"cosine": [0.9, 0.9, 0.9, 0.8]} for s in range(seeds)))
-    diversity = claim(found, "Diversity")
+    every = runs(*(line("deit_lt_1", s, **outputs) for s in range(seeds)))
+    every |= runs(*(line("deit", s, **outputs) | {"cosine": [0.9, 0.9, 0.9, 0.8]} for s in range(seeds)))
+    diversity = claim(every, "Diversity")
     assert tables.verdict(diversity) == expected
     assert [part[0]["value"] for part in diversity.parts.values()] == pytest.approx([0.2, 0.1])
-    for each in found.values():
+    for each in every.values():
         each["cosine"] = each["cosine"][::-1]
     reverse = {"holds": "does not hold"}.get(expected, expected)
-    assert tables.verdict(claim(found, "Diversity")) == reverse
-    assert tables.verdict(claim(found, "lower than DeiT's")) == "not settled"  # equal
+    assert tables.verdict(claim(every, "Diversity")) == reverse
+    assert tables.verdict(claim(every, "lower than DeiT's")) == "not settled"  # equal
 
 
 def test_one_seed_of_all_rows_comes_first_and_the_most_telling_rows_before_the_others():
@@ -103,13 +104,13 @@ def test_one_seed_of_all_rows_comes_first_and_the_most_telling_rows_before_the_o
     assert ablation.order(["mdcs", "vit"], [2, 0]) == [("vit", 0), ("mdcs", 0), ("vit", 2), ("mdcs", 2)]
 
 
-def asked(folder, *arguments):
+def options(folder, *arguments):
     return ablation.arguments([f"--images={folder}", f"--out_dir={folder}", *arguments])
 
 
 def test_what_has_a_line_is_not_done_again_and_another_recipe_is_refused(tmp_path):
-    given = asked(tmp_path)
-    todo = ablation.tasks(given)
+    ours = options(tmp_path)
+    todo = ablation.tasks(ours)
     names = [task.name for task in todo]
     assert names[:5] == ["vit, seed 0", "teacher ce", "deit, seed 0", "teacher ldam_sam", "deit_lt_1, seed 0"]
     of_teachers = [name.removeprefix("teacher ") for name in names if name.startswith("teacher")]
@@ -118,20 +119,20 @@ def test_what_has_a_line_is_not_done_again_and_another_recipe_is_refused(tmp_pat
     for task in todo:
         assert all(names.index(f"teacher {needed}") < names.index(task.name) for needed in task.needs), task.name
 
-    recipe = ablation.recipe_of(ablation.student_flags(given, "deit", 0))
+    recipe = ablation.recipe_of(ablation.student_flags(ours, "deit", 0))
     (tmp_path / "ablation.jsonl").write_text(json.dumps({"row": "deit", "seed": 0, "recipe": recipe}) + "\n")
-    left = [task.name for task in ablation.tasks(given)]
+    left = [task.name for task in ablation.tasks(ours)]
     assert len(left) == len(set(left)) and set(left) == set(names) - {"deit, seed 0"}
     assert left.index("teacher ce") + 1 == left.index("mixed, seed 0")
-    assert not ablation.tasks(asked(tmp_path, "--rows=deit", "--seeds=0"))
+    assert not ablation.tasks(options(tmp_path, "--rows=deit", "--seeds=0"))
     for flag, message in (("--epochs=10", "--epochs is 100 there and 10"), ("--teacher_epochs=9", "--teacher_epochs")):
         with pytest.raises(ValueError, match=f"deit, seed 0, of another recipe: {message}"):
-            ablation.tasks(asked(tmp_path, flag))
+            ablation.tasks(options(tmp_path, flag))
 
 
 def test_rows_differ_in_what_their_titles_say():
-    given = asked(Path("x"))
-    flags = {row: ablation.student_flags(given, row, 1) for row in ablation.ROWS}
+    ours = options(Path("x"))
+    flags = {row: ablation.student_flags(ours, row, 1) for row in ablation.ROWS}
     recipes = {row: ablation.recipe_of(each) for row, each in flags.items()}
 
     def differ(one, other):
@@ -155,13 +156,23 @@ def test_what_needs_a_teacher_that_failed_is_left_out_and_named_and_the_rest_is_
         commands = [[sys.executable, "-c", "pass"], [sys.executable, "-c", f"raise SystemExit({code})"]]
         return ablation.Task(name, commands, tmp_path / name, needs, run)
 
-    kept = []
-    monkeypatch.setattr(ablation, "keep", lambda task, asked: kept.append(task.name))
+    finished = []
+    monkeypatch.setattr(ablation, "keep", lambda task, options: finished.append(task.name))
     todo = [task("bad", 3), task("x", 0, ("both",), ("x", 0)), task("good", 0), task("y", 0, ("good",), ("y", 0))]
     todo += [task("both", 0, ("good", "bad")), task("z", 0, run=("z", 0)), task("w", 1, run=("w", 0))]
     with ablation.locked(tmp_path) as lock:
-        assert sorted(ablation.do(todo, asked(tmp_path, "--jobs=2"), lock)) == ["bad", "both", "w", "x"]
-    assert sorted(kept) == ["y", "z"]
+        assert sorted(ablation.do(todo, options(tmp_path, "--jobs=2"), lock)) == ["bad", "both", "w", "x"]
+    assert sorted(finished) == ["y", "z"]
+
+
+def test_the_committed_lines_are_recognised_and_give_the_committed_tables(tmp_path):
+    """The published runs were finished with the recipes of today, and no number of the published tables has moved."""
+    shutil.copy(SCRIPT.with_name("ablation.jsonl"), tmp_path)
+    lines = ablation.lines_of(tmp_path)
+    left = {task.run for task in ablation.tasks(options(tmp_path)) if task.run}
+    assert lines and left.isdisjoint((line["row"], line["seed"]) for line in lines)
+    ablation.write_tables(tmp_path)
+    assert (tmp_path / "ablation.md").read_bytes() == SCRIPT.with_name("ablation.md").read_bytes()
 
 
 @pytest.mark.slow
@@ -183,19 +194,19 @@ def test_a_killed_ablation_goes_on_and_does_nothing_twice(images, tmp_path):
     first.communicate()
     before = (out / "ablation.jsonl").read_text()
     second = run()
-    printed, told = second.communicate(timeout=300)
-    assert second.returncode == 0, told
+    printed, messages = second.communicate(timeout=300)
+    assert second.returncode == 0, messages
     after = (out / "ablation.jsonl").read_text()
     lines = [json.loads(text) for text in after.splitlines()]
     # On a slow machine the other row may be done as well before the kill.
-    assert before and after.startswith(before) and len(lines) == 2 and "vit, seed 0" not in told
+    assert before and after.startswith(before) and len(lines) == 2 and "vit, seed 0" not in messages
     assert printed == (out / "ablation.md").read_text() + "\n"
     assert set(lines[1]["right"]) == {"cls", "dist", "mean", "uniform", "EMA", "teacher"}
     assert len(lines[1]["cosine"]) == 2
     results = json.loads((out / "deit_lt_1_seed0" / "results.json").read_text())
-    for head, found in results["raw"]["paper"].items():
-        assert tables.accuracy(lines[1], head) == pytest.approx(found)
+    for head, row in results["raw"]["paper"].items():
+        assert tables.accuracy(lines[1], head) == pytest.approx({column: row[column] for column in tables.COLUMNS})
     assert (out / "ablation.html").is_file()
     third = run()
-    printed_again, told = third.communicate(timeout=300)
-    assert (third.returncode, printed_again) == (0, printed) and "0 to do" in told
+    printed_again, messages = third.communicate(timeout=300)
+    assert (third.returncode, printed_again) == (0, printed) and "0 to do" in messages

@@ -32,10 +32,10 @@ def test_rules_with_equal_weights_are_the_plain_mean_and_at_their_ends_one_head(
         np.testing.assert_array_equal(rule(cls, dist, LOG_COUNTS, *numbers).argmax(-1), mean)
     np.testing.assert_array_equal(fusing.one_weight(cls, dist, LOG_COUNTS, 0), cls)
     np.testing.assert_array_equal(fusing.one_weight(cls, dist, LOG_COUNTS, 1), dist)
-    found = fusing.probabilities_by_count(cls, dist, LOG_COUNTS, 0.0, 2.0)
-    np.testing.assert_allclose(found[:, 1], (np.exp(cls) + np.exp(dist))[:, 1] / 2)  # the class between
-    np.testing.assert_allclose(found[:, 0], np.exp(cls)[:, 0], atol=0.02)  # the frequent one: CLS, almost
-    np.testing.assert_allclose(found[:, 2], np.exp(dist)[:, 2], atol=0.02)
+    fused = fusing.probabilities_by_count(cls, dist, LOG_COUNTS, 0.0, 2.0)
+    np.testing.assert_allclose(fused[:, 1], (np.exp(cls) + np.exp(dist))[:, 1] / 2)  # the class between
+    np.testing.assert_allclose(fused[:, 0], np.exp(cls)[:, 0], atol=0.02)  # the frequent one: CLS, almost
+    np.testing.assert_allclose(fused[:, 2], np.exp(dist)[:, 2], atol=0.02)
 
 
 def test_dist_counts_more_the_rarer_the_class_for_positive_slopes_and_less_for_negative():

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deitlt_tf.data import sources
-from deitlt_tf.data.dataset import Source, Splits, class_counts, long_tail_counts, names, split_off, subsample, take
+from deitlt_tf.data.dataset import (
+    Source,
+    Splits,
+    class_counts,
+    image_names,
+    long_tail_counts,
+    split_off,
+    subsample,
+    take,
+)
 
 
 def pixels(labels: list[int], num_classes: int) -> Source:
@@ -25,8 +34,8 @@ def test_source_kinds_names_and_take():
     paths = Source(np.array(["a.jpg", "b.jpg"], object), np.array([0, 1], np.int32), ("x", "y"))
     encoded = Source(np.array([b"1", b"2"], object), np.array([0, 1], np.int32), ("x", "y"))
     assert [s.kind for s in (paths, encoded, pixels([0, 1], 2))] == ["paths", "encoded", "pixels"]
-    assert names(paths) == ["a.jpg", "b.jpg"]
-    assert names(encoded) == ["image 0", "image 1"]
+    assert image_names(paths) == ["a.jpg", "b.jpg"]
+    assert image_names(encoded) == ["image 0", "image 1"]
     taken = take(pixels([0, 1, 1], 2), np.array([2, 0]))
     assert len(taken) == 2 and taken.labels.tolist() == [1, 0] and taken.images[:, 0, 0, 0].tolist() == [2, 0]
 
@@ -123,17 +132,17 @@ def test_imbalance_settings_are_checked():
 
 def test_split_off_is_stratified_seeded_and_leaves_single_images_alone():
     source = pixels([0] * 50 + [1] * 20 + [2] * 5 + [3], 4)
-    rest, part = split_off(source, 0.2, seed=0, flag="--test_fraction")
+    rest, part = split_off(source, 0.2, seed=0, argument="test_fraction")
     assert class_counts(part.labels, 4).tolist() == [10, 4, 1, 0]
     assert class_counts(rest.labels, 4).tolist() == [40, 16, 4, 1]
     together = np.concatenate([rest.images, part.images])[:, 0, 0, 0]
     assert sorted(together.tolist()) == list(range(76))
-    again = split_off(source, 0.2, seed=0, flag="--test_fraction")[1]
-    other = split_off(source, 0.2, seed=1, flag="--test_fraction")[1]
+    again = split_off(source, 0.2, seed=0, argument="test_fraction")[1]
+    other = split_off(source, 0.2, seed=1, argument="test_fraction")[1]
     assert (again.images == part.images).all() and (other.images != part.images).any()
 
 
 @pytest.mark.parametrize(("fraction", "reason"), [(0.01, "cannot split"), (1.5, "between 0 and 1"), (-1, "between 0")])
 def test_split_off_names_the_flag(fraction, reason):
-    with pytest.raises(ValueError, match=f"--val_fraction={fraction:g} .*{reason}"):
-        split_off(pixels([0] * 9 + [1] * 9, 2), fraction, seed=0, flag="--val_fraction")
+    with pytest.raises(ValueError, match=f"^val_fraction={fraction:g} .*{reason}"):
+        split_off(pixels([0] * 9 + [1] * 9, 2), fraction, seed=0, argument="val_fraction")

@@ -7,11 +7,10 @@ import zlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.encodings import LIMIT, encoded
 from PIL import Image
 
 from deitlt_tf.data import decode
-
-LIMIT = 1_000_000
 
 
 def pixels(height=23, width=37, channels=4):
@@ -26,12 +25,6 @@ def picture(mode):
     if mode == "P":
         return rgba.convert("RGB").quantize(32)
     return rgba.convert("RGB").convert(mode) if mode in ("1", "CMYK") else rgba.convert(mode)
-
-
-def encoded(image, file_format, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **options)
-    return buffer.getvalue()
 
 
 def header_only(file_format, width, height):
@@ -90,12 +83,12 @@ def test_16_bit_png_keeps_the_high_byte():
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "BMP", "VP8 ", "VP8L", "VP8X"])
 def test_an_image_bomb_is_refused_from_its_header(file_format):
     data = header_only(file_format, width=12_000, height=9_000)
-    message = r"bomb\.img: 12000 x 9000 pixels are more than the limit of 1000000 \(--max_megapixels\)"
+    message = r"bomb\.img: 12000 x 9000 pixels are more than the limit of 1000000 \(`max_pixels`\)"
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         decode.decode(data, name="bomb.img", max_pixels=LIMIT)
     with pytest.raises(tf.errors.InvalidArgumentError) as error:  # allowed by the limit, it fails in the decoder
         decode.decode(data, name="bomb.img", max_pixels=108_000_000)
-    assert "max_megapixels" not in str(error.value)
+    assert "max_pixels" not in str(error.value)
 
 
 def test_the_limit_counts_pixels_exactly_and_survives_huge_sides():
@@ -103,7 +96,7 @@ def test_the_limit_counts_pixels_exactly_and_survives_huge_sides():
     assert decode.decode(data, name="x", max_pixels=600).shape == (20, 30, 3)
     with pytest.raises(tf.errors.InvalidArgumentError, match="limit of 599"):
         decode.decode(data, name="x", max_pixels=599)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="max_megapixels"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="max_pixels"):
         decode.decode(header_only("PNG", 2**32 - 1, 2**32 - 1), name="x", max_pixels=LIMIT)
     with pytest.raises(tf.errors.InvalidArgumentError, match="5000 x 4000"):
         decode.decode(header_only("BMP", 5000, -4000), name="x", max_pixels=LIMIT)
@@ -152,7 +145,7 @@ def test_bad_images_are_named_with_one_line_each(tmp_path):
         assert not any(noise in reason for noise in ("{{", "[[", "Op:", "node", "assert", "Graph"))
     assert reasons["text.jpg"] == reasons["empty.jpg"].replace("empty", "text")
     assert reasons["text.jpg"] == "text.jpg: not a JPEG, PNG, BMP or (not animated) WebP image"
-    assert reasons["bomb.png"].endswith("50000 x 50000 pixels are more than the limit of 1000000 (--max_megapixels)")
+    assert reasons["bomb.png"].endswith("50000 x 50000 pixels are more than the limit of 1000000 (`max_pixels`)")
     assert "Invalid JPEG data" in reasons["cut.jpg"] and "Invalid JPEG data" in reasons["tail.jpg"]
     assert "No such file" in reasons["gone.jpg"]
     # encoded bytes, from a generator, are judged alike

@@ -91,7 +91,7 @@ def test_images_are_decoded_once_only_if_they_are_of_one_size_and_few():
     assert pipeline.decoded(alike, limit=0, max_pixels=1000) is alike
     pixels = source(3)
     assert pipeline.decoded(pixels, limit=1e6, max_pixels=1000) is pixels
-    with pytest.raises(tf.errors.InvalidArgumentError, match="max_megapixels"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="max_pixels"):
         pipeline.decoded(alike, limit=1e6, max_pixels=10)
 
 
@@ -113,6 +113,23 @@ def test_repeats_are_neighbours_and_an_epoch_is_a_multiple_of_256():
     assert (triples == triples[:, :1]).all()
     assert len(np.unique(first)) == 86  # 85 images three times, the next one once
     assert set(first) != set(second)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_exposures_of_images_vary_as_chance_lets_them(power):
+    """Repeated augmentation shows a third of the images in an epoch: a binomial number of times in many epochs."""
+    count, epochs, repeats = 150, 512, 3
+    positions = tf.range(0, count, repeats, dtype=tf.int64)
+    order = {"epoch_length": count, "repeats": repeats, "seed": 0}
+    if power == 1.0:
+        at = functools.partial(pipeline.image_at, num_images=count, **order)
+    else:
+        at = pipeline.balanced_image_at(np.zeros(count, np.int32), power=power, **order)
+    epoch = tf.function(lambda number: tf.map_fn(at, number * count + positions))
+    shown = [epoch(tf.constant(number, tf.int64)).numpy() for number in range(epochs)]
+    assert len({tuple(images) for images in shown}) > 0.97 * epochs  # keys of 16 bits: a few come a second time
+    exposures = np.bincount(np.concatenate(shown), minlength=count)
+    assert exposures.std() < 1.15 * np.sqrt(epochs * 1 / 3 * 2 / 3)
 
 
 @settings(max_examples=20, deadline=None)

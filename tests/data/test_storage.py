@@ -18,6 +18,7 @@ from deitlt_tf.inspect_data import findings
 from deitlt_tf.interop import imports
 from deitlt_tf.recipes import command_line
 from deitlt_tf.report import numbers
+from deitlt_tf.runs.folder import write_flags
 from deitlt_tf.training.teacher_labels import fingerprint
 
 URL = "ram://bucket/data set"
@@ -134,8 +135,9 @@ def test_inspect_data_finds_the_same_as_on_disk(folder, spoiled):
     lists = [f"--{name}={file}" for name, file in LISTS.items()]
 
     def inspected(place, *arguments):
-        flags = command_line.parse(["inspect_data", f"--data_dir={place}", "--decode", *arguments])
-        return json.dumps(findings.inspect(flags), indent=1).replace(f"{place}/", "").replace(str(place), "")
+        recipe = command_line.recipe_of(["inspect_data", f"--data_dir={place}", *arguments])
+        report = findings.inspect(recipe, every_image=True)
+        return json.dumps(report, indent=1).replace(f"{place}/", "").replace(str(place), "")
 
     for arguments in ((), ("--data=list", *lists)):
         report_here = inspected(folder, *arguments)
@@ -148,7 +150,7 @@ def test_a_missing_archive_is_found_beside(folder):
         said = findings.on_missing(files=["ant hill/0.png"], folders={"ant hill": 1}, root=place)
         assert said == [
             "ant hill/ is missing with all 1 image listed in it: "
-            + f"it lies in {place}/test: name that with --image_root"
+            + f"it lies in {place}/test: name that with `image_root`"
         ]
         (said,) = findings.on_missing(files=["cow/0.png"], folders={"cow": 1}, root=place)
         assert f"unpack its archive in {place}, or" in said
@@ -187,9 +189,9 @@ def test_a_slash_at_the_end_marks_a_folder_without_a_question(folder, requests, 
 
 
 def test_mistakes_are_one_sentence_with_the_url(folder, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=r"^--data_dir=ram://nowhere/x is not a folder: it should hold train/"):
+    with pytest.raises(FileNotFoundError, match=r"^data_dir=ram://nowhere/x is not a folder: it should hold train/"):
         sources.load("folder", data_dir="ram://nowhere/x")
-    with pytest.raises(FileNotFoundError, match=f"^{URL}/no.txt is missing: --data_dir should hold train.txt"):
+    with pytest.raises(FileNotFoundError, match=f"^{URL}/no.txt is missing: `data_dir` should hold train.txt"):
         sources.load("list", data_dir=URL, **LISTS | {"test_list": "no.txt"})
     with pytest.raises(ValueError, match=r"^pigeon://b/x: this TensorFlow knows no such file system, only .*ram:"):
         sources.load("folder", data_dir="pigeon://b/x")
@@ -225,10 +227,10 @@ def test_a_folder_that_cannot_be_listed_is_a_mistake_not_an_empty_folder(folder,
 
 def test_a_recipe_with_a_url_reads_back(tmp_path):
     given = [f"--data_dir={URL}", "--image_root=gs://other/images", "--train_list=s3://lists/train.txt"]
-    values = vars(command_line.parse(["train", *given]))
-    (tmp_path / "flags.cfg").write_text(command_line.as_flagfile(values))
-    again = vars(command_line.parse(["train", f"--flagfile={tmp_path / 'flags.cfg'}"]))
-    assert again == values and again["data_dir"] == URL
+    recipe = command_line.recipe_of(["train", *given])
+    write_flags(tmp_path, recipe.identity()["flags"])
+    again = command_line.recipe_of(["train", f"--flagfile={tmp_path / 'flags.cfg'}"])
+    assert again.flags == recipe.flags and again.data.data_dir == URL
     assert storage.join("ram://b", "gs://other") == "gs://other" and storage.join("ram://b/x", "y") == "ram://b/x/y"
 
 
@@ -243,11 +245,9 @@ def test_reports_compare_test_images_wherever_they_lie(folder):
 
 
 def test_class_names_of_an_import_may_lie_behind_a_url(folder):
-    def names(file):
-        return imports.read_names(SimpleNamespace(class_names_file=file))
-
+    names = imports.read_names
     assert names(f"{URL}/names.txt") == names(str(folder / "names.txt")) == ("Ameise", "Biene ü")
-    with pytest.raises(FileNotFoundError, match=f"--class_names_file={URL}/no.txt: there is no such file"):
+    with pytest.raises(FileNotFoundError, match=f"class_names_file={URL}/no.txt: there is no such file"):
         names(f"{URL}/no.txt")
 
 

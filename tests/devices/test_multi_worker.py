@@ -1,7 +1,6 @@
 """Replicas and workers change no result: 1 device, 2 mirrored ones, 2 processes; and one that dies ends the others."""
 
 import json
-import os
 import shlex
 import signal
 import time
@@ -10,64 +9,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from helpers import workers
 from helpers.strategies import strategy_of
 
 from deitlt_tf.data import pipeline
 from deitlt_tf.data.dataset import Source
-from deitlt_tf.devices import cluster, replicas
-from deitlt_tf.devices.replicas import gathered, own_part
-from deitlt_tf.devices.strategy import make_strategy
 from deitlt_tf.runs.checkpoints import Checkpoints
-
-# ---- who takes part --------------------------------------------------------------------------------------------------
-
-
-def slurm(monkeypatch, **variables):
-    given = {"PROCID": "1", "STEP_NUM_TASKS": "3", "STEP_NODELIST": "n[9-10]", "STEP_TASKS_PER_NODE": "2,1"}
-    for name, value in (given | variables).items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-
-
-def test_slurm_variables_become_a_cluster(monkeypatch):
-    """Node 9 before node 10, as SLURM counts, where TensorFlow's resolver has n10 first; nothing asks for GPUs."""
-    slurm(monkeypatch)
-    monkeypatch.setenv("SLURMD_NODENAME", "n9")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    found = cluster.of_slurm()
-    assert found == {
-        "cluster": {"worker": ["n9:8888", "n9:8889", "n10:8888"]},
-        "task": {"type": "worker", "index": 1},
-    }
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
-    cluster.check(json.dumps(found))
-    slurm(monkeypatch, PROCID="2")
-    with pytest.raises(ValueError, match="runs task 2 on n9 and not on n10"):
-        cluster.of_slurm()
-
-
-def test_without_a_cluster_it_says_what_is_missing(monkeypatch):
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    with pytest.raises(ValueError, match="needs TF_CONFIG, or a SLURM job step: SLURM_PROCID not found"):
-        make_strategy("multi_worker")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{}",
-        "worker",
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
-        '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
-        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
-    ],
-)
-def test_a_wrong_cluster_is_refused(text):
-    with pytest.raises(ValueError, match="TF_CONFIG has to be"):
-        cluster.check(text)
-
 
 # ---- who reads what --------------------------------------------------------------------------------------------------
 
@@ -95,36 +42,18 @@ def test_workers_share_every_batch(count, replicas):
 @pytest.mark.parametrize("size", [1, 8, 13, 16])
 def test_every_test_image_is_counted_once(size):
     """By 2 workers of 2 replicas each, however many images there are."""
-    seen, batches = [], set()
+    numbers, batches = [], set()
     for worker in range(2):
         share = pipeline.evaluation(
             numbered(size), view=lambda image: image, batch=8, worker=worker, workers=2, replicas=4
         )
-        found = list(share.as_numpy_iterator())
-        batches.add(len(found))
-        seen += [int(image[0, 0, 0]) for images, _, mask in found for image in images[mask == 1]]
-    assert sorted(seen) == list(range(size)) and len(batches) == 1
+        parts = list(share.as_numpy_iterator())
+        batches.add(len(parts))
+        numbers += [int(image[0, 0, 0]) for images, _, mask in parts for image in images[mask == 1]]
+    assert sorted(numbers) == list(range(size)) and len(batches) == 1
 
 
 # ---- one result ------------------------------------------------------------------------------------------------------
-
-
-def test_parts_of_replicas_are_gathered_in_the_order_of_the_batch():
-    strategy = strategy_of(2)
-
-    @tf.function
-    def there_and_back():
-        def one_replica():
-            mine = tf.constant([[7, 3], [-1, 2**40]], tf.int64)[replicas.replica()[0]]
-            everything = gathered(mine)
-            return mine, everything, own_part(everything)
-
-        return strategy.run(one_replica)
-
-    mine, everything, own = (strategy.experimental_local_results(x) for x in there_and_back())
-    for replica in range(2):
-        assert everything[replica].numpy().tolist() == [7, 3, -1, 2**40]
-        np.testing.assert_array_equal(own[replica], mine[replica])
 
 
 def on(replicas: int, kind: str) -> dict[str, np.ndarray]:
@@ -132,11 +61,11 @@ def on(replicas: int, kind: str) -> dict[str, np.ndarray]:
         return workers.after_steps(kind)
 
 
-def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+def assert_same(arrays: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     """To float32's rounding: sums over replicas are added up in another order."""
-    assert found.keys() == expected.keys()
+    assert arrays.keys() == expected.keys()
     for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(arrays[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.slow
@@ -150,14 +79,14 @@ def test_one_device_two_mirrored_and_two_workers_end_the_same(tmp_path):
             two |= on(2, kind)
         for code, printed in workers.finish(processes, timeout=900):
             assert code == 0, printed
-    found = []
+    of_workers = []
     for file in files:
         with np.load(file, allow_pickle=False) as archive:
-            found.append({name: archive[name] for name in archive.files})
+            of_workers.append({name: archive[name] for name in archive.files})
     assert_same(two, one)
-    assert_same(found[0], one)
-    for name, array in found[0].items():  # both workers have the same bits
-        np.testing.assert_array_equal(found[1][name], array, err_msg=name)
+    assert_same(of_workers[0], one)
+    for name, array in of_workers[0].items():  # both workers have the same bits
+        np.testing.assert_array_equal(of_workers[1][name], array, err_msg=name)
     assert any((two[name] != array).any() for name, array in one.items())  # it was added up in another way
 
 
@@ -217,9 +146,9 @@ def test_a_killed_worker_ends_all_and_all_go_on(tmp_path):
     chief, other = whole(folder)
     assert "student: going on from step" in chief and "student" not in other and "top-1" not in other
 
-    expected, found = weights(tmp_path / "whole"), weights(folder)
+    expected, after = weights(tmp_path / "whole"), weights(folder)
     for name, arrays in expected.items():
-        for ours, theirs in zip(found[name], arrays, strict=True):
+        for ours, theirs in zip(after[name], arrays, strict=True):
             np.testing.assert_array_equal(ours, theirs, err_msg=name)
     for name in ("metrics.jsonl", "teacher/metrics.jsonl", "results.json", "class_names.txt"):
         assert (folder / name).read_text() == (tmp_path / "whole" / name).read_text(), name

@@ -1,4 +1,4 @@
-"""Half precision: losses scaled through SAM, accumulation and replicas; a step that overflows moves nothing."""
+"""Half precision in whole steps and whole trainings: a scale changes no step, and digits are learnt as in float32."""
 
 import json
 import shlex
@@ -8,59 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import workers
-from helpers.strategies import strategy_of
 
 from deitlt_tf import train
 from deitlt_tf.devices import loss_scale
-from deitlt_tf.devices.replicas import apply_summed, replica
 from deitlt_tf.recipes import command_line
-
-
-def scaled_step(
-    gradients: list[float], scaling: loss_scale.LossScale, *, replicas: int = 1
-) -> tuple[float, float, int]:
-    """One step of SGD with momentum; replica i brings the i-th gradient, times scale: weight, momentum, iterations."""
-    strategy = strategy_of(replicas)
-    with strategy.scope():
-        weight = keras.Variable(1.0)
-        optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
-        optimizer.build([weight])
-
-        @tf.function
-        def step():
-            def one_replica():
-                mine = tf.constant(gradients)[replica()[0]] * scaling.scale
-                apply_summed(optimizer, [mine], [weight], clip_norm=0.5, scaling=scaling)
-
-            strategy.run(one_replica)
-
-        step()
-        return float(weight.numpy()), float(optimizer.variables[-1].numpy()), int(optimizer.iterations.numpy())
-
-
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_a_finite_step_is_that_of_unscaled_gradients_clipped_after_the_sum(replicas):
-    with strategy_of(replicas).scope():
-        scaling = loss_scale.LossScale(initial=1024.0, growth_steps=1)
-    weight, momentum, iterations = scaled_step([0.75] * replicas, scaling, replicas=replicas)
-    assert weight == pytest.approx(1 - 0.1 * 0.5) and momentum == pytest.approx(-0.05) and iterations == 1
-    assert scaling.scale.numpy() == 2048 and scaling.good_steps.numpy() == 0
-
-
-@pytest.mark.parametrize("bad", [np.inf, np.nan])
-def test_an_overflow_on_the_second_replica_alone_moves_nothing_but_the_step_number(bad):
-    with strategy_of(2).scope():
-        scaling = loss_scale.LossScale(initial=1024.0)
-    assert scaled_step([0.1, bad], scaling, replicas=2) == (1.0, 0.0, 1)
-    assert scaling.scale.numpy() == 512 and scaling.good_steps.numpy() == 0
-
-
-def test_only_float16_is_scaled():
-    def network(policy):
-        return keras.Sequential([keras.Input([4]), keras.layers.Dense(2, dtype=policy)])
-
-    assert loss_scale.of(network("float32")) is None and loss_scale.of(network("mixed_bfloat16")) is None
-    assert loss_scale.of(network("mixed_float16")).scale.numpy() == 2**15
 
 
 def after_a_step(kind: str, *, scaled: bool) -> dict[str, np.ndarray]:
@@ -108,24 +59,24 @@ DEMO = shlex.split("""
 @pytest.fixture(scope="module")
 def accuracy(tmp_path_factory):
     """precision -> {network: overall accuracy, %} of the same short training; the policy is put back afterwards."""
-    found = {}
+    measured = {}
 
     def of(precision: str) -> dict[str, float]:
-        if precision not in found:
+        if precision not in measured:
             folder = tmp_path_factory.mktemp(precision)
-            flags = command_line.parse(["train", *DEMO, f"--workdir={folder}", f"--precision={precision}"])
+            recipe = command_line.recipe_of(["train", *DEMO, f"--workdir={folder}", f"--precision={precision}"])
             before = keras.config.dtype_policy()
             try:
-                train.main(flags)
+                train.main(recipe)
             finally:
                 keras.config.set_dtype_policy(before)
             results = json.loads((folder / "results.json").read_text())
             heads = {"teacher": results["teacher"]["paper"]["cls"], "student": results["raw"]["paper"]["mean"]}
-            found[precision] = {name: row["overall"] for name, row in heads.items()}
+            measured[precision] = {name: row["overall"] for name, row in heads.items()}
             with np.load(sorted((folder / "checkpoints").iterdir())[-1], allow_pickle=False) as archive:
-                kept = [name for name in archive.files if name.endswith(" loss_scale")]
-            assert len(kept) == (precision == "mixed_float16")
-        return found[precision]
+                scales = [name for name in archive.files if name.endswith(" loss_scale")]
+            assert len(scales) == (precision == "mixed_float16")
+        return measured[precision]
 
     return of
 
@@ -136,7 +87,7 @@ def test_digits_are_learnt_as_in_float32(accuracy, precision):
     """A point of 600 test images is 6 of them. Two trainings that differ by rounding disagree on some 20 images, half
     of them in favour of either: two standard deviations are 9 images more. So: less than 2.5 points below float32.
     """
-    expected, found = accuracy("float32"), accuracy(precision)
+    expected, half = accuracy("float32"), accuracy(precision)
     for name, overall in expected.items():
         assert overall > 70, f"the {name} has learnt too little for a comparison: {expected}"
-        assert found[name] > overall - 2.5, (name, found, expected)
+        assert half[name] > overall - 2.5, (name, half, expected)

@@ -20,11 +20,11 @@ def hit_counts(draw):
 @settings(max_examples=20, deadline=None)
 def test_values_are_those_of_metrics_and_lie_in_bounds(counted):
     right, total = counted
-    found = intervals.accuracy(right, total, COUNTS, resamples=50)
+    bounds = intervals.accuracy(right, total, COUNTS, resamples=50)
     expected = metrics.accuracies({"cls": right, "total": total}, COUNTS)
     for convention in ("shots", "paper"):
         for group, value in expected[convention]["cls"].items():
-            bound = found[convention][group]
+            bound = bounds[convention][group]
             assert (bound is None) == (value is None)
             if bound:
                 assert bound["value"] == pytest.approx(value)
@@ -65,8 +65,8 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
     rng, total, truth = np.random.default_rng(0), np.array([100, 100]), np.array([0.7, 0.4])
     covered = 0
     for seed in range(100):
-        found = intervals.accuracy(rng.binomial(total, truth), total, np.array([9, 3]), resamples=200, seed=seed)
-        covered += found["shots"]["overall"]["low"] <= 55 <= found["shots"]["overall"]["high"]
+        bounds = intervals.accuracy(rng.binomial(total, truth), total, np.array([9, 3]), resamples=200, seed=seed)
+        covered += bounds["shots"]["overall"]["low"] <= 55 <= bounds["shots"]["overall"]["high"]
     assert 88 <= covered <= 99
 
 
@@ -89,9 +89,9 @@ def test_a_run_against_itself_differs_by_nothing_and_a_gain_is_the_difference_of
         assert bound == {"value": 0, "low": 0, "high": 0}
     a, b = np.array([30, 20, 10, 4, 1]), np.array([20, 25, 10, 0, 0])
     gained, lost = np.maximum(a - b, 0), np.maximum(b - a, 0)
-    found = intervals.difference(gained, lost, total, COUNTS)["paper"]
+    bounds = intervals.difference(gained, lost, total, COUNTS)["paper"]
     better, worse = (intervals.accuracy(x, total, COUNTS)["paper"] for x in (a, b))
-    for group, bound in found.items():
+    for group, bound in bounds.items():
         assert bound["value"] == pytest.approx(better[group]["value"] - worse[group]["value"])
         assert bound["low"] <= bound["value"] <= bound["high"]
-    assert found["overall"]["low"] < found["overall"]["value"] < found["overall"]["high"]
+    assert bounds["overall"]["low"] < bounds["overall"]["value"] < bounds["overall"]["high"]

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from helpers.strategies import strategy_of
 
-from deitlt_tf.evaluation import metrics, tables
-from deitlt_tf.models import interface
+from deitlt_tf.data.dataset import Source, long_tail_counts
+from deitlt_tf.evaluation import metrics
 
 CONVENTIONS = ("shots", "paper")
 
@@ -18,19 +18,83 @@ def sizes(counts, convention: str) -> tuple[int, ...]:
 
 @pytest.mark.parametrize(("count", "group"), [(101, "head"), (100, "mid"), (20, "mid"), (19, "tail"), (1, "tail")])
 def test_shots_have_sharp_borders(count, group):
-    found = metrics.groups([count], "shots")
-    assert {name: members.tolist() for name, members in found.items()} == {
+    groups = metrics.groups([count], "shots")
+    assert {name: members.tolist() for name, members in groups.items()} == {
         name: [0] if name == group else [] for name in metrics.GROUPS
     }
 
 
-@pytest.mark.parametrize(
-    ("num_classes", "expected"),
-    [(10, (3, 4, 3)), (100, (36, 35, 29)), (1000, (390, 445, 165)), (8142, (842, 3701, 3599)), (365, (110, 145, 110)),
-     (20, (6, 8, 6)), (5, (2, 1, 2)), (2, (1, 0, 1))],
-)  # fmt: skip
-def test_paper_cuts_and_the_rule_for_other_numbers_of_classes(num_classes, expected):
-    assert sizes(np.arange(num_classes, 0, -1), "paper") == expected
+def cifar_lt(num_classes: int, *, imbalance: float, largest: int | None = None) -> np.ndarray:
+    """Training counts of CIFAR-LT; largest: images of the most frequent class, by default those of CIFAR."""
+    largest = largest or {10: 5000, 100: 500}[num_classes]
+    return np.array([int(largest * imbalance ** (-i / (num_classes - 1))) for i in range(num_classes)])
+
+
+def list_like(num_classes: int, *, images: int, largest: int, smallest: int) -> np.ndarray:
+    """Counts of this many classes and images, between the largest and the smallest class."""
+    counts = np.full(num_classes, smallest)
+    counts[0] = largest
+    rest = images - counts.sum()
+    share, left = divmod(rest, num_classes - 2)
+    counts[1:-1] += share
+    counts[1 : 1 + left] += 1
+    assert counts.sum() == images and counts.max() == largest
+    return counts
+
+
+PAPER = {
+    "CIFAR-10-LT, rho 100": (cifar_lt(10, imbalance=100), (3, 4, 3)),
+    "CIFAR-10-LT, rho 50": (cifar_lt(10, imbalance=50), (3, 4, 3)),
+    "CIFAR-100-LT, rho 100": (cifar_lt(100, imbalance=100), (36, 35, 29)),
+    "CIFAR-100-LT, rho 33.3": (cifar_lt(100, imbalance=33.3), (36, 35, 29)),
+    "CIFAR-100-LT, other order": (cifar_lt(100, imbalance=50)[::-1], (36, 35, 29)),
+    "ImageNet-LT": (list_like(1000, images=115_846, largest=1280, smallest=5), (390, 445, 165)),
+    "iNaturalist 2018": (list_like(8142, images=437_513, largest=1000, smallest=2), (842, 3701, 3599)),
+    "iNaturalist 2018, 13 unreadable": (list_like(8142, images=437_500, largest=1000, smallest=2), (842, 3701, 3599)),
+}
+OTHERS = {
+    "own set of 100 classes": (np.geomspace(300, 3, 100).astype(int), (30, 40, 30)),
+    "the same profile from another largest class": (cifar_lt(100, imbalance=100, largest=490), (30, 40, 30)),
+    "one image more than CIFAR-100-LT": (cifar_lt(100, imbalance=100) + (np.arange(100) == 50), (30, 40, 30)),
+    "CIFAR-100 with two sizes of classes": (np.repeat([500, 5], 50), (30, 40, 30)),
+    "own set of 1000 classes": (np.geomspace(1280, 5, 1000).astype(int), (300, 400, 300)),
+    "own set of 8142 classes": (np.arange(8142, 0, -1), (2443, 3256, 2443)),
+    "365 classes": (np.arange(365, 0, -1), (110, 145, 110)),
+    "20 classes": (np.arange(20, 0, -1), (6, 8, 6)),
+    "5 classes": (np.arange(5, 0, -1), (2, 1, 2)),
+    "2 classes": (np.array([2, 1]), (1, 0, 1)),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_data_are_recognised_by_their_counts_and_cut_as_in_the_paper(name):
+    counts, expected = PAPER[name]
+    assert metrics.paper_cuts(counts) == sizes(counts, "paper") == expected
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_data_are_cut_by_rank_whatever_their_number_of_classes(name):
+    counts, expected = OTHERS[name]
+    assert metrics.paper_cuts(counts) is None and sizes(counts, "paper") == expected
+
+
+@pytest.mark.parametrize("imbalance", [1, 2, 10, 20, 50, 64, 100, 200, 500])
+@pytest.mark.parametrize("num_classes", [10, 100])
+def test_every_imbalance_of_cifar_lt_is_recognised(num_classes, imbalance):
+    full = np.full(num_classes, {10: 5000, 100: 500}[num_classes])
+    counts = long_tail_counts(full, imbalance=imbalance, imbalance_type="exp")
+    assert metrics.paper_cuts(counts) == metrics.PAPER_CUTS[num_classes]
+
+
+@pytest.mark.parametrize("counts", [[7] * 10, [500] * 100, [199, 150, 100], [1, 1], [5]])
+def test_a_balanced_set_has_no_head_and_no_tail(counts):
+    assert sizes(counts, "paper") == (0, 0, 0)
+    measured = metrics.accuracies({"cls": np.ones(len(counts)), "total": np.full(len(counts), 2)}, counts)
+    assert measured["paper"]["cls"] == {"overall": 50, "balanced": 50, "head": None, "mid": None, "tail": None}
+
+
+def test_twice_as_many_images_are_a_long_tail():
+    assert sizes([200, 150, 100], "paper") == (1, 1, 1) and not metrics.is_long_tailed([199, 150, 100])
 
 
 def test_groups_of_cifar100_lt_are_the_published_ones():
@@ -49,8 +113,9 @@ def test_groups_follow_frequency_not_the_order_of_classes():
 
 
 def test_equal_counts_keep_their_order():
-    assert [members.tolist() for members in metrics.groups([7] * 10, "paper").values()] == [
-        [0, 1, 2], [3, 4, 5, 6], [7, 8, 9],
+    counts = [7, 7, 1, 7, 7, 1, 7, 1, 7, 7]
+    assert [members.tolist() for members in metrics.groups(counts, "paper").values()] == [
+        [0, 1, 3], [4, 6, 8, 9], [2, 5, 7],
     ]  # fmt: skip
 
 
@@ -59,25 +124,12 @@ def test_an_unknown_convention_is_refused():
         metrics.groups([1, 2], "few")
 
 
-def test_describe_groups_says_what_is_what():
-    text = tables.describe_groups([200, 50, 50, 3], "shots")
-    assert "> 100" in text and "(1 class)" in text.replace("(1 classes)", "(1 class)") and "(2 classes)" in text
-
-
-def test_mean_head_is_half_of_the_sum():
-    cls, dist = tf.constant([[1.0, 2.0]]), tf.constant([[5.0, -2.0]])
-    found = interface.heads({"cls": cls, "dist": dist})
-    np.testing.assert_array_equal(found["mean"], [[3.0, 0.0]])
-    assert list(found) == ["cls", "dist", "mean"]
-    assert list(interface.heads(cls)) == ["cls"]
-
-
 def test_hits_by_hand():
     """Five images of classes 0 0 1 2 2, the last one padding. CLS is right on 0, 2 and 3, DIST on 1 and 3."""
     labels, mask = tf.constant([0, 0, 1, 2, 2]), tf.constant([1.0, 1.0, 1.0, 1.0, 0.0])
     cls, dist = tf.one_hot([0, 1, 1, 2, 2], 4), 3 * tf.one_hot([1, 0, 0, 2, 2], 4)
-    found = metrics.hits({"cls": cls, "dist": dist}, labels, mask, num_classes=4)
-    assert {name: value.numpy().tolist() for name, value in found.items()} == {
+    hits = metrics.hits({"cls": cls, "dist": dist}, labels, mask, num_classes=4)
+    assert {name: value.numpy().tolist() for name, value in hits.items()} == {
         "cls": [1, 1, 1, 0],
         "dist": [1, 0, 1, 0],
         "mean": [1, 0, 1, 0],  # DIST is surer
@@ -104,13 +156,13 @@ def test_count_hits_equals_a_count_with_numpy(replicas):
         cls, dist = keras.layers.Dense(3, name="cls"), keras.layers.Dense(3, name="dist")
         model = keras.Model(x, {"cls": cls(x), "dist": dist(x)})
         model.set_weights([kernels[0], np.zeros(3), kernels[1], np.zeros(3)])
-        found = metrics.count_hits(model, batches, num_classes=3)
+        counted = metrics.count_hits(model, batches, num_classes=3)
     logits = {"cls": images @ kernels[0], "dist": images @ kernels[1], "mean": images @ kernels.mean(0)}
     for name, values in logits.items():
         right = values.argmax(-1) == labels
         assert right[-1] and right.sum() < 13  # the filling would be hits if it counted
-        np.testing.assert_array_equal(found[name], np.bincount(labels[right], minlength=3), err_msg=name)
-    np.testing.assert_array_equal(found["total"], np.bincount(labels, minlength=3))
+        np.testing.assert_array_equal(counted[name], np.bincount(labels[right], minlength=3), err_msg=name)
+    np.testing.assert_array_equal(counted["total"], np.bincount(labels, minlength=3))
 
 
 def test_count_hits_reads_the_weights_of_the_moment():
@@ -119,8 +171,8 @@ def test_count_hits_reads_the_weights_of_the_moment():
     model = keras.Sequential([keras.Input([4]), keras.layers.Dense(3)])
     for winner in (0, 1):
         model.set_weights([np.zeros([4, 3]), np.eye(3)[winner]])
-        found = metrics.count_hits(model, batches, num_classes=3)
-        assert found["cls"].sum() == found["cls"][winner] == (labels == winner).sum() > 0
+        counted = metrics.count_hits(model, batches, num_classes=3)
+        assert counted["cls"].sum() == counted["cls"][winner] == (labels == winner).sum() > 0
 
 
 def test_an_empty_evaluation_set_is_refused():
@@ -132,9 +184,10 @@ def test_an_empty_evaluation_set_is_refused():
 def test_a_group_is_the_mean_of_its_classes_and_overall_the_share_of_images():
     """90 of 100 and 0 of 10 in the head: 45 % as classes, 82 % as images."""
     counted = {"cls": np.array([90, 0, 3, 0]), "total": np.array([100, 10, 4, 0])}
-    found = metrics.accuracies(counted, [500, 400, 50, 5])["shots"]["cls"]
-    assert found == {
+    row = metrics.accuracies(counted, [500, 400, 50, 5])["shots"]["cls"]
+    assert row == {
         "overall": pytest.approx(100 * 93 / 114),
+        "balanced": pytest.approx(55.0),  # of 90, 0 and 75 %
         "head": pytest.approx(45.0),
         "mid": pytest.approx(75.0),
         "tail": None,  # its only class has no test image
@@ -148,10 +201,12 @@ def test_classes_without_test_images_do_not_pull_their_group_down():
 
 def test_accuracies_are_given_under_both_conventions():
     counted = {"cls": np.arange(10), "dist": np.arange(10), "total": np.full(10, 10)}
-    found = metrics.accuracies(counted, np.arange(10, 0, -1))
-    assert set(found) == set(CONVENTIONS) and set(found["paper"]) == {"cls", "dist"}
-    assert found["paper"]["cls"] == pytest.approx({"overall": 45.0, "head": 10.0, "mid": 45.0, "tail": 80.0})
-    assert found["shots"]["cls"]["tail"] == pytest.approx(45.0) and found["shots"]["cls"]["head"] is None
+    measured = metrics.accuracies(counted, np.arange(10, 0, -1))
+    assert set(measured) == set(CONVENTIONS) and set(measured["paper"]) == {"cls", "dist"}
+    assert measured["paper"]["cls"] == pytest.approx(
+        {"overall": 45.0, "balanced": 45.0, "head": 10.0, "mid": 45.0, "tail": 80.0}
+    )
+    assert measured["shots"]["cls"]["tail"] == pytest.approx(45.0) and measured["shots"]["cls"]["head"] is None
 
 
 def test_flatten_names_every_number_and_leaves_out_what_is_none():
@@ -163,13 +218,19 @@ def test_flatten_names_every_number_and_leaves_out_what_is_none():
     }
 
 
-def test_table_has_aligned_rows():
-    rows = {
-        "CLS": {"overall": 51.25, "head": 100.0, "mid": 0.04, "tail": None},
-        "student mean": {"overall": 9.0, "head": 8.0, "mid": 7.0, "tail": 6.0},
-    }
-    title, header, first, second = tables.format_table(rows, title="top-1").splitlines()
-    assert title == "top-1" and header.split() == ["overall", "head", "mid", "tail"]
-    assert first.split() == ["CLS", "51.2", "100.0", "0.0", "-"]
-    assert second.split() == ["student", "mean", "9.0", "8.0", "7.0", "6.0"]
-    assert len({len(line) for line in (header, first, second)}) == 1
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_measure_is_the_accuracy_on_a_split(replicas):
+    """A network whose logits are the mean colours; class c is an image of colour c, but for one image in four."""
+    labels = np.array([0, 1, 2, 0, 1, 2, 0, 1], np.int32)
+    colours = np.where(np.arange(8) % 4 == 3, (labels + 1) % 3, labels)
+    pixels = np.broadcast_to(np.eye(3)[colours][:, None, None] * 255, (8, 9, 9, 3)).astype(np.uint8)
+    source = Source(pixels, labels, tuple("abc"))
+    with strategy_of(replicas).scope():
+        images = keras.Input((8, 8, 3))
+        model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(images))
+        measured = metrics.measure(
+            model, source, eval_resize=0, max_pixels=10**6, class_counts=np.array([500, 50, 5]), title="test"
+        )
+    assert measured["shots"]["cls"] == pytest.approx(
+        {"overall": 75.0, "balanced": 100 * 7 / 9, "head": 100 * 2 / 3, "mid": 100 * 2 / 3, "tail": 100.0}
+    )

@@ -1,4 +1,4 @@
-"""What is read off answers, against answers written by hand."""
+"""What is read off predictions, against predictions written by hand."""
 
 import keras
 import numpy as np
@@ -22,15 +22,15 @@ def eagerly():
     tf.config.run_functions_eagerly(False)
 
 
-def test_answers_are_the_argmax_and_its_probability_without_padding():
+def test_predictions_are_the_argmax_and_its_probability_without_padding():
     logits = tf.math.log([[[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], [[0.2, 0.2, 0.6], [0.9, 0.05, 0.05]]])
     batches = tf.data.Dataset.from_tensor_slices((logits, [[0, 0], [2, 2]], [[1.0, 1.0], [1.0, 0.0]]))
-    found = predictions.predict(lambda x, training: {"cls": x, "dist": -x}, batches)
-    assert found.labels.tolist() == [0, 0, 2]
-    assert found.predicted["cls"].tolist() == [0, 1, 2] and found.predicted["dist"].tolist() == [2, 0, 0]
-    np.testing.assert_allclose(found.confidence["cls"], [0.7, 0.6, 0.6], rtol=1e-6)
-    np.testing.assert_allclose(found.confidence["mean"], 1 / 3, rtol=1e-6)
-    assert found.right("cls").tolist() == [True, False, True]
+    answers = predictions.predict(lambda x, training: {"cls": x, "dist": -x}, batches)
+    assert answers.labels.tolist() == [0, 0, 2]
+    assert answers.predicted["cls"].tolist() == [0, 1, 2] and answers.predicted["dist"].tolist() == [2, 0, 0]
+    np.testing.assert_allclose(answers.confidence["cls"], [0.7, 0.6, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(answers.confidence["mean"], 1 / 3, rtol=1e-6)
+    assert answers.right("cls").tolist() == [True, False, True]
     with pytest.raises(ValueError, match="empty"):
         predictions.predict(lambda x, training: x, batches.take(0))
 
@@ -45,7 +45,7 @@ def test_the_teacher_is_asked_about_the_views_that_training_mixes():
     stream = tf.data.Dataset.from_tensors((pixels, labels)).repeat(3)
     off = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0}
     plain = predictions.predict_mixed(teacher, stream, num_classes=3, mixing_options=off, seed=0, pictures=5)
-    assert plain.predicted.tolist() == 3 * labels.tolist() and plain.kept == [0, 1, 6, 7, 12]
+    assert plain.predicted.tolist() == 3 * labels.tolist() and plain.pictured == [0, 1, 6, 7, 12]
     np.testing.assert_array_equal(plain.images, pixels[[0, 1, 0, 1, 0]])
     np.testing.assert_array_equal(plain.targets, np.tile(np.eye(3)[labels], (3, 1)))
 
@@ -54,7 +54,7 @@ def test_the_teacher_is_asked_about_the_views_that_training_mixes():
     )
     # image i meets image 5 - i, so a view's shares are the two labels', and pixels are mixed as they are
     np.testing.assert_allclose(mixed.targets.sum(-1), 1, rtol=1e-6)
-    np.testing.assert_allclose(mixed.images[:, 0, 0] / 255, mixed.targets[mixed.kept], atol=0.003)
+    np.testing.assert_allclose(mixed.images[:, 0, 0] / 255, mixed.targets[mixed.pictured], atol=0.003)
     assert (mixed.targets.max(-1) < 1).any() and len(np.unique(mixed.targets[::6, 0])) == 3
     np.testing.assert_array_equal(mixed.predicted, mixed.targets.argmax(-1))
     assert mixing.smooth_one_hot([0], num_classes=3, smoothing=0.0).numpy().tolist() == [[1, 0, 0]]
@@ -81,10 +81,10 @@ def test_ends_sum_to_one(seed):
 def test_calibration_of_a_known_network():
     confidence = np.array([0.95] * 10 + [0.55] * 10)
     right = np.array([True] * 9 + [False] + [True] * 3 + [False] * 7)
-    found = predictions.reliability(confidence, right)
-    assert found["ece"] == pytest.approx((0.05 + 0.25) / 2)
-    assert (found["confidence"], found["accuracy"], found["images"]) == (pytest.approx(0.75), 0.6, 20)
-    assert [b["images"] for b in found["bins"]] == [10, 10] and found["bins"][0]["accuracy"] == 0.3
+    calibration = predictions.reliability(confidence, right)
+    assert calibration["ece"] == pytest.approx((0.05 + 0.25) / 2)
+    assert (calibration["confidence"], calibration["accuracy"], calibration["images"]) == (pytest.approx(0.75), 0.6, 20)
+    assert [b["images"] for b in calibration["bins"]] == [10, 10] and calibration["bins"][0]["accuracy"] == 0.3
     assert predictions.reliability(np.ones(4), np.ones(4, bool))["ece"] == 0
     assert predictions.reliability(confidence[:0], right[:0]) is None
 
@@ -94,9 +94,9 @@ def test_calibration_of_a_known_network():
 def test_calibration_error_is_at_least_the_gap_of_the_means_and_equal_in_one_bin(seed, bins):
     rng = np.random.default_rng(seed)
     confidence, right = rng.random(50), rng.random(50) < 0.5
-    found = predictions.reliability(confidence, right, bins=bins)
-    gap = abs(found["confidence"] - found["accuracy"])
-    assert gap - 1e-9 <= found["ece"] <= 1
+    calibration = predictions.reliability(confidence, right, bins=bins)
+    gap = abs(calibration["confidence"] - calibration["accuracy"])
+    assert gap - 1e-9 <= calibration["ece"] <= 1
     assert predictions.reliability(confidence, right, bins=1)["ece"] == pytest.approx(gap)
 
 

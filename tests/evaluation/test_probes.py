@@ -105,29 +105,29 @@ def test_probe_sees_what_the_model_computes(distilled, prefix):
     batches = tf.data.Dataset.from_tensor_slices((padded, np.zeros((2, 2), np.int32), [[1.0, 1.0], [1.0, 0.0]]))
     tf.config.run_functions_eagerly(True)
     try:
-        found = probes.probe(model, batches)
+        result = probes.probe(model, batches)
     finally:
         tf.config.run_functions_eagerly(False)
-    assert [x.shape for x in found] == [(3, 2, 4), (3, 2, prefix, 16), (3, prefix, 16), (3, prefix, 3, 3)]
+    assert [x.shape for x in result] == [(3, 2, 4), (3, 2, prefix, 16), (3, prefix, 16), (3, prefix, 3, 3)]
 
     # The same, layer by layer.
     x = model.get_layer("normalize")(images)
     x = model.get_layer("tokens")(model.get_layer("patch_embed.proj")(x))
-    seen = []
+    attentions = []
     for i in range(2):
         block = model.get_layer(f"blocks.{i}")
-        seen.append(block.attn.probabilities(block.norm1(x)))
+        attentions.append(block.attn.probabilities(block.norm1(x)))
         x = block(x)
-        np.testing.assert_allclose(found.tokens[:, i], x[:, :prefix], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(found.final, model.get_layer("norm")(x)[:, :prefix], rtol=1e-4, atol=1e-5)
-    rows = probes.rollout(seen)[:, :prefix, prefix:]
-    np.testing.assert_allclose(found.rollout.reshape(3, prefix, 9), rows, rtol=1e-4)
-    near = probes.attention_distance(seen[1], patch_size=4, prefix=prefix)
-    np.testing.assert_allclose(found.distance[:, 1], near, rtol=1e-4)
+        np.testing.assert_allclose(result.tokens[:, i], x[:, :prefix], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(result.final, model.get_layer("norm")(x)[:, :prefix], rtol=1e-4, atol=1e-5)
+    rows = probes.rollout(attentions)[:, :prefix, prefix:]
+    np.testing.assert_allclose(result.rollout.reshape(3, prefix, 9), rows, rtol=1e-4)
+    near = probes.attention_distance(attentions[1], patch_size=4, prefix=prefix)
+    np.testing.assert_allclose(result.distance[:, 1], near, rtol=1e-4)
     # The heads read what `final` holds.
     head = model.get_layer("head_dist" if distilled else "head")
     logits = model(images)["dist"] if distilled else model(images)
-    np.testing.assert_allclose(head(found.final[:, -1]), logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(head(result.final[:, -1]), logits, rtol=1e-4, atol=1e-5)
     assert probes.uniform_distance(model) == pytest.approx(
         float(probes.attention_distance(tf.ones((9, 9)), patch_size=4, prefix=0))
     )

@@ -1,7 +1,8 @@
 """A small server of TensorFlow Serving's gRPC PredictionService around an exported SavedModel; a stand-in for tests.
 
-As the real one: the highest version of a folder is served, an output filter is obeyed, errors of the graph become gRPC
-errors of the same code. `python tests/prediction_server.py models/NAME` prints its port and serves until it is killed.
+Like the real server it serves the highest version of a folder and applies an output filter; errors of the graph become
+gRPC errors of the same code. `python tests/helpers/prediction_server.py models/NAME` prints its port, and serves until
+it is killed.
 """
 
 import os
@@ -31,12 +32,12 @@ class Predictor(prediction_service_pb2_grpc.PredictionServiceServicer):
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"no signature {name!r}")
         try:
             inputs = {key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()}
-            found = self.model.signatures[name](**inputs)
-        except (tf.errors.OpError, TypeError, ValueError) as error:  # the last two: other shapes or types than declared
+            outputs = self.model.signatures[name](**inputs)
+        except (tf.errors.OpError, TypeError, ValueError) as error:  # the last two: shapes or types not declared
             code = CODES.get(getattr(error, "error_code", None), grpc.StatusCode.INVALID_ARGUMENT)
             context.abort(code, str(error)[:2000])
-        wanted = list(request.output_filter) or list(found)
-        answer = predict_pb2.PredictResponse(outputs={key: tf.make_tensor_proto(found[key].numpy()) for key in wanted})
+        names = list(request.output_filter) or list(outputs)
+        answer = predict_pb2.PredictResponse(outputs={key: tf.make_tensor_proto(outputs[key].numpy()) for key in names})
         answer.model_spec.CopyFrom(request.model_spec)
         answer.model_spec.signature_name, answer.model_spec.version.value = name, self.version
         return answer

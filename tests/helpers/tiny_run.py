@@ -4,7 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from deitlt_tf.evaluation.run import Run
 from deitlt_tf.recipes import command_line
+from deitlt_tf.recipes.recipe import Recipe
+from deitlt_tf.report.numbers import opened
 from deitlt_tf.runs.files import write_json
 from deitlt_tf.runs.folder import claim
 from deitlt_tf.runs.models import save_model
@@ -28,12 +31,11 @@ def finished(root: Path, *arguments: str, teacher: bool = False) -> Path:
             for i in range(count):
                 suffix = ("png", "jpg", "webp", "bmp")[i % 4]
                 picture(COLOURS[name], i, size=(9 + i, 11)).save(images / split / name / f"{i}.{suffix}")
-    flags = command_line.parse(["tiny", *SMALL, f"--data_dir={images}", f"--workdir={folder}", *arguments])
-    text = command_line.as_flagfile(vars(flags))
-    claim(folder, vars(flags), text=text, class_names=CLASS_NAMES)
-    networks = {"student": student_network(flags, num_classes=3)}
+    recipe = command_line.recipe_of(["tiny", *SMALL, f"--data_dir={images}", f"--workdir={folder}", *arguments])
+    claim(folder, class_names=CLASS_NAMES, **recipe.identity())
+    networks = {"student": student_network(recipe, num_classes=3)}
     if teacher:
-        networks["teacher"] = teacher_network(flags, num_classes=3)
+        networks["teacher"] = teacher_network(recipe, num_classes=3)
     draw = np.random.default_rng(0)
     for name, network in networks.items():
         for variable in network.trainable_variables:
@@ -42,3 +44,13 @@ def finished(root: Path, *arguments: str, teacher: bool = False) -> Path:
         save_model(network, folder / f"{name}.keras", class_names=CLASS_NAMES)
     write_json(folder / "results.json", {"class_counts": list(CLASS_COUNTS), "student.keras": "random"})
     return folder
+
+
+def recipe_of(folder: Path, *arguments: str) -> Recipe:
+    """The recipe of a finished run, under `arguments`, as a command reads it."""
+    return command_line.recipe_of(["command", f"--workdir={folder}", *arguments], from_workdir=True)
+
+
+def run_of(folder: Path, *arguments: str) -> Run:
+    """A finished run, opened under `arguments`."""
+    return opened(recipe_of(folder, *arguments))

@@ -48,7 +48,7 @@ def started(commands: Sequence[Sequence[str]]) -> Iterator[list[subprocess.Popen
     cluster = {"worker": [f"localhost:{port}" for port in free_ports(len(commands))]}
     path = os.pathsep.join(map(str, (TESTS, ROOT)))
     with contextlib.ExitStack() as stack:
-        found = []
+        processes = []
         for index, command in enumerate(commands):
             task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
             process = subprocess.Popen(
@@ -57,8 +57,8 @@ def started(commands: Sequence[Sequence[str]]) -> Iterator[list[subprocess.Popen
             )  # fmt: skip
             stack.enter_context(process)
             stack.callback(process.kill)
-            found.append(process)
-        yield found
+            processes.append(process)
+        yield processes
 
 
 def finish(processes: Sequence[subprocess.Popen], *, timeout: float) -> list[tuple[int, str]]:
@@ -124,12 +124,12 @@ def after_steps(kind: str) -> dict[str, np.ndarray]:
         return pipeline.train(data(), view=view, batch=BATCH, steps=steps, steps_per_epoch=2, seed=5, **share)
 
     step = loop.make_step(model, model.optimizer, tf.distribute.get_strategy(), recording=False)
-    found = {}
+    values = {}
     for number, batch in enumerate(distributed(batches), start=1):
         parts, _, _ = step(batch, None, tf.constant(0.0))
-        found |= {f"{kind} {number} {name}": np.array(value) for name, value in parts.items()}
-        found |= {f"{kind} {number} {i:03d} {v.name}": np.array(v) for i, v in enumerate(variables)}
-    return found
+        values |= {f"{kind} {number} {name}": np.array(value) for name, value in parts.items()}
+        values |= {f"{kind} {number} {i:03d} {v.name}": np.array(v) for i, v in enumerate(variables)}
+    return values
 
 
 if __name__ == "__main__":

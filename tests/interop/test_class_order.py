@@ -73,5 +73,5 @@ def test_what_a_checkpoint_calls_an_order_is_checked(order):
 
 
 def test_a_missing_order_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"--class_order=.*no such file"):
+    with pytest.raises(FileNotFoundError, match=r"^class_order=.*no such file"):
         class_order.read(tmp_path / "none.txt", num_classes=3)

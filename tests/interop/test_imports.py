@@ -1,46 +1,28 @@
 """import_torch as a user runs it. What reads real PyTorch files is skipped where the extra [torch] is not installed."""
 
-import argparse
+import functools
 import json
-import os
-import pathlib
-import pickle
 import shlex
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.programs import COLOURS
+from helpers.state_dicts import IMPORTED, tensors
 from PIL import Image
 
 from deitlt_tf import evaluate, import_torch, models
-from deitlt_tf.interop import imports, keras_hub, pretrained, torch_files, torch_weights
-from deitlt_tf.models import interface, resizing
+from deitlt_tf.interop import imports, pretrained, torch_files, torch_weights
+from deitlt_tf.models import interface
 from deitlt_tf.recipes import command_line
-from deitlt_tf.recipes.flags import OWN
 from deitlt_tf.runs.models import load_model, save_model
-from deitlt_tf.training.networks import student_network
-
-TINY = {"num_classes": 3, "image_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
-COLOURS = {"blue": (20, 20, 230), "green": (10, 220, 30), "red": (230, 10, 20)}
 
 # Keras' own way of reading a variable for a file, under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def states() -> dict[str, dict[str, np.ndarray]]:
-    """Weights with the official names: a student, its moving average, a teacher."""
-    rng = np.random.default_rng(0)
-    student = torch_weights.to_torch(models.build("deit_nano", **TINY))
-    teacher = torch_weights.to_torch(models.build("resnet8", num_classes=3, image_size=32))
-
-    def drawn(like):
-        return {name: rng.uniform(0.1, 0.9, v.shape).astype(np.float32) for name, v in like.items()}
-
-    return {"student": drawn(student), "ema": drawn(student), "teacher": drawn(teacher)}
 
 
 @pytest.fixture
@@ -56,7 +38,8 @@ def lists(tmp_path):
 @pytest.fixture
 def run(program):
     """run(module, *arguments) -> (exit code, all that was printed)."""
-    return lambda module, *arguments: program(module, *arguments, from_workdir=module is evaluate, takes=OWN)
+    rules = {evaluate: {"from_workdir": True}, import_torch: {"takes": ("checkpoint", "class_order", "to_torch")}}
+    return lambda module, *arguments: program(module, *arguments, **rules[module])
 
 
 @pytest.fixture
@@ -71,15 +54,14 @@ def bring(run, monkeypatch):
 
 
 def equal(model: keras.Model, state: dict[str, np.ndarray], order=None) -> bool:
+    """Whether a model has these weights, the classes of its heads in this order."""
     order = slice(None) if order is None else order
     heads = ("head.", "head_dist.", "fc.")
-    found = torch_weights.to_torch(model)
-    return found.keys() == state.keys() and all(
-        np.array_equal(found[name], value[order] if name.startswith(heads) else value) for name, value in state.items()
+    weights = torch_weights.to_torch(model)
+    return weights.keys() == state.keys() and all(
+        np.array_equal(weights[name], value[order] if name.startswith(heads) else value)
+        for name, value in state.items()
     )
-
-
-# ---- the workdir -----------------------------------------------------------------------------------------------------
 
 
 def test_a_student_and_its_teacher_share_a_workdir(bring, states, lists, tmp_path):
@@ -99,12 +81,13 @@ def test_a_student_and_its_teacher_share_a_workdir(bring, states, lists, tmp_pat
     assert results["imported"].keys() == {"student.keras", "student_ema.keras", "teacher.keras"}
     assert results["imported"]["teacher.keras"]["network"] == "resnet8 with a linear classifier"
 
-    flags = command_line.parse(["", *command_line.read_flagfile(folder / "flags.cfg")])
-    assert (flags.data, flags.train_list, flags.method) == ("list", str(lists), "deit_lt")
+    recipe = command_line.recipe_of(["evaluate", f"--workdir={folder}"], from_workdir=True)
+    assert (recipe.data.name, recipe.data.train_list, recipe.student.method) == ("list", str(lists), "deit_lt")
     for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads"):
-        assert getattr(flags, name) == TINY[name]
-    assert (flags.teacher_model, flags.teacher_classifier, flags.teacher_image_size) == ("resnet8", "linear", 32)
-    assert flags.teacher_mean == [str(x) for x in torch_weights.CIFAR_MEAN] and flags.teacher_eval_resize == 0
+        assert recipe.flags[name] == IMPORTED[name]
+    network, view = recipe.teacher.network, recipe.teacher.view
+    assert (network.model, network.classifier, view.image_size, view.eval_resize) == ("resnet8", "linear", 32, 0)
+    assert network.mean == torch_weights.CIFAR_MEAN
     assert not list(folder.glob(".unfinished-*"))
 
 
@@ -119,9 +102,9 @@ def test_a_teacher_of_cosines_is_kept_with_the_scale_of_its_loss(bring, tmp_path
     )
     code, printed = bring({"": torch_weights.to_torch(official_one)}, {}, f"--workdir={tmp_path}", "--teacher_scale=20")
     assert code == 0, printed
-    kept, _ = load_model(tmp_path / "teacher.keras")
+    teacher, _ = load_model(tmp_path / "teacher.keras")
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
-    np.testing.assert_allclose(kept(images), 20 * official_one(images), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(teacher(images), 20 * official_one(images), rtol=1e-3, atol=1e-3)
 
 
 def test_classes_are_put_in_order_once_and_names_need_no_data(bring, states, lists, tmp_path):
@@ -159,7 +142,7 @@ def test_without_names_the_classes_are_numbered(bring, states, tmp_path):
         (["--class_names_file={tmp}/none.txt"], "--class_names_file={tmp}/none.txt: there is no such file"),
         (["--class_order={tmp}/four.txt"], "--class_order={tmp}/four.txt is not a file of one whole number a line"),
         (["--class_order=official"], "--class_order=official sorts by training images: name them"),
-        (["--num_heads=0"], "some.pth: how many attention heads 16 channels have is not in the weights"),
+        (["--num_heads=0"], "the weights do not tell how many attention heads 16 channels have: give --num_heads"),
     ],
 )
 def test_a_mistake_is_one_sentence(bring, states, tmp_path, arguments, message):
@@ -201,128 +184,19 @@ def test_a_run_is_not_written_over(bring, states, lists, tmp_path):
 )
 def test_an_unknown_order_of_sorted_classes_has_to_be_stated(settings, classes, long_tailed, refused):
     network = SimpleNamespace(num_classes=classes, long_tailed=long_tailed)
-    asked = SimpleNamespace(class_order="", checkpoint="some.pth")
+    order_of = functools.partial(imports.class_order_of, settings=settings, network=network, counts=None)
     if refused:
         with pytest.raises(ValueError, match="sorted by frequency, in an order that it does not hold"):
-            imports.class_order_of(asked, settings, network, None)
+            order_of("", path=Path("some.pth"))
     else:
-        assert imports.class_order_of(asked, settings, network, None) == (None, "as in the checkpoint")
-    asked.class_order = "as_is"
-    assert imports.class_order_of(asked, settings, network, None)[0] is None
+        assert order_of("", path=Path("some.pth")) == (None, "as in the checkpoint")
+    assert order_of("as_is", path=Path("some.pth"))[0] is None
 
 
 def test_without_pytorch_one_sentence_says_how_to_get_it(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     code, printed = run(import_torch, "--checkpoint=a.pth", f"--workdir={tmp_path}")
     assert code == 1 and 'python -m pip install "deitlt_tf[torch]"' in printed and printed.count("\n") == 1
-
-
-@pytest.mark.parametrize("kind", [pytest.param("keras", marks=pytest.mark.slow), "pth"])
-def test_a_student_starts_from_a_file_of_either_kind(states, tmp_path, capsys, kind, request):
-    path = tmp_path / f"student.{kind}"
-    if kind == "pth":
-        torch = request.getfixturevalue("torch")
-        torch.save({"model": tensors(torch, states["student"])}, path)
-    else:
-        network = torch_weights.recognise(states["student"], num_heads=2)
-        imports.save(torch_weights.build(network), path, class_names=None)
-    sizes = [f"--{name}={value}" for name, value in TINY.items() if name != "num_classes"]
-    recipe = ["train", "--model=deit_nano", f"--init={path}", *sizes]
-    student = student_network(command_line.parse(recipe), num_classes=TINY["num_classes"])
-    assert equal(student, states["student"]) and capsys.readouterr().out == ""
-    student_network(command_line.parse(recipe), num_classes=TINY["num_classes"] + 1)
-    assert capsys.readouterr().out.count("stays random") == 2
-    with pytest.raises(ValueError, match=rf"--init={path}: blocks: 3 in the student, 1 in the weights"):
-        student_network(command_line.parse([*recipe, "--depth=3"]), num_classes=7)
-
-
-# ---- real files ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def torch():
-    return pytest.importorskip("torch")
-
-
-class Program:
-    """Pickled as a call of os.system."""
-
-    def __init__(self, command: str):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-def tensors(torch, state):
-    return {name: torch.from_numpy(value) for name, value in state.items()}
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_an_official_checkpoint_is_read_with_what_lies_beside_its_weights(torch, states, tmp_path, zipped):
-    settings = argparse.Namespace(
-        output_dir=pathlib.PosixPath("out"),
-        cls_num_list=[np.int64(5), np.int64(2)],
-        class_map=[1, 0],
-        data_set="INAT18",
-    )
-    weights = tensors(torch, states["student"])
-    beside = {"optimizer": {"state": {}}, "epoch": 3, "args": settings, "best_acc_avg": np.float64(87.5), "scaler": {}}
-    averaged = {name: value.double() for name, value in tensors(torch, states["ema"]).items()}
-    path = tmp_path / "student.pth"
-    torch.save({"model": weights, "model_ema": averaged} | beside, path, _use_new_zipfile_serialization=zipped)
-    read, found = torch_files.read(path)
-    for key, name in (("", "student"), ("_ema", "ema")):
-        assert read[key].keys() == states[name].keys()
-        assert all(
-            np.array_equal(read[key][n], v) and read[key][n].dtype == np.float32 for n, v in states[name].items()
-        )
-    assert found["class_map"] == [1, 0] and found["cls_num_list"] == [5, 2] and found["data_set"] == "INAT18"
-
-
-def test_code_is_refused_and_not_run(torch, states, tmp_path):
-    trap = tmp_path / "trap"
-    content = {"model": tensors(torch, states["student"]), "epoch": Program(f"touch {trap}")}
-    torch.save(content, tmp_path / "new.pth")
-    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Program(f"touch {trap}"), protocol=2))
-    torch.save(torch.nn.Linear(2, 3), tmp_path / "module.pth")
-    for name, what in {
-        "new": "(posix.system)",
-        "old": "(posix.system)",
-        "module": "Linear",
-        "bare": "than weights",
-    }.items():
-        with pytest.raises(ValueError, match="refused, and nothing of it was run") as error:
-            torch_files.read(tmp_path / f"{name}.pth")
-        assert str(tmp_path / f"{name}.pth") in str(error.value) and what in str(error.value)
-    assert not trap.exists()
-    content["epoch"].__reduce__()[0](f"touch {trap}")  # it would have
-    assert trap.exists()
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-def test_a_file_that_is_cut_off_is_named(torch, states, tmp_path, zipped, share):
-    path = tmp_path / "cut.pth"
-    torch.save({"model": tensors(torch, states["student"])}, path, _use_new_zipfile_serialization=zipped)
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ValueError, match=r"cut\.pth (is not a whole PyTorch file|.*, or is cut off)"):
-        torch_files.read(path)
-
-
-def test_what_is_no_checkpoint_is_named(torch, tmp_path):
-    (tmp_path / "text.pth").write_text("these are no weights")
-    torch.save([torch.zeros(2)], tmp_path / "list.pth")
-    torch.save({"epoch": 3, "model": {"a": 1}}, tmp_path / "without.pth")
-    for name, message in {
-        "none": "there is no such checkpoint",
-        "text": "is not a whole PyTorch file",
-        "list": "holds a list, not named weights",
-        "without": "has no weights under model or state_dict: it holds epoch, model",
-    }.items():
-        with pytest.raises((ValueError, FileNotFoundError), match=rf"{name}.pth:? {message}"):
-            torch_files.read(tmp_path / f"{name}.pth")
 
 
 @pytest.mark.slow
@@ -438,17 +312,3 @@ def test_logits_equal_those_of_torchvision(torch, tmp_path, name):
     logits = torch_weights.build(network)(pixels).numpy()
     print(name, np.abs(logits - expected).max(), "of", np.abs(expected).max())
     np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
-
-
-@pytest.mark.slow
-def test_a_keras_hub_preset_starts_a_student(tmp_path):
-    hub = pytest.importorskip("keras_hub").models
-    sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 64, "patch_size": 4}
-    backbone = hub.DeiTBackbone(image_shape=(16, 16, 3), **sizes)
-    backbone.save_to_preset(str(tmp_path / "preset"))
-    student = models.build("deit_nano", **TINY)
-    notes = pretrained.start_from(student, pretrained.starting_weights(f"keras_hub:{tmp_path / 'preset'}"))
-    assert notes[0] == "positions resized from 4 x 4 to 2 x 2 patches." and len(notes) == 3
-    position = keras_hub.from_keras_hub(backbone)["pos_embed"]
-    expected = resizing.resize_position(position, grid_from=4, grid_to=2, prefix=2)
-    np.testing.assert_array_equal(student.get_layer("tokens").pos_embed, expected)

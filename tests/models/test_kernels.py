@@ -1,3 +1,5 @@
+"""Hand-written kernels and their gradients against plain formulas and against Keras."""
+
 import math
 
 import keras
@@ -14,26 +16,26 @@ def test_gelu_is_exact_and_so_is_its_slope():
     phi = np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in x])
     slope = phi + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
     for dtype, near in ((tf.float64, 1e-12), (tf.float32, 1e-6)):
-        given, one, zero = tf.constant(x[:, None], dtype), tf.ones((1, 1), dtype), tf.zeros(1, dtype)
+        inputs, one, zero = tf.constant(x[:, None], dtype), tf.ones((1, 1), dtype), tf.zeros(1, dtype)
         for of in (kernels.gelu, lambda x, one=one, zero=zero: kernels.dense_of_gelu(x, one, zero)):
             with tf.GradientTape() as tape:
-                tape.watch(given)
-                y = of(given)
+                tape.watch(inputs)
+                y = of(inputs)
             np.testing.assert_allclose(y[:, 0], x * phi, atol=near)
-            np.testing.assert_allclose(tape.gradient(y, given)[:, 0], slope, atol=near)
+            np.testing.assert_allclose(tape.gradient(y, inputs)[:, 0], slope, atol=near)
 
 
 def test_a_dense_layer_of_gelu_has_the_gradients_of_both():
     draw = np.random.default_rng(0)
-    given = [tf.constant(draw.normal(size=shape), tf.float32) for shape in ((5, 8), (8, 3), (3,))]
+    inputs = [tf.constant(draw.normal(size=shape), tf.float32) for shape in ((5, 8), (8, 3), (3,))]
     upstream = tf.constant(draw.normal(size=(5, 3)), tf.float32)
-    found = []
+    results = []
     for of in (lambda x, kernel, bias: tf.matmul(kernels.gelu(x), kernel) + bias, kernels.dense_of_gelu):
         with tf.GradientTape() as tape:
-            tape.watch(given)
-            y = of(*given)
-        found.append([y, *tape.gradient(y, given, output_gradients=upstream)])
-    for one, other in zip(*found, strict=True):
+            tape.watch(inputs)
+            y = of(*inputs)
+        results.append([y, *tape.gradient(y, inputs, output_gradients=upstream)])
+    for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
@@ -59,15 +61,16 @@ def test_layer_norm_and_its_gradient_are_keras():
 
 def test_attention_of_training_is_that_of_inference_with_its_gradient():
     draw = np.random.default_rng(0)
-    given = [tf.constant(draw.normal(size=(2, 3, rows, 4)), tf.float32) for rows in (5, 7, 7)]  # fewer ask than answer
+    rows = (5, 7, 7)  # fewer queries than keys
+    inputs = [tf.constant(draw.normal(size=(2, 3, count, 4)), tf.float32) for count in rows]
     upstream = tf.constant(draw.normal(size=(2, 5, 3, 4)), tf.float32)
-    found = []
+    results = []
     for training in (False, True):
         with tf.GradientTape() as tape:
-            tape.watch(given)
-            y = kernels.attention(*given, training=training)
-        found.append([y, *tape.gradient(y, given, output_gradients=upstream)])
-    for one, other in zip(*found, strict=True):
+            tape.watch(inputs)
+            y = kernels.attention(*inputs, training=training)
+        results.append([y, *tape.gradient(y, inputs, output_gradients=upstream)])
+    for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
@@ -80,22 +83,22 @@ def test_a_dense_layer_with_the_norm_in_its_weights_is_the_same(dtype):
     for variable in (*norm.weights, *dense.weights):
         variable.assign(draw.normal(1, 0.3, variable.shape))
     x, upstream = (tf.constant(draw.normal(2, 3, shape), tf.float32) for shape in ((4, 3, 8), (12, 6)))
-    found = []
+    results = []
     for training in (False, True):
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = tf.cast(vit.normed_dense(x, norm, dense, training=training), tf.float32)
         over = [x, *(v.value for v in (*norm.weights, *dense.weights))]
-        found.append([y, *tape.gradient(y, over, output_gradients=upstream)])
+        results.append([y, *tape.gradient(y, over, output_gradients=upstream)])
     near = 1e-4 if dtype == "float32" else 0.06
-    for one, other in zip(*found, strict=True):
+    for one, other in zip(*results, strict=True):
         size = float(tf.reduce_max(tf.abs(tf.cast(one, tf.float32))))
         np.testing.assert_allclose(tf.cast(one, tf.float32), tf.cast(other, tf.float32), atol=near * size)
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_a_block_that_only_tokens_leave_works_out_the_same(training):
-    whole, short = (vit.Block(2, 0.5, 1, asking) for asking in (None, 2))
+def test_a_block_that_only_tokens_leave_computes_the_same(training):
+    whole, short = (vit.Block(2, 0.5, 1, tokens) for tokens in (None, 2))
     x = tf.constant(np.random.default_rng(0).normal(size=(3, 6, 8)), tf.float32)
     assert short.compute_output_shape((3, 6, 8)) == (3, 2, 8)
     for block in (whole, short):

@@ -6,10 +6,9 @@ import pytest
 import tensorflow as tf
 from helpers import GOLDEN
 
-from deitlt_tf import distill, models, optimizers
-from deitlt_tf.models import resizing, resnet
+from deitlt_tf import models
+from deitlt_tf.models import resnet
 from deitlt_tf.models.weights import load_state, state_dict
-from deitlt_tf.training.student import find_teacher, keep_teacher
 
 
 @pytest.mark.parametrize(("file", "classifier"), [("resnet32_forward", "linear"), ("resnet32_norm_forward", "cosine")])
@@ -118,29 +117,6 @@ def test_weights_have_torchvisions_names(name, blocks, convolutions, shapes):
     assert norm == ["weight", "bias", "running_mean", "running_var"]
 
 
-@pytest.mark.slow
-def test_a_network_of_keras_applications_is_a_teacher(tmp_path):
-    """The adapter of the README, saved, loaded as --teacher=PATH does it, and distilled from."""
-    network = keras.applications.MobileNetV3Small(
-        (32, 32, 3), alpha=0.35, minimalistic=True, weights=None, classes=4, classifier_activation=None
-    )
-    images = keras.Input((32, 32, 3), dtype="float32")
-    logits = keras.layers.Activation("linear", dtype="float32")(network(images))
-    keras.Model(images, logits).save(tmp_path / "teacher.keras")
-
-    path = find_teacher(str(tmp_path))
-    teacher = keep_teacher(path, tmp_path / "run" / "teacher.keras", class_names=tuple("abcd"))
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
-    larger = resizing.resize(tf.cast(pixels, tf.float32), 32)
-    np.testing.assert_array_equal(teacher(larger), network(larger))
-    student = models.build("deit_nano", num_classes=4, image_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=2)
-    distiller = distill.Distiller(student, teacher, [5, 4, 3, 2])
-    distiller.compile(optimizers.adamw(student, 1e-3), run_eagerly=True)
-    assert np.isfinite(distiller.train_step((tf.constant(pixels), tf.range(4)))["dist_loss"])
-    with pytest.raises(ValueError, match="has 4 classes, the data 3"):
-        keep_teacher(path, tmp_path / "other" / "teacher.keras", class_names=tuple("abc"))
-
-
 def test_cosine_classifier_sees_directions_only():
     layer = resnet.CosineClassifier(5)
     x = tf.random.stateless_normal((4, 8), (0, 1))
@@ -154,6 +130,16 @@ def test_cosine_classifier_sees_directions_only():
     scaled.build(x.shape)
     scaled.set_weights(layer.get_weights())
     np.testing.assert_allclose(scaled(x), 30 * cosines, atol=1e-4)
+
+
+def test_cosine_classifier_gives_cosines():
+    layer = resnet.CosineClassifier(4)
+    x = tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
+    cosines = layer(x).numpy()
+    unit = lambda v, axis: v / np.linalg.norm(v, axis=axis, keepdims=True)  # noqa: E731
+    np.testing.assert_allclose(cosines, unit(x.numpy(), 1) @ unit(layer.weight.numpy(), 0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(layer(7 * x), cosines, rtol=1e-5, atol=1e-6)
+    assert np.abs(cosines).max() <= 1
 
 
 def test_initial_convolutions_have_kaiming_variance():
@@ -180,7 +166,7 @@ def test_training_moves_the_running_statistics_by_a_tenth():
 def test_batch_norm_is_keras(shape):
     draw = np.random.default_rng(0)
     x, upstream = (tf.constant(draw.normal(2, 3, shape), tf.float32) for _ in range(2))
-    found = []
+    results = []
     for layer in (resnet.BatchNorm(), keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)):
         layer.build(shape)
         layer.gamma.assign(np.linspace(0.5, 2, 6))
@@ -188,10 +174,10 @@ def test_batch_norm_is_keras(shape):
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = layer(x, training=True)
-        found.append(
+        results.append(
             [y, layer(x), *layer.weights, *tape.gradient(y, [x, layer.gamma.value, layer.beta.value], upstream)]
         )
-    for ours, theirs in zip(*found, strict=True):
+    for ours, theirs in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -212,9 +198,9 @@ def test_statistics_folded_into_kernels_answer_as_normalisation_does(block, prec
     for variable in block.variables:
         if len(variable.shape) == 1:
             variable.assign(draw.uniform(0.5, 2, variable.shape))
-    asked = tf.function(block).get_concrete_function(x)
-    folded = asked(x)
-    assert "FusedBatchNormV3" not in {op.type for op in asked.graph.get_operations()}
+    inference = tf.function(block).get_concrete_function(x)
+    folded = inference(x)
+    assert "FusedBatchNormV3" not in {op.type for op in inference.graph.get_operations()}
     monkeypatch.setattr(resnet, "_normed", lambda conv, norm, x, training: norm(conv(x), training=training))
     expected = tf.cast(block(x), tf.float32)
     atol = (1e-5 if precision == "float32" else 0.03) * np.abs(expected).max()

@@ -1,4 +1,4 @@
-"""The Vision Transformers against the official code; stochastic depth, positions, tokens."""
+"""The Vision Transformers against the official code; stochastic depth, tokens, initial weights."""
 
 import json
 
@@ -11,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deitlt_tf import models
-from deitlt_tf.models import resizing, vit
+from deitlt_tf.models import vit
 from deitlt_tf.models.weights import load_state, state_dict
 
 VECTORS = np.load(GOLDEN / "vit_forward.npz")
 IMAGES = VECTORS["images_nchw"].transpose(0, 2, 3, 1) * 255
 SMALL = {"num_classes": 5, "image_size": 16, "patch_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2}
-
 # Keras' own way of reading a variable for a file, under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
@@ -183,64 +182,3 @@ def test_initial_weights_have_the_official_scale():
     assert scale["patch_embed.proj.weight"] == pytest.approx(1 / 24, rel=0.1)  # uniform(-a, a), a = 3 ** -0.5 / 8
     for name in ("blocks.0.attn.qkv.bias", "head.bias", "blocks.0.norm1.bias"):
         assert scale[name] == 0
-
-
-def test_positions_are_resized_as_by_torch():
-    """Numbers of torch 2.13: F.interpolate(p, size, mode="bicubic", align_corners=False)."""
-    grid = (np.arange(9.0, dtype=np.float32) ** 2).reshape(1, 9, 1)
-    up = resizing.resize_position(grid, grid_from=3, grid_to=5, prefix=0).reshape(5, 5)
-    expected = [
-        [-0.9047, -0.8740, -0.4400, 1.0740, 2.2167],
-        [1.2700, 2.3191, 4.4440, 7.6489, 9.8100],
-        [8.3280, 11.0680, 16.0000, 22.0120, 25.8640],
-        [25.1060, 29.5369, 37.2760, 46.0951, 51.6380],
-        [37.2887, 42.7380, 52.1680, 62.6780, 69.2393],
-    ]
-    np.testing.assert_allclose(up, expected, atol=1e-3)
-    down = resizing.resize_position(grid, grid_from=3, grid_to=2, prefix=0).reshape(2, 2)
-    np.testing.assert_allclose(down, [[1.4308, 6.5224], [32.3974, 53.1808]], atol=1e-3)
-
-
-@settings(max_examples=30, deadline=None)
-@given(grid_from=st.integers(1, 9), grid_to=st.integers(1, 9), prefix=st.integers(0, 2))
-def test_resizing_keeps_tokens_constants_and_the_same_grid(grid_from, grid_to, prefix):
-    pos = np.random.default_rng(0).normal(size=(1, prefix + grid_from**2, 3)).astype(np.float32)
-    new = resizing.resize_position(pos, grid_from=grid_from, grid_to=grid_to, prefix=prefix)
-    assert new.shape == (1, prefix + grid_to**2, 3) and new.dtype == np.float32
-    np.testing.assert_array_equal(new[:, :prefix], pos[:, :prefix])
-    if grid_from == grid_to:
-        np.testing.assert_allclose(new, pos, atol=1e-6)
-    constant = resizing.resize_position(np.ones_like(pos), grid_from=grid_from, grid_to=grid_to, prefix=prefix)
-    np.testing.assert_allclose(constant, np.ones_like(new), atol=1e-6)
-
-
-def test_resize_position_refuses_another_grid():
-    with pytest.raises(ValueError, match="not 2 tokens"):
-        resizing.resize_position(np.zeros((1, 17, 4)), grid_from=4, grid_to=2, prefix=2)
-
-
-@pytest.mark.parametrize("size", [24, 48])
-def test_resized_model_has_the_same_weights_and_other_positions(official, size, tmp_path):
-    model = resizing.resized(official, size)
-    for old, new in zip(official.variables, model.variables, strict=True):
-        assert old.path == new.path and old is not new
-        if old.name != "pos_embed":
-            np.testing.assert_array_equal(old, new)
-    expected = resizing.resize_position(
-        official.get_layer("tokens").pos_embed.numpy(), grid_from=8, grid_to=size // 4, prefix=2
-    )
-    np.testing.assert_array_equal(model.get_layer("tokens").pos_embed, expected)
-    images = tf.image.resize(IMAGES, (size, size))
-    model.save(tmp_path / "m.keras")
-    loaded = keras.models.load_model(tmp_path / "m.keras")
-    for head in ("cls", "dist"):
-        np.testing.assert_array_equal(loaded(images)[head], model(images)[head])
-
-
-def test_resized_to_the_same_size_is_the_same_model(official):
-    np.testing.assert_allclose(resizing.resized(official, 32)(IMAGES)["cls"], official(IMAGES)["cls"], atol=1e-5)
-
-
-def test_resized_refuses_a_size_that_patches_do_not_tile(official):
-    with pytest.raises(ValueError, match="image_size 33 is not a multiple of patch_size 4"):
-        resizing.resized(official, 33)

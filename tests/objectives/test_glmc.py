@@ -59,12 +59,12 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
     return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
 
-def by_hand(aim: glmc.Glmc, asked: dict, *, a: float, consistency: float) -> np.ndarray:
+def by_hand(aim: glmc.Glmc, inputs: dict, *, a: float, consistency: float) -> np.ndarray:
     """The official trainer's sum, in float64, from the features of each view."""
-    features = [np.array(aim.network(asked[view], training=True)[0], np.float64) for view in ("first", "second")]
+    features = [np.array(aim.network(inputs[view], training=True)[0], np.float64) for view in ("first", "second")]
     layer = lambda of, x: x @ np.array(of.kernel, np.float64) + np.array(of.bias)  # noqa: E731
     weights = COUNTS**-1.2 / (COUNTS**-1.2).sum() * 4
-    y = np.array(asked["targets"], np.float64)
+    y = np.array(inputs["targets"], np.float64)
     total = np.zeros(len(y))
     for feature in features:
         total -= a * (y * log_softmax(layer(aim.head, feature))).sum(1)
@@ -79,10 +79,10 @@ def by_hand(aim: glmc.Glmc, asked: dict, *, a: float, consistency: float) -> np.
 
 def test_the_loss_is_the_official_sum():
     aim = objective()
-    asked = prepared(aim)
-    np.testing.assert_allclose(aim.losses(asked), by_hand(aim, asked, a=0.75, consistency=4.0), rtol=1e-4, atol=1e-5)
+    inputs = prepared(aim)
+    np.testing.assert_allclose(aim.losses(inputs), by_hand(aim, inputs, a=0.75, consistency=4.0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-        aim.ascent_losses(asked), by_hand(aim, asked, a=0.75, consistency=0.0), rtol=1e-4, atol=1e-5
+        aim.ascent_losses(inputs), by_hand(aim, inputs, a=0.75, consistency=0.0), rtol=1e-4, atol=1e-5
     )
 
 
@@ -93,7 +93,7 @@ def test_labels_give_way_to_weighted_ones_by_epoch():
     np.testing.assert_allclose(aim.share_of_labels(steps), 1 - (epochs / 10) ** 2, rtol=1e-6)
 
 
-def slopes_of(aim: glmc.Glmc, losses, asked: dict) -> dict[str, bool]:
+def slopes_of(aim: glmc.Glmc, losses, inputs: dict) -> dict[str, bool]:
     """Whether the gradient of `losses` reaches each part."""
     parts = {
         "fc": aim.head.kernel,
@@ -103,7 +103,7 @@ def slopes_of(aim: glmc.Glmc, losses, asked: dict) -> dict[str, bool]:
         "network": aim.trainable[0],
     }
     with tf.GradientTape() as tape:
-        value = tf.reduce_mean(losses(asked))
+        value = tf.reduce_mean(losses(inputs))
     slopes = tape.gradient(value, [v.value for v in parts.values()], unconnected_gradients="zero")
     return {name: bool(np.abs(slope).max() > 0) for name, slope in zip(parts, slopes, strict=True)}
 
@@ -112,10 +112,10 @@ def slopes_of(aim: glmc.Glmc, losses, asked: dict) -> dict[str, bool]:
 def test_which_head_learns_when(step, head, served):
     aim = objective()
     expected = {"fc": head, "fc_cb": served, "projector": True, "predictor": True, "network": True}
-    asked = prepared(aim, step=step)
-    assert slopes_of(aim, aim.losses, asked) == expected
+    inputs = prepared(aim, step=step)
+    assert slopes_of(aim, aim.losses, inputs) == expected
     without = {"projector": False, "predictor": False}
-    assert slopes_of(aim, aim.ascent_losses, asked) == expected | without
+    assert slopes_of(aim, aim.ascent_losses, inputs) == expected | without
 
 
 @settings(max_examples=10, deadline=None)
@@ -172,10 +172,10 @@ def test_both_views_show_one_mixture(number):
 
 def test_without_alpha_nothing_is_mixed():
     (first, second), labels = batch()
-    asked = prepared(objective(alpha=0.0))
-    np.testing.assert_array_equal(asked["first"], tf.cast(first, tf.float32))
-    np.testing.assert_array_equal(asked["second"], tf.cast(second, tf.float32))
-    np.testing.assert_array_equal(asked["targets"], np.eye(4)[labels])
+    inputs = prepared(objective(alpha=0.0))
+    np.testing.assert_array_equal(inputs["first"], tf.cast(first, tf.float32))
+    np.testing.assert_array_equal(inputs["second"], tf.cast(second, tf.float32))
+    np.testing.assert_array_equal(inputs["targets"], np.eye(4)[labels])
 
 
 def test_mixing_follows_the_seed():
@@ -231,7 +231,7 @@ def test_it_takes_our_resnets_and_names_what_it_cannot_take():
     assert len({id(v) for v in aim.trainable}) == len(aim.trainable) == shared + 6
     bare = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)], name="bare")
     for other in (network(resnet.CosineClassifier), bare):
-        with pytest.raises(ValueError, match=f"which {other.name} has not: as the teacher's model choose a resnet"):
+        with pytest.raises(ValueError, match=f"{other.name} does not have: as the teacher's model choose a resnet"):
             objective(other)
     with pytest.raises(ValueError, match="class 1 has no training image"):
         glmc.Glmc(net, [5, 0, 3, 2], **TIMES)

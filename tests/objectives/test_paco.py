@@ -101,13 +101,13 @@ def test_loss_is_its_formula(seed, alpha, beta, gamma):
     labels = generator.integers(0, 4, 5)
     contrast_labels = np.concatenate([labels, generator.integers(0, 4, 4), [EMPTY, EMPTY]])
     contrast, logits = units(generator, 11, 3), generator.normal(size=(5, 4))
-    found = paco_loss(
+    losses = paco_loss(
         tf.constant(labels[2:]), tf.constant(logits[2:], tf.float32), contrast[2:5], contrast,
         tf.constant(contrast_labels), COUNTS, first=2, alpha=alpha, beta=beta, gamma=gamma, temperature=0.3,
     )  # fmt: skip
     u = logits + np.log(COUNTS / COUNTS.sum())
     s = contrast.numpy() @ contrast.numpy().T / 0.3
-    for i, loss in zip((2, 3, 4), found.numpy(), strict=True):
+    for i, loss in zip((2, 3, 4), losses.numpy(), strict=True):
         others = [j for j in range(9) if j != i]
         same = [s[i, j] for j in others if contrast_labels[j] == labels[i]]
         mean = (beta * u[i, labels[i]] + alpha * sum(same)) / (beta + alpha * len(same))
@@ -182,10 +182,10 @@ def test_a_step_is_the_gradient_through_queries_on_both_sides():
     with tf.GradientTape() as tape:
         queries, logits = paco.query_encoder(first, training=True), teacher.network(first, training=True)
         contrast = tf.concat([queries, keys, paco.queue], 0)
-        loss = tf.reduce_mean(paco_loss(labels, logits, queries, contrast, every, COUNTS, **paco.constants))
+        loss = tf.reduce_mean(paco.loss(labels, logits, queries, contrast, every))
     before = values(variables)
-    found = teacher.train_step(((first, second), labels))["loss"]
-    assert float(found) == pytest.approx(float(loss), rel=1e-5)
+    reported = teacher.train_step(((first, second), labels))["loss"]
+    assert float(reported) == pytest.approx(float(loss), rel=1e-5)
     for slope, a, b in zip(tape.gradient(loss, variables), before, values(variables), strict=True):
         np.testing.assert_allclose((a - b) / 0.1, slope, rtol=1e-3, atol=1e-5)
     assert unmoved() <= {"projection/hidden/bias"}
@@ -218,8 +218,8 @@ def after_steps(count: int, *, replicas: int, rho: float, eagerly: bool) -> tupl
 )
 def test_two_replicas_equal_one(how):
     """Weights, momentum branch, queue, optimiser: every query saw all queries and keys of the global batch."""
-    (seen_one, one), (seen_two, two) = after_steps(**how, replicas=1), after_steps(**how, replicas=2)
-    np.testing.assert_allclose(seen_two, seen_one, rtol=1e-4)
+    (losses_of_one, one), (losses_of_two, two) = after_steps(**how, replicas=1), after_steps(**how, replicas=2)
+    np.testing.assert_allclose(losses_of_two, losses_of_one, rtol=1e-4)
     for a, b in zip(one, two, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
 
@@ -274,8 +274,8 @@ def test_learns_two_colours_and_draws_keys_together():
     first, second = tf.constant(np.clip(colours[labels][:, None, None] + noise, 0, 255), tf.float32)
     teacher = teacher_of(network(), rho=0.1, queue=32)
     step = tf.function(teacher.train_step)
-    seen = [float(step(((first, second), tf.constant(labels)))["loss"]) for _ in range(60)]
-    assert np.mean(seen[-5:]) < 0.8 * np.mean(seen[2:7])  # the loss has a floor: positives share the softmax
+    losses = [float(step(((first, second), tf.constant(labels)))["loss"]) for _ in range(60)]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[2:7])  # the loss has a floor: positives share the softmax
     assert float(teacher.test_step((first, labels))["accuracy"]) == 1
     paco = teacher.objective
     similarity, same = paco.queue @ tf.transpose(paco.queue), np.equal.outer(*[paco.queue_labels.numpy()] * 2)

@@ -1,4 +1,4 @@
-"""Flags and recipes: what is written is what a run gets, and a mistake is named at once, without TensorFlow."""
+"""The command line: what is written is what a run gets, a mistake is named at once, and help needs no TensorFlow."""
 
 import os
 import re
@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deitlt_tf.recipes import command_line
-from deitlt_tf.recipes.flags import DATA, FLAGS, FREE, OURS, RECIPE, TEACHER
+from deitlt_tf.recipes.flags import COMMANDS_OWN, FIRST, FLAGS, GROUPS, OURS, RECIPE
+from deitlt_tf.recipes.recipe import as_text
+from deitlt_tf.runs.folder import write_flags
 
 PROGRAMS = ("train", "train_teacher", "evaluate")
 
@@ -24,8 +26,8 @@ def recipe(folder: Path, text: str, *, name: str = "recipe.cfg") -> Path:
     return path
 
 
-def parse(*arguments: str, **kwargs):
-    return command_line.parse(["program", *arguments], **kwargs)
+def parse(*arguments: str, **options):
+    return command_line.parse(["program", *arguments], **options)
 
 
 # ---- recipes ----
@@ -34,13 +36,13 @@ def parse(*arguments: str, **kwargs):
 def test_comments_and_blank_lines_are_skipped_and_later_lines_win(tmp_path):
     path = recipe(tmp_path, "# --epochs=1\n\n  --epochs=2  \n--epochs=3\n  # --epochs=4\n")
     assert command_line.read_flagfile(path) == ["--epochs=2", "--epochs=3"]
-    assert parse(f"--flagfile={path}").epochs == 3
+    assert parse(f"--flagfile={path}")["epochs"] == 3
 
 
 @pytest.mark.parametrize(("order", "epochs"), [((0, 1), 7), ((1, 0), 3)])
 def test_command_line_and_recipe_win_in_the_order_they_are_given(tmp_path, order, epochs):
     given_ = (f"--flagfile={recipe(tmp_path, '--epochs=3')}", "--epochs=7")
-    assert parse(*(given_[i] for i in order)).epochs == epochs
+    assert parse(*(given_[i] for i in order))["epochs"] == epochs
 
 
 def test_a_nested_recipe_lies_beside_the_one_that_names_it_and_takes_its_place(tmp_path, monkeypatch):
@@ -51,13 +53,13 @@ def test_a_nested_recipe_lies_beside_the_one_that_names_it_and_takes_its_place(t
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     flags = parse(f"--flagfile={outer}")
-    assert (flags.epochs, flags.batch_size, flags.seed) == (1, 20, 30)
+    assert (flags["epochs"], flags["batch_size"], flags["seed"]) == (1, 20, 30)
 
 
 def test_a_recipe_taken_in_twice_is_no_recursion(tmp_path):
     recipe(tmp_path, "--epochs=1", name="shared.cfg")
     path = recipe(tmp_path, "--flagfile=shared.cfg\n--epochs=2\n--flagfile=shared.cfg\n")
-    assert parse(f"--flagfile={path}").epochs == 1
+    assert parse(f"--flagfile={path}")["epochs"] == 1
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
@@ -86,8 +88,36 @@ def test_a_bad_line_is_named_by_the_file_it_stands_in_and_its_number(tmp_path, l
 
 def test_a_missing_recipe_is_named(tmp_path):
     outer = recipe(tmp_path, "--flagfile=absent.cfg\n")
-    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "absent.cfg"))):
+    with pytest.raises(FileNotFoundError, match=r"absent\.cfg: there is no such file"):
         parse(f"--flagfile={outer}")
+
+
+@pytest.mark.parametrize("name", ["digits_lt.cfg", "configs/digits_lt.cfg"])
+def test_a_recipe_that_is_not_here_is_the_packaged_one(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert command_line.find_flagfile(name) == command_line.RECIPES / "digits_lt.cfg"
+    assert parse(f"--flagfile={name}")["data"] == "digits_lt"
+    own = recipe(tmp_path, "--flagfile=digits_lt.cfg\n--epochs=3\n", name="own/recipe.cfg")
+    flags = parse(f"--flagfile={own}")
+    assert (flags["data"], flags["epochs"]) == ("digits_lt", 3)
+    recipe(tmp_path, "--epochs=5\n", name=name)
+    flags = parse(f"--flagfile={name}")
+    assert (flags["data"], flags["epochs"]) == ("folder", 5)  # the file that is here wins
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("digit_lt.cfg", r"did you mean digits_lt\.cfg\?"),
+        ("configs/imagenet.cfg", r"did you mean .*imagenet.*\.cfg\?"),
+        ("qqqq.cfg", "packaged recipes are in .*configs"),
+        ("my/digits_lt.cfg", r"did you mean digits_lt\.cfg\?"),  # another folder is meant
+    ],
+)
+def test_a_recipe_that_is_nowhere_is_named_with_a_near_one(tmp_path, monkeypatch, name, hint):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"--flagfile={name}: there is no such file, .*{hint}"):
+        parse(f"--flagfile={name}")
 
 
 # ---- values ----
@@ -96,6 +126,22 @@ def test_a_missing_recipe_is_named(tmp_path):
 @pytest.mark.parametrize("argument", ["--epochs=many", "--epochs=1.5", "--lr=fast", "--flip=perhaps", "--crop=circle"])
 def test_a_value_of_the_wrong_type_names_its_flag(argument):
     with pytest.raises(ValueError, match=argument.partition("=")[0].lstrip("-")):
+        parse(argument)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--teacher_batch_size=0", "--teacher_batch_size=0 is not a whole number of at least 1. Images of one"),
+        ("--batch_size=zero", "--batch_size=zero is not a whole number of at least 1. Images of one optimiser step"),
+        ("--erasing=2", "--erasing=2 is not a number from 0 to 1. Probability of random erasing."),
+        ("--crop=circle", "--crop=circle is not one of resized, padded, none."),
+        ("--flip=perhaps", "--flip=perhaps is not true or false."),
+        ("--split_seed=x", "--split_seed=x is not a whole number. Seed of"),
+    ],
+)
+def test_a_wrong_value_says_which_values_are_right(argument, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         parse(argument)
 
 
@@ -113,8 +159,13 @@ def test_every_parse_starts_from_the_defaults():
 
 
 def test_booleans_can_be_written_three_ways(tmp_path):
-    assert [parse(a).flip for a in ("--flip", "--flip=true", "--noflip", "--flip=false")] == [True, True, False, False]
-    assert not parse(f"--flagfile={recipe(tmp_path, '--noflip')}").flip
+    assert [parse(a)["flip"] for a in ("--flip", "--flip=true", "--noflip", "--flip=false")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert not parse(f"--flagfile={recipe(tmp_path, '--noflip')}")["flip"]
 
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), include_characters=" "), max_size=20)
@@ -140,40 +191,19 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 )
 def test_a_written_flag_file_is_the_same_run(tmp_path_factory, values):
     flags = parse(*(f"--{name}={value}" for name, value in values.items()))
-    path = tmp_path_factory.getbasetemp() / "flags.cfg"
-    path.write_text(command_line.as_flagfile(vars(flags)))
-    assert parse(f"--flagfile={path}") == flags
+    folder = tmp_path_factory.getbasetemp()
+    write_flags(folder, as_text({name: flags[name] for name in RECIPE}))
+    assert parse(f"--flagfile={folder / 'flags.cfg'}") == flags
 
 
 def test_a_workdir_gives_the_flags_of_its_run_and_the_command_line_wins(tmp_path):
-    flags = parse("--epochs=3", "--batch_size=8", f"--workdir={tmp_path}")
-    (tmp_path / "flags.cfg").write_text("# a run\n" + command_line.as_flagfile(vars(flags)))
-    found = parse("--batch_size=16", f"--workdir={tmp_path}", from_workdir=True)
-    assert (found.epochs, found.batch_size) == (3, 16)
+    recipe(tmp_path, f"# a run\n--epochs=3\n--batch_size=8\n--workdir={tmp_path}\n", name="flags.cfg")
+    flags = parse("--batch_size=16", f"--workdir={tmp_path}", from_workdir=True)
+    assert (flags["epochs"], flags["batch_size"]) == (3, 16)
     with pytest.raises(FileNotFoundError, match=r"^--workdir=nowhere is not the folder of a run: .*flags\.cfg\.$"):
         parse("--workdir=nowhere", from_workdir=True)
     with pytest.raises(ValueError, match="--workdir is missing"):
         parse(from_workdir=True)
-
-
-# ---- the table of flags ----
-
-
-def test_the_groups_of_flags_name_flags_that_exist():
-    assert {*FREE, *TEACHER} <= set(OURS)
-    assert {"data", "imbalance", "max_megapixels"} <= set(DATA)
-    assert not {"workdir", "image_size"} & set(DATA)
-
-
-@pytest.mark.parametrize("name", OURS)
-def test_every_flag_says_what_it_is(name):
-    text = re.sub(r"^<[^>]*>: ", "", FLAGS[name].help)  # absl puts an enum's values first
-    assert text.endswith(".") and len(text) > 5
-
-
-@pytest.mark.parametrize("name", ["image_size", "crop", "crop_min_scale", "padding", "flip", "randaugment", "erasing"])
-def test_what_the_teacher_sees_is_of_the_same_type_as_what_the_student_sees(name):
-    assert type(FLAGS[name].value) is type(FLAGS[f"teacher_{name}"].value)
 
 
 # ---- programs ----
@@ -188,12 +218,66 @@ def run_program(name: str, *arguments: str, folder: Path) -> subprocess.Complete
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=60)
 
 
+def headings(help_text: str) -> dict[str, list[str]]:
+    """{heading: names of the flags under it} of what --help printed."""
+    found: dict[str, list[str]] = {}
+    for line in help_text.splitlines():
+        if re.fullmatch(r"[A-Z].*:", line):
+            found[line[:-1]] = []
+        elif flag := re.match(r"  --(\w+)=", line):
+            found[[*found][-1]].append(flag[1])
+    return {heading: names for heading, names in found.items() if names}
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_help_lists_every_flag_without_tensorflow(name, tmp_path):
+def test_help_shows_the_flags_that_people_change_first(name, tmp_path):
     done = run_program(name, "--help", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert f"python -m deitlt_tf.{name}" in done.stdout
-    assert re.findall(r"^  --(\w+)=", done.stdout, re.MULTILINE) == RECIPE
+    assert headings(done.stdout) == {"Flags that people change first": [*FIRST]}
+    assert f"--helpfull shows all {len(RECIPE)} flags" in done.stdout
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_helpfull_shows_every_flag_under_its_heading(name, tmp_path):
+    done = run_program(name, "--helpfull", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = {heading: [*names] for heading, names in GROUPS.items() if not {*names} <= {*COMMANDS_OWN}}
+    assert headings(done.stdout) == expected
+    assert sorted(name for names in expected.values() for name in names) == sorted(RECIPE)
+
+
+def test_help_of_a_command_begins_with_its_own_flags():
+    for full in (False, True):
+        own, *others = headings(command_line.usage("A command.", takes=("out", "weights"), full=full)).items()
+        assert own == ("Flags of this command", ["out", "weights"])
+        assert not {*COMMANDS_OWN} & {name for _, names in others for name in names}
+
+
+@pytest.mark.parametrize("reader", ["head -3", "true"])
+@pytest.mark.parametrize("option", ["--help", "--helpfull"])
+def test_help_in_a_pipe_that_closes_early_is_quiet(option, reader):
+    command = f"{sys.executable} -m deitlt_tf.train {option} | {reader}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == (3 if reader == "head -3" else 0)
+
+
+def test_a_pipe_that_is_closed_before_anything_is_printed_is_quiet():
+    """The reader of the pipes above may come too late to close them in time; this one is closed for certain."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "deitlt_tf.train", "--help"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_wrong_value_is_one_sentence_of_a_real_process(tmp_path):
+    done = run_program("train", "--batch_size=zero", f"--workdir={tmp_path / 'run'}", folder=tmp_path)
+    assert done.returncode == 1 and not done.stdout
+    sentence = "--batch_size=zero is not a whole number of at least 1."
+    assert done.stderr == f"error: {sentence} {FLAGS['batch_size'].help}\n"
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -214,7 +298,7 @@ def test_a_missing_workdir_is_named_without_tensorflow(name, tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError("a bad flag"), OSError("no space"), FloatingPointError("NaN in step 3")])
 def test_a_users_mistake_becomes_one_line_unless_a_traceback_is_asked_for(error, monkeypatch, capsys):
-    def main(flags):
+    def main(recipe):
         raise error
 
     monkeypatch.setattr(sys, "argv", ["program"])
@@ -228,7 +312,7 @@ def test_a_users_mistake_becomes_one_line_unless_a_traceback_is_asked_for(error,
 
 
 def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
-    def main(flags):
+    def main(recipe):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "argv", ["program"])
@@ -236,3 +320,73 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
         command_line.program(main, "A program.")
     assert exited.value.code == 130
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_command_gets_its_recipe_and_its_own_flags(monkeypatch, capsys):
+    calls = []
+
+    def main(recipe, **own):
+        calls.append((recipe.student.schedule.epochs, own))
+
+    monkeypatch.setattr(sys, "argv", ["program", "--epochs=3", "--top_k=7"])
+    command_line.program(main, "A program.", takes=("top_k", "out"))
+    assert calls == [(3, {"top_k": 7, "out": ""})]
+    with pytest.raises(SystemExit) as exited:
+        command_line.program(main, "A program.", takes=("out",))
+    assert exited.value.code == 1 and len(calls) == 1
+    assert capsys.readouterr().err == "error: --top_k is a flag of another command: this one would ignore it.\n"
+
+
+def test_the_recipe_knows_which_flags_were_given(tmp_path):
+    path = recipe(tmp_path, "--epochs=3\n--nodownload\n")
+    settings_ = command_line.recipe_of(["program", f"--flagfile={path}", "--lr=1e-3", "--out=x"])
+    assert settings_.explicit_flags == {"epochs", "download", "lr"}
+    assert settings_.flags.keys() == {*RECIPE}
+
+
+# ---- the library's words in a command's message ----
+
+
+@pytest.mark.parametrize(
+    ("library", "command"),
+    [
+        ("imbalance=0.5 must be at least 1", "--imbalance=0.5 must be at least 1"),
+        ("leave such images out with `skip_bad_images`.", "leave such images out with --skip_bad_images."),
+        ("more than the limit of 600 (`max_pixels`)", "more than the limit of 600 (--max_megapixels)"),
+        ("max_pixels=600 is little", "--max_megapixels=600 is little"),
+        ("--epochs=3 is there, --lr is not", "--epochs=3 is there, --lr is not"),
+        ("class 2 is 'epochs=3' there, 'lr=1' here", "class 2 is 'epochs=3' there, 'lr=1' here"),
+        ('"epochs=3"', '"epochs=3"'),
+        ("/data/epochs=3/lr=1.png: cut off", "/data/epochs=3/lr=1.png: cut off"),
+        ("runs/my-lr=1/x.cfg and ./lr=1", "runs/my-lr=1/x.cfg and ./lr=1"),
+        ("`model.keras` and `epochs`", "`model.keras` and --epochs"),
+        ("nonsense=3 and `nonsense`", "nonsense=3 and `nonsense`"),
+        ("epochs = 3 and epochs", "epochs = 3 and epochs"),
+        ("my_epochs=3 xepochs=3", "my_epochs=3 xepochs=3"),
+    ],
+)
+def test_dashes_are_put_before_flags_and_nothing_else(library, command):
+    assert command_line.with_dashes(library) == command
+
+
+names = st.sampled_from(OURS)
+plain = st.text(st.characters(codec="ascii", categories=["L", "N"], include_characters="/.: ,()"), max_size=20)
+
+
+@settings(max_examples=100, deadline=None)
+@given(plain, names, st.integers(0, 99))
+def test_dashes_are_put_once(text, name, value):
+    message = f"{text} {name}={value} `{name}` --{name}={value} --no{name} '{name}={value}' x/{name}={value}"
+    dashed = command_line.with_dashes(message)
+    assert dashed == f"{text} --{name}={value} --{name} --{name}={value} --no{name} '{name}={value}' x/{name}={value}"
+    assert command_line.with_dashes(dashed) == dashed
+
+
+@settings(max_examples=100, deadline=None)
+@given(plain)
+def test_a_message_without_arguments_stays(text):
+    assert command_line.with_dashes(text) == text
+
+
+def test_arguments_with_another_name_than_their_flag_are_no_flags_themselves():
+    assert not command_line.FLAG_OF.keys() & {*OURS} and {*command_line.FLAG_OF.values()} <= {*OURS}

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from deitlt_tf.training.views import train_view
 from helpers import ROOT
 
 from deitlt_tf import losses, models
@@ -17,10 +16,9 @@ from deitlt_tf.data.dataset import long_tail_counts
 from deitlt_tf.models import resnet
 from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.flags import OURS
-from deitlt_tf.recipes.recipe import of_network
+from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.training.networks import student_network, teacher_network
-from deitlt_tf.training.student import peak_lr
-from deitlt_tf.training.teacher import build_objective, by_epoch, schedule
+from deitlt_tf.training.teacher import learning_rate, make_objective, training_view
 
 CONFIGS = ROOT / "configs"
 RECIPES = {path.stem: path for path in sorted(CONFIGS.glob("*.cfg"))}
@@ -105,9 +103,9 @@ every_paper_recipe = pytest.mark.parametrize("name", PAPER)
 
 
 @functools.cache
-def flags_of(name: str, *arguments: str):
-    """The recipe's flags; what it starts from is a file that a test does not have."""
-    return command_line.parse(["test", f"--flagfile={RECIPES[name]}", "--init=", "--teacher_init=", *arguments])
+def recipe_of(name: str, *arguments: str) -> Recipe:
+    """The recipe's settings; what it starts from is a file that a test does not have."""
+    return command_line.recipe_of(["test", f"--flagfile={RECIPES[name]}", "--init=", "--teacher_init=", *arguments])
 
 
 def comments(name: str) -> str:
@@ -150,47 +148,53 @@ def test_every_recipe_has_a_row_here():
 )
 @pytest.mark.usefixtures("shapes_only")
 def test_networks_build_for_the_classes_of_the_data(name):
-    flags, logits = flags_of(name), (None, CLASSES[name])
-    student = student_network(flags, num_classes=CLASSES[name])
-    assert student.input_shape == (None, flags.image_size, flags.image_size, 3)
+    recipe, logits = recipe_of(name), (None, CLASSES[name])
+    side, loss = recipe.student.view.image_size, recipe.teacher.objective.loss
+    student = student_network(recipe, num_classes=CLASSES[name])
+    assert student.input_shape == (None, side, side, 3)
     assert {head: output.shape for head, output in student.output.items()} == {"cls": logits, "dist": logits}
     if name in PAPER:
         assert student.count_params() == {10: 85815572, 100: 85953992, 1000: 87338192, 8142: 98322588}[CLASSES[name]]
 
-    plain = student_network(flags_of(name, "--method=vit"), num_classes=CLASSES[name])
+    plain = student_network(recipe_of(name, "--method=vit"), num_classes=CLASSES[name])
     assert plain.output_shape == logits
 
-    teacher = teacher_network(flags, num_classes=CLASSES[name])
-    assert teacher.input_shape == (None, flags.teacher_image_size, flags.teacher_image_size, 3)
+    teacher, side = teacher_network(recipe, num_classes=CLASSES[name]), recipe.teacher.view.image_size
+    assert teacher.input_shape == (None, side, side, 3)
     assert teacher.output_shape == logits
-    head = teacher.get_layer("expert0.fc" if flags.teacher_loss == "mdcs" else "fc")
+    head = teacher.get_layer("expert0.fc" if loss == "mdcs" else "fc")
     cosine = isinstance(head, resnet.CosineClassifier)
-    assert cosine == (flags.teacher_loss in ("ldam", "mdcs"))
-    aim = build_objective(flags, teacher, np.full(CLASSES[name], 9), steps_per_epoch=10)
-    assert aim.views == (2 if flags.teacher_loss in ("paco", "mdcs", "glmc") else 1)
+    assert cosine == (loss in ("ldam", "mdcs"))
+    objective = make_objective(recipe.teacher, teacher, np.full(CLASSES[name], 9), steps_per_epoch=10)
+    assert objective.views == (2 if loss in ("paco", "mdcs", "glmc") else 1)
 
 
 @every_recipe
-@pytest.mark.parametrize("teacher", [False, True], ids=["student", "teacher"])
-def test_views_of_a_photo_have_the_size_of_the_network(name, teacher):
-    flags = flags_of(name)
-    seen = of_network(flags, teacher=teacher)
+@pytest.mark.parametrize("network", ["student", "teacher"])
+def test_views_of_a_photo_have_the_size_of_the_network(name, network):
+    recipe = recipe_of(name)
+    settings = getattr(recipe, network).view
     photo = tf.cast(tf.random.stateless_uniform([40, 56, 3], (0, 1), 0, 256, tf.int32), tf.uint8)
-    trained = train_view(flags, teacher=teacher)(photo, tf.constant([0, 1], tf.int64))
-    tested = augment.evaluation_view(photo, size=seen.image_size, resize=seen.eval_resize)
-    for view in (trained, tested):
-        assert view.dtype == tf.uint8 and view.shape == (seen.image_size, seen.image_size, 3)
+    if network == "teacher":
+        view = training_view(recipe, views=1)
+    else:
+        view = augment.training_view(**settings.training(resize=recipe.data.resize))
+    trained = view(photo, tf.constant([0, 1], tf.int64))
+    tested = augment.evaluation_view(photo, size=settings.image_size, resize=settings.eval_resize)
+    for one in (trained, tested):
+        assert one.dtype == tf.uint8 and one.shape == (settings.image_size, settings.image_size, 3)
 
 
 @every_recipe
 def test_schedules_build_and_re_weighting_falls_into_them(name):
-    flags = flags_of(name)
-    assert 0 < flags.reweight_epoch < flags.epochs
-    late = flags.teacher_reweight_epoch
-    assert 0 < late < flags.teacher_epochs or (late == -1 and flags.teacher_loss not in ("ce", "ldam"))
-    assert flags.batch_size % flags.accumulation == 0
-    rates = [float(schedule(flags, 10)(10 * epoch)) for epoch in range(flags.teacher_epochs)]
-    assert 0.9 * flags.teacher_lr < max(rates) < 1.001 * flags.teacher_lr
+    recipe = recipe_of(name)
+    student, teacher = recipe.student, recipe.teacher
+    assert 0 < student.reweight_epoch < student.schedule.epochs
+    late, epochs, peak = teacher.schedule.reweight_epoch, teacher.schedule.epochs, teacher.schedule.lr
+    assert 0 < late < epochs or (late == -1 and teacher.objective.loss not in ("ce", "ldam"))
+    assert student.batch.size % student.batch.accumulation == 0
+    rates = [float(learning_rate(teacher, 10)(10 * epoch)) for epoch in range(epochs)]
+    assert 0.9 * peak < max(rates) < 1.001 * peak
     assert min(rates[late:]) < max(rates) / 3
 
 
@@ -199,25 +203,26 @@ def test_schedules_build_and_re_weighting_falls_into_them(name):
 
 @every_paper_recipe
 def test_the_students_of_the_paper_are_trained_as_there(name):
-    num_images, gpus, epochs, late, peak, steps, (vit, teacher, student) = PAPER[name]
-    flags = flags_of(name)
-    assert {key: value for key, value in vars(flags).items() if key in SHARED} == SHARED
-    assert (flags.epochs, flags.reweight_epoch) == (epochs, late)
-    assert peak_lr(flags) == pytest.approx(peak) == pytest.approx(5e-4 * gpus * 128 / 512)
-    assert flags.batch_size == gpus * 128 * 4 == flags.accumulation * 128
-    assert flags.mixing_off == name.startswith("cifar")
-    per_epoch = pipeline.steps_per_epoch(num_images, batch=flags.batch_size, repeats=flags.repeats)
-    assert per_epoch * flags.epochs == steps
+    num_images, gpus, epochs, late, peak, steps, accuracies = PAPER[name]
+    recipe = recipe_of(name)
+    student, batch = recipe.student, recipe.student.batch
+    assert {key: value for key, value in recipe.flags.items() if key in SHARED} == SHARED
+    assert (student.schedule.epochs, student.reweight_epoch) == (epochs, late)
+    assert student.peak_lr == pytest.approx(peak) == pytest.approx(5e-4 * gpus * 128 / 512)
+    assert batch.size == gpus * 128 * 4 == batch.accumulation * 128
+    assert student.schedule.mixing_off == name.startswith("cifar")
+    per_epoch = pipeline.steps_per_epoch(num_images, batch=batch.size, repeats=batch.repeats)
+    assert per_epoch * epochs == steps
 
     note = comments(name)
-    assert f"{num_images:,} " in note and f"{steps:,} steps of {flags.batch_size} views" in note
-    for row, value in {"ViT-B": vit, "teacher (1)": teacher, "DeiT-LT (1)": student}.items():
+    assert f"{num_images:,} " in note and f"{steps:,} steps of {batch.size} views" in note
+    for row, value in zip(("ViT-B", "teacher (1)", "DeiT-LT (1)"), accuracies, strict=True):
         assert re.search(rf"^{re.escape(row)} +{value}\b", note, re.MULTILINE), f"{row} {value}"
 
 
 @pytest.mark.parametrize("name", SECOND)
 def test_the_second_kind_of_teacher_changes_nothing_else(name):
-    first, second = vars(flags_of(name)), vars(flags_of(f"{name}_paco"))
+    first, second = recipe_of(name).flags, recipe_of(f"{name}_paco").flags
     changed = {key for key in first if first[key] != second[key]}
     assert {key for key in changed if not key.startswith("teacher_")} == {"workdir"}
     assert (second["teacher_loss"], second["teacher_epochs"], second["teacher_reweight_epoch"]) == ("paco", 400, -1)
@@ -231,11 +236,11 @@ def test_the_second_kind_of_teacher_changes_nothing_else(name):
 
 @pytest.mark.parametrize("name", ["cifar10_lt", "cifar10_lt_r50", "cifar100_lt", "cifar100_lt_r50"])
 def test_cifar_recipes_keep_the_official_number_of_images(name):
-    flags, classes = flags_of(name), CLASSES[name]
+    data, classes = recipe_of(name).data, CLASSES[name]
     counts = long_tail_counts(
-        np.full(classes, 50000 // classes), imbalance=flags.imbalance, imbalance_type=flags.imbalance_type
+        np.full(classes, 50000 // classes), imbalance=data.imbalance, imbalance_type=data.imbalance_type
     )
-    assert counts.sum() == PAPER[name][0] and flags.imbalance_seed == 0
+    assert counts.sum() == PAPER[name][0] and data.imbalance_seed == 0
     assert f"{counts.max()} to {counts.min()} a class" in comments(name)
 
 
@@ -252,7 +257,7 @@ def test_cifar_recipes_keep_the_official_number_of_images(name):
 def test_the_teachers_of_the_paper_are_trained_as_there(name, teacher):
     common = {"classifier": "cosine", "loss": "ldam", "scale": 30, "momentum": 0.9, "randaugment": "", "erasing": 0}
     expected = {f"teacher_{key}": value for key, value in (common | TEACHERS[teacher]).items()}
-    assert {key: value for key, value in vars(flags_of(name)).items() if key in expected} == expected
+    assert {key: value for key, value in recipe_of(name).flags.items() if key in expected} == expected
 
 
 def test_the_weights_of_places_lt_span_what_its_note_says():
@@ -260,9 +265,10 @@ def test_the_weights_of_places_lt_span_what_its_note_says():
         weights = losses.class_balanced_weights([4980, 5], beta)
         return round(float(weights[1] / weights[0]))
 
-    flags, note = flags_of("places_lt"), comments("places_lt")
-    assert flags.beta == flags.teacher_beta == 0.999
-    assert f"{flags.beta:g} they span {span(flags.beta)} to 1".lstrip("0") in note
+    recipe, note = recipe_of("places_lt"), comments("places_lt")
+    beta = recipe.student.schedule.beta
+    assert beta == recipe.teacher.schedule.beta == 0.999
+    assert f"{beta:g} they span {span(beta)} to 1".lstrip("0") in note
     assert f"would span {span(0.9999)} to 1" in note
 
 
@@ -275,9 +281,10 @@ def test_the_note_gives_a_command_that_runs_this_recipe(name):
     assert found, f"no command in the comments of {name}.cfg"
     for program, arguments in found:
         assert program in ("train", "train_teacher")
-        flags = command_line.parse([program, *shlex.split(arguments.replace("configs/", f"{CONFIGS}/"))])
-        assert flags.workdir, "the program would ask for --workdir"
-        assert flags.data not in ("folder", "list", "inat") or flags.data_dir, "the program would ask for --data_dir"
+        recipe = command_line.recipe_of([program, *shlex.split(arguments.replace("configs/", f"{CONFIGS}/"))])
+        data = recipe.data
+        assert recipe.run.workdir, "the program would ask for --workdir"
+        assert data.name not in ("folder", "list", "inat") or data.data_dir, "the program would ask for --data_dir"
 
 
 @every_recipe
@@ -300,28 +307,5 @@ def test_no_line_repeats_what_the_recipes_taken_in_say(name):
 
 
 def test_no_two_recipes_share_a_workdir():
-    workdirs = [flags_of(name).workdir for name in RECIPES if flags_of(name).workdir]
+    workdirs = [recipe_of(name).run.workdir for name in RECIPES if recipe_of(name).run.workdir]
     assert len(workdirs) == len(set(workdirs)) >= 8
-
-
-# ---- flags that contradict each other ----
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--teacher_loss=mdcs", "--teacher_reweight_epoch=3"], "--teacher_reweight_epoch=3 does not go with"),
-        (["--teacher_loss=glmc", "--teacher_reweight_epoch=0"], "--teacher_loss=glmc, which weighs the classes itself"),
-        (["--teacher_loss=ldam", "--teacher_model=mdcs_resnet8"], "mdcs_resnet8 scales its cosines itself"),
-    ],
-)
-def test_a_teacher_that_contradicts_itself_is_refused(arguments, message):
-    flags = command_line.parse(["train_teacher", f"--flagfile={RECIPES['folder_small']}", *arguments])
-    with pytest.raises(ValueError, match=message):
-        build_objective(flags, None, np.full(3, 9), steps_per_epoch=10)
-
-
-def test_epochs_and_numbers_that_are_not_pairs_are_shown():
-    flags = command_line.parse(["train_teacher", "--teacher_rho_steps=5:0.1,60"])
-    with pytest.raises(ValueError, match=r"--teacher_rho_steps=5:0\.1,60 is not of the form epoch:number"):
-        by_epoch(flags, "teacher_rho_steps")

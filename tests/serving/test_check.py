@@ -5,7 +5,6 @@ import time
 import numpy as np
 import pytest
 
-# isort: split
 from deitlt_tf.serving import check
 
 LABELS = np.array([0, 1, 2, 2])
@@ -29,13 +28,13 @@ def compare(other: np.ndarray, *, size: int = 3) -> dict[str, check.Agreement]:
 
 @pytest.mark.parametrize("size", [1, 3, 4])
 def test_every_image_counts_once_whatever_the_batches(size):
-    found = compare(LOGITS + np.float32(3e-5), size=size)
-    for agreement in found.values():
+    agreements = compare(LOGITS + np.float32(3e-5), size=size)
+    for agreement in agreements.values():
         np.testing.assert_array_equal(agreement.hits["total"], [1, 1, 2])
         np.testing.assert_array_equal(agreement.hits["cls"], [1, 1, 1])
-    assert found["Keras"][:4] == (0, 6, 0, 0)
-    assert found["file"].difference == pytest.approx(6e-5, rel=0.05)  # of the mean, here twice the logits
-    check.require_equal(found["file"], name="x.onnx")
+    assert agreements["Keras"][:4] == (0, 6, 0, 0)
+    assert agreements["file"].difference == pytest.approx(6e-5, rel=0.05)  # of the mean, here twice the logits
+    check.require_equal(agreements["file"], name="x.onnx")
 
 
 def test_a_tie_may_turn_over_and_nothing_else():

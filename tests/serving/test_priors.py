@@ -2,20 +2,13 @@
 
 import numpy as np
 import pytest
-from helpers import tiny_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-# isort: split
 from deitlt_tf import losses
-from deitlt_tf.recipes import command_line
 from deitlt_tf.serving import priors
 
 NAMES = ("blue whale", "green", "red")
-
-
-def flags(*arguments: str):
-    return command_line.parse(["priors", *arguments])
 
 
 def shares(size: int):
@@ -38,40 +31,41 @@ def test_adjusted_logits_are_the_posterior_under_the_other_class_distribution(as
 
 def test_a_student_without_reweighting_assumes_the_training_distribution():
     counts = np.array([100, 10, 1])
-    for arguments in (["--method=deit"], ["--reweight_epoch=-1"], ["--reweight_epoch=1200"]):
-        assumed = priors.log_assumed(flags(*arguments), class_counts=counts)
-        for head in ("cls", "dist", "mean"):
-            np.testing.assert_allclose(assumed[head], np.log(counts / 111), atol=1e-6)
-            target = priors.log_target("training", class_names=NAMES, class_counts=counts)
-            assert np.abs(priors.adjustment(target=target, assumed=assumed[head])).max() < 1e-6
+    assumed = priors.log_assumed(class_counts=counts, reweighted=False)
+    target = priors.log_target("training", class_names=NAMES, class_counts=counts)
+    for head in ("cls", "dist", "mean"):
+        np.testing.assert_allclose(assumed[head], np.log(counts / 111), atol=1e-6)
+        assert np.abs(priors.adjustment(target=target, assumed=assumed[head])).max() < 1e-6
 
 
 def test_a_reweighted_plain_vit_assumes_what_its_weights_made_of_the_training_distribution():
     counts = np.array([100, 10, 1])
-    plain, weighted = (priors.log_assumed(flags(f"--method={m}"), class_counts=counts) for m in ("vit", "vit_drw"))
+    plain, weighted = (
+        priors.log_assumed(class_counts=counts, plain=True, reweighted=reweighted) for reweighted in (False, True)
+    )
     expected = np.log(losses.class_balanced_weights(counts))
     np.testing.assert_allclose(weighted["cls"] - plain["cls"], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "power"),
-    [([], 1), (["--sampling=sqrt"], 0.5), (["--sampling=class_balanced"], 0), (["--logit_adjustment=1"], 0)],
+    ("settings", "power"),
+    [({}, 1), ({"sampling": "sqrt"}, 0.5), ({"sampling": "class_balanced"}, 0), ({"logit_adjustment": 1.0}, 0)],
 )
-def test_what_training_has_taken_out_of_cls_is_not_taken_out_again(arguments, power):
-    assumed = priors.log_assumed(flags(*arguments), class_counts=np.array([100, 10, 1]))["cls"]
+def test_what_training_has_taken_out_of_cls_is_not_taken_out_again(settings, power):
+    assumed = priors.log_assumed(class_counts=np.array([100, 10, 1]), **settings)["cls"]
     np.testing.assert_allclose(np.diff(assumed), [-power * np.log(10)] * 2, atol=1e-6)
 
 
 def test_a_reweighted_dist_is_almost_uniform_with_a_teacher_that_is_right_and_the_mean_lies_between():
-    assumed = priors.log_assumed(flags(), class_counts=np.array([100, 10, 1]))
+    assumed = priors.log_assumed(class_counts=np.array([100, 10, 1]))
     assert np.ptp(assumed["dist"]) < 0.01  # w ~ 1 / n for counts far below 1 / (1 - beta)
     np.testing.assert_allclose(assumed["mean"], (assumed["cls"] + assumed["dist"]) / 2)
 
 
 def test_dist_assumes_the_shares_of_the_teachers_labels_times_the_weights():
     counts, teacher = np.array([100, 10, 1]), np.array([50, 50, 11])
-    plain = priors.log_assumed(flags(), class_counts=counts)["dist"]
-    assumed = priors.log_assumed(flags(), class_counts=counts, teacher_counts=teacher)["dist"]
+    plain = priors.log_assumed(class_counts=counts)["dist"]
+    assumed = priors.log_assumed(class_counts=counts, teacher_counts=teacher)["dist"]
     np.testing.assert_allclose(assumed - plain, np.log(teacher / 111) - np.log(counts / 111))
 
 
@@ -79,8 +73,8 @@ def test_dist_assumes_the_shares_of_the_teachers_labels_times_the_weights():
 def test_the_teachers_labels_are_counted_as_often_as_sampling_shows_the_images(sampling, expected):
     labels = np.array([0] * 9 + [1] + [1] * 2)  # two of padding
     batches = [(np.eye(2)[labels], labels, np.array([1] * 10 + [0] * 2))]
-    found = priors.teacher_labels(lambda x: x, batches, class_counts=np.array([9, 1]), sampling=sampling)
-    np.testing.assert_allclose(found, np.add(expected, 1))
+    counts = priors.teacher_labels(lambda x: x, batches, class_counts=np.array([9, 1]), sampling=sampling)
+    np.testing.assert_allclose(counts, np.add(expected, 1))
 
 
 def read(tmp_path, text: str):
@@ -119,19 +113,3 @@ def test_targets():
     np.testing.assert_allclose(np.exp(training), [0.6, 0.3, 0.1])
     with pytest.raises(FileNotFoundError, match="--prior=unifrom: neither uniform nor training, and there is no such"):
         priors.log_target("unifrom", class_names=NAMES, class_counts=counts)
-
-
-@pytest.mark.slow
-def test_the_teachers_labels_are_counted_once_for_a_run(tmp_path, capsys):
-    from deitlt_tf.serving.served import load_served
-
-    folder = tiny_run.finished(tmp_path, teacher=True)
-    parsed = command_line.parse(["x", f"--workdir={folder}", "--prior=uniform"], from_workdir=True)
-    first = load_served(parsed).adjustment
-    assert (folder / "teacher_labels.json").is_file()
-    for path in (tmp_path / "images" / "train").rglob("*.*"):
-        path.unlink()
-    np.testing.assert_array_equal(load_served(parsed).adjustment, first)
-    (folder / "teacher.keras").unlink()
-    assert np.abs(load_served(parsed).adjustment - first).max() > 1e-3
-    assert "there is no" in capsys.readouterr().out

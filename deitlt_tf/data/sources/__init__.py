@@ -1,11 +1,10 @@
-"""WHERE the images are: a folder, list files, iNaturalist JSON, CIFAR-LT, digits or any TFDS set.
+"""Load a data set: a folder, list files, iNaturalist JSON, CIFAR-LT, digits or any TFDS set.
 
     load(name, data_dir=..., ...) -> Splits(train, val, test), each a Source(images, labels, class_names)
 
-Folders and files may be URLs of any file system that TensorFlow knows (`storage`).
-Nothing is decoded here, except where a data set comes as pixels (CIFAR, digits). Labels keep the data set's own order.
-How each kind is read: `folders`, `listings`, `packaged`. What they all return, and choosing among it: `splits`, whose
-names that callers of `load` need are names of this module, too.
+Folders and files may be URLs of any file system that TensorFlow knows (`data.storage`).
+Images stay encoded, except in data sets that come as pixels (CIFAR, digits). Labels keep the data set's own order.
+`folders`, `lists` and `packaged` read one kind each. `Source` and its companions come from `data.dataset`.
 """
 
 import os
@@ -18,16 +17,16 @@ from deitlt_tf.data.dataset import (
     Splits,
     and_more,
     class_counts,
+    image_names,
     long_tail_counts,
-    names,
+    raise_mistake,
     split_off,
-    stop,
     subsample,
     take,
 )
 from deitlt_tf.data.sources import folders, lists, packaged
 
-__all__ = ["Source", "Splits", "class_counts", "load", "names", "take"]
+__all__ = ["Source", "Splits", "class_counts", "image_names", "load", "take"]
 
 
 def load(
@@ -46,25 +45,30 @@ def load(
     imbalance_type: str = "exp",
     imbalance_seed: int = 0,
     download: bool = True,
-    complain: Complain = stop,
+    complain: Complain = raise_mistake,
 ) -> Splits:
-    """The data set `name`: folder, list, inat, cifar10_lt, cifar100_lt, digits_lt or tfds:<any classification set>.
+    """The splits of the data set `name`; every choice of images has a seed, and every split is stratified.
 
-    data_dir: where it lies, see the function of each source. train_list ... class_names_file: for `list`, image_root
-    for `inat`, too. test_fraction: for a folder or a TFDS set without a test set. download: let TFDS fetch what lacks.
-    imbalance: rho, imposed on the training images of any source; 1 leaves them as they are. val_fraction: share of the
-    training images, after that, for a validation split where there is none: both together never exceed the official
-    number of training images. All choices are seeded, all splits stratified.
-    complain: called with each mistake that the rest can be read without; if it returns, missing images stay in, and
-    what has no class among the training images is left out.
-    Raises ValueError, FileNotFoundError or OSError with one sentence.
+    name: folder, list, inat, cifar10_lt, cifar100_lt, digits_lt or tfds:<any classification set>.
+    data_dir: path or URL of its folder, see `folders.read`, `lists.read_lists`, `lists.inat` and `packaged`.
+    train_list, val_list, test_list, class_names_file: files of the source list, see `lists.read_lists`.
+    image_root: folder that the paths of the sources list and inat start from; default: data_dir.
+    test_fraction: share of each class that becomes the test set of a folder or TFDS set without one.
+    imbalance: rho, the long tail imposed on the training images of any source; 1 leaves them as they are.
+    imbalance_type, imbalance_seed: see `dataset.long_tail_counts` and `dataset.subsample`.
+    val_fraction: share of the training images, taken after that, that becomes the validation split; 0: none. So
+        training and validation images together are never more than the official training images.
+    split_seed: of the test and the validation split. download: whether TFDS may download the set.
+    complain: called with each mistake after which reading can go on. If it returns, missing images stay in the splits,
+        and images whose class has no training images are left out.
+    Raises ValueError, FileNotFoundError or OSError with a sentence that names the argument or the file.
     """
     data_dir = data_dir and os.path.expanduser(data_dir)
     sources = {
         "folder": lambda: folders.read(
             data_dir=data_dir, test_fraction=test_fraction, split_seed=split_seed, complain=complain
         ),
-        "list": lambda: lists.lists(
+        "list": lambda: lists.read_lists(
             data_dir=data_dir,
             train_list=train_list,
             val_list=val_list,
@@ -92,14 +96,15 @@ def load(
     train, val = splits.train, splits.val
     if imbalance != 1:
         counts = class_counts(train.labels, len(train.class_names))
-        kept = long_tail_counts(counts, imbalance=imbalance, imbalance_type=imbalance_type)
-        train = take(train, subsample(train.labels, kept, seed=imbalance_seed))
+        counts = long_tail_counts(counts, imbalance=imbalance, imbalance_type=imbalance_type)
+        train = take(train, subsample(train.labels, counts, seed=imbalance_seed))
     if val_fraction and val is not None:
-        raise ValueError(f"--val_fraction={val_fraction:g} has no use here: the data has a validation split of its own")
+        raise ValueError(f"val_fraction={val_fraction:g} has no use here: the data has a validation split of its own")
     if val_fraction:
-        train, val = split_off(train, val_fraction, seed=split_seed, flag="--val_fraction")
+        train, val = split_off(train, val_fraction, seed=split_seed, argument="val_fraction")
     if len(train.class_names) < 2:
         raise ValueError(f"the only class is {train.class_names[0]!r}: at least two are needed")
-    if (empty := np.flatnonzero(class_counts(train.labels, len(train.class_names)) == 0)).size:
+    empty = np.flatnonzero(class_counts(train.labels, len(train.class_names)) == 0)
+    if empty.size:
         complain(ValueError(f"class {train.class_names[empty[0]]!r} has no training images{and_more(empty)}"))
     return Splits(train, val, splits.test)

@@ -1,4 +1,4 @@
-"""Images that come in a package: TensorFlow Datasets, CIFAR among them, and scikit-learn's digits."""
+"""Images that a package provides: TensorFlow Datasets, CIFAR among them, and scikit-learn's digits."""
 
 import os
 from collections.abc import Iterable
@@ -12,7 +12,10 @@ DIGITS_TEST_PER_CLASS = 60
 
 
 def cifar(name: str, *, data_dir: str | None = None, download: bool = True) -> Splits:
-    """`cifar10` or `cifar100` as pixels, in the official order, which TFDS shuffles and its `id` feature remembers."""
+    """`cifar10` or `cifar100` as pixels, in the official order, which the `id` feature of TFDS states.
+
+    data_dir: folder of TensorFlow Datasets. Raises ValueError or OSError as `tfds_set` does.
+    """
     import tensorflow_datasets as tfds
 
     builder = _prepared(name, data_dir=data_dir, download=download)
@@ -32,13 +35,17 @@ def tfds_set(
     """Any TFDS set with the features image and label; images stay encoded, all in memory (ImageNet-LT: about 20 GB).
 
     Splits train, validation, test; one whose labels are hidden (-1) counts as missing. Without test, validation is the
-    test set; without both, a stratified one is split off train.
+    test set. Without both, a stratified test set is split off train.
+    name: as TFDS knows it. data_dir: folder of TensorFlow Datasets; default: ~/tensorflow_datasets.
+    test_fraction, split_seed: share of each class that is split off, and its seed.
+    Raises ValueError for an unknown set or one of another kind, FileNotFoundError if it is absent and download is off,
+    OSError if the download fails.
     """
     import tensorflow_datasets as tfds
 
     builder = _prepared(name, data_dir=data_dir, download=download)
-    features = builder.info.features
-    features = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    info = builder.info
+    features = dict(info.features.items()) if isinstance(info.features, tfds.features.FeaturesDict) else {}
     if not (
         isinstance(features.get("label"), tfds.features.ClassLabel)
         and isinstance(features.get("image"), tfds.features.Image)
@@ -63,20 +70,20 @@ def tfds_set(
     labelled = [
         split
         for split in ("train", "validation", "test")
-        if split in builder.info.splits and next(iter(dataset(split)))["label"] >= 0
+        if split in info.splits and next(iter(dataset(split)))["label"] >= 0
     ]
     if "train" not in labelled:
-        raise ValueError(f"tfds:{name} has no labelled split `train`, only {', '.join(builder.info.splits)}")
+        raise ValueError(f"tfds:{name} has no labelled split `train`, only {', '.join(info.splits)}")
     if labelled == ["train"]:
-        train, test = split_off(read("train"), test_fraction, seed=split_seed, flag="--test_fraction")
+        train, test = split_off(read("train"), test_fraction, seed=split_seed, argument="test_fraction")
         return Splits(train, None, test)
     train, *val, test = [read(split) for split in labelled]
     return Splits(train, val[0] if val else None, test)
 
 
 def _prepared(name: str, *, data_dir: str | None, download: bool) -> Any:
-    """The TFDS builder of `name`, its files present; raises FileNotFoundError, or OSError if they cannot be fetched."""
-    import requests  # what TFDS downloads with
+    """The TFDS builder of `name` with its files on disk, downloaded if need be; raises as `tfds_set` says."""
+    import requests  # TFDS downloads with it
     import tensorflow_datasets as tfds
 
     where = data_dir or os.path.expanduser("~/tensorflow_datasets")
@@ -90,13 +97,13 @@ def _prepared(name: str, *, data_dir: str | None, download: bool) -> Any:
         raise FileNotFoundError(f"{name} is not in {where}, where TensorFlow Datasets keeps it, and downloading is off")
     try:
         for url in list(builder.url_infos)[:1]:
-            requests.head(url, timeout=30)  # fails at once without a network, where TFDS would retry for minutes
+            requests.head(url, timeout=30)  # without a network this fails at once; TFDS would retry for minutes
         builder.download_and_prepare()
-    except Exception as error:  # TFDS raises whatever its downloaders and its scripts for single data sets raise
+    except Exception as error:  # any type, because TFDS passes on what downloaders and scripts of data sets raise
         reason = " ".join(str(error).split())[:300]
         raise OSError(
-            f"{name} is not in {where} and TensorFlow Datasets cannot fetch it, so --data_dir should name a folder "
-            f"where it lies prepared ({type(error).__name__}: {reason})"
+            f"{name} is not in {where} and TensorFlow Datasets cannot fetch it: `data_dir` should name the folder "
+            f"of TensorFlow Datasets that has it ({type(error).__name__}: {reason})"
         ) from error
     return builder
 

@@ -1,30 +1,30 @@
-// The page: takes an image, has worker.js answer, shows what came. Texts enter as text, never as markup.
+// The page: it takes an image, sends it to worker.js and shows the answer. All texts are set as text, never as markup.
 
 import { overlay, picture } from "./pictures.js";
 
 const TOP = 5;
 const ROLES = {
-  cls: ["CLS", "answers as the labels taught it"],
-  dist: ["DIST", "answers as the teacher taught it"],
-  mean: ["mean", "(CLS + DIST) / 2 of the logits"],
+  cls: ["CLS", "learnt from the labels"],
+  dist: ["DIST", "learnt from the teacher"],
+  mean: ["mean", "mean of the logits, (CLS + DIST) / 2"],
 };
 
 const by = (id) => document.getElementById(id);
 const body = document.body.classList;
 const facts = await fetch("facts.json").then((response) => response.json());
 const worker = new Worker("worker.js", { type: "module" });
-let latest = { id: 0, file: null }; // of several images in a row, only the last one's answer is shown
+let latest = { id: 0, file: null }; // the newest image: answers to earlier ones are not shown
 
-/** A new element with attributes, and children that are elements or texts. */
+/** A new element with attributes and children. A child is an element or a text. */
 function make(tag, attributes, ...children) {
   const element = Object.assign(document.createElement(tag), attributes);
   element.append(...children);
   return element;
 }
 
-// ---- an image comes in
+// ---- input: an image
 
-/** {width, height} of an image file, from its header: browsers decode pixels when they draw them. */
+/** {width, height} of an image file. Only its header is read, because browsers decode pixels when they draw them. */
 function sizeOf(file) {
   const url = URL.createObjectURL(file);
   const image = new Image();
@@ -40,11 +40,11 @@ async function take(file) {
   latest = { id, file };
   by("mistake").hidden = true;
   if (!file) {
-    mistake("That was not a file: save the picture first, then drop, choose or paste it.");
+    mistake("That was not a file: save the picture first, then drop, choose or paste the file.");
     return;
   }
   body.add("busy");
-  by("status").textContent = `Looking at ${file.name} …`;
+  by("status").textContent = `Classifying ${file.name} …`;
   let size;
   try {
     size = await sizeOf(file);
@@ -56,8 +56,8 @@ async function take(file) {
   const pixels = size.width * size.height;
   if (!pixels) return unreadable(file);
   if (pixels > facts.max_pixels) {
-    const [has, most] = [pixels, facts.max_pixels].map((n) => `${+(n / 1e6).toFixed(1)}`);
-    mistake(`“${file.name}” has ${has} megapixels, more than the ${most} that this page takes: make it smaller first.`);
+    const [has, limit] = [pixels, facts.max_pixels].map((n) => `${+(n / 1e6).toFixed(1)}`);
+    mistake(`“${file.name}” has ${has} megapixels, more than the ${limit} that this page takes: make it smaller first.`);
     return;
   }
   worker.postMessage({ id, file });
@@ -72,7 +72,7 @@ worker.onmessage = ({ data }) => {
 worker.onerror = () => mistake("The network cannot run in this browser (its script did not start).");
 
 function unreadable(file) {
-  mistake(`“${file.name}” is not an image that this browser can read: take a JPEG, PNG, WebP or BMP file.`);
+  mistake(`“${file.name}” is not an image that this browser can read: use a JPEG, PNG, WebP or BMP file.`);
 }
 
 function mistake(sentence) {
@@ -85,7 +85,7 @@ function mistake(sentence) {
 
 by("file").addEventListener("change", ({ target }) => {
   if (target.files.length) take(target.files[0]);
-  target.value = ""; // the same file again is a change again
+  target.value = ""; // so that choosing the same file again is a change too
 });
 document.addEventListener("paste", ({ clipboardData }) => take(clipboardData.files[0]));
 for (const kind of ["dragover", "dragleave", "drop"]) {
@@ -96,7 +96,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
   });
 }
 
-// ---- an answer goes out
+// ---- output: the answer
 
 function softmax(logits) {
   const highest = Math.max(...logits);
@@ -105,8 +105,8 @@ function softmax(logits) {
   return powers.map((power) => power / total);
 }
 
-/** The TOP likeliest of one head: [{index, name, probability, count, group}], likeliest first. */
-function likeliest(logits) {
+/** The TOP most probable classes of one head, best first: [{index, name, probability, count, group}]. */
+function topClasses(logits) {
   return softmax(logits)
     .map((probability, index) => ({ probability, index }))
     .sort((a, b) => b.probability - a.probability)
@@ -122,18 +122,18 @@ const images = (count) => `${count.toLocaleString("en")} training image${count =
 const described = ({ count, group }) => (count === undefined ? "" : `${group}, ${images(count)}`);
 const named = (top) => (top.count === undefined ? top.name : `${top.name} (${described(top)})`);
 
-function panel(head, found) {
-  const [title, role] = facts.heads.length > 1 ? ROLES[head] : ["likeliest classes", ""];
-  return make("section", {}, make("h3", {}, title), make("p", {}, role), make("ol", {}, ...found.map(row)));
+function panel(head, classes) {
+  const [title, role] = facts.heads.length > 1 ? ROLES[head] : ["most probable classes", ""];
+  return make("section", {}, make("h3", {}, title), make("p", {}, role), make("ol", {}, ...classes.map(row)));
 }
 
 function row({ name, probability, count, group }) {
-  const filled = make("div", {});
-  filled.style.width = `${100 * probability}%`;
+  const bar = make("div", {});
+  bar.style.width = `${100 * probability}%`;
   const lines = [
     make("div", { className: "first" }, make("span", {}, name),
       make("data", { value: probability }, percent(probability))),
-    make("div", { className: "bar", ariaHidden: "true" }, filled),
+    make("div", { className: "bar", ariaHidden: "true" }, bar),
   ];
   if (count !== undefined) lines.push(make("div", { className: "count" }, make("b", {}, group), ` · ${images(count)}`));
   return make("li", { className: group ?? "none" }, ...lines);
@@ -142,8 +142,8 @@ function row({ name, probability, count, group }) {
 function experts({ cls, dist }) {
   if (!dist) return described(cls[0]);
   const [one, other] = [cls[0], dist[0]];
-  if (one.index === other.index) return `says the mean; CLS and DIST agree on ${named(one)}.`;
-  return `says the mean; CLS says ${named(one)}, DIST ${named(other)}.`;
+  if (one.index === other.index) return `This is the answer of the mean. CLS and DIST both answer ${named(one)}.`;
+  return `This is the answer of the mean. CLS answers ${named(one)}, DIST answers ${named(other)}.`;
 }
 
 function figure(canvas, title, alt) {
@@ -152,28 +152,28 @@ function figure(canvas, title, alt) {
   return make("figure", {}, canvas, make("figcaption", {}, title));
 }
 
-/** What the network sees and, of a transformer, where its tokens look. */
+/** The input of the network and, for a transformer, a map for each token of where it looks. */
 function pictures(pixels, rollout, name) {
   const size = facts.image_size;
-  const found = [figure(picture(pixels, size), `what it sees, ${size}\u00a0px`, `evaluation view of ${name}`)];
+  const figures = [figure(picture(pixels, size), `network input, ${size}\u00a0px`, `evaluation view of ${name}`)];
   if (rollout) {
     const [, tokens, grid] = rollout.dims;
     for (let t = 0; t < tokens; t++) {
       const heat = rollout.data.subarray(t * grid * grid, (t + 1) * grid * grid);
       const [title] = Object.values(ROLES)[t];
-      found.push(figure(overlay(pixels, size, heat, grid), `where ${title} looks`, `attention rollout of ${title}`));
+      figures.push(figure(overlay(pixels, size, heat, grid), `where ${title} looks`, `attention rollout of ${title}`));
     }
   }
-  return found;
+  return figures;
 }
 
 function show(file, { pixels, outputs }) {
-  const found = {};
-  for (const head of facts.heads) found[head] = likeliest(outputs[`logits_${head}`].data);
-  const [best] = found.mean ?? found.cls;
+  const top = {};
+  for (const head of facts.heads) top[head] = topClasses(outputs[`logits_${head}`].data);
+  const [best] = top.mean ?? top.cls;
   by("verdict").textContent = `${best.name}, ${percent(best.probability)}`;
-  by("experts").textContent = experts(found);
-  by("heads").replaceChildren(...facts.heads.map((head) => panel(head, found[head])));
+  by("experts").textContent = experts(top);
+  by("heads").replaceChildren(...facts.heads.map((head) => panel(head, top[head])));
   by("pictures").replaceChildren(...pictures(pixels, outputs.rollout, file.name));
   const answer = make("span", { className: "spoken" }, `: ${by("verdict").textContent}`);
   by("status").replaceChildren(file.name, answer);
@@ -182,7 +182,7 @@ function show(file, { pixels, outputs }) {
   body.add("answered");
 }
 
-// ---- what is known before any image
+// ---- facts that are shown before any image
 
 by("run").textContent = document.title = facts.run;
 by("model").textContent = facts.model;

@@ -1,14 +1,14 @@
-// Pixels as canvases: a picture as it is, and under the attention of a token.
+// Canvases: a picture, and a picture with the attention of a token over it.
 
-const SMALL = 64; // up to this side, pixels are shown as squares
-const LEAST = 256; // side of an overlay
+const SMALL = 64; // pictures up to this side show their pixels as squares
+const LEAST = 256; // smallest side of an overlay
 // matplotlib's viridis at every eighth of its range
 const VIRIDIS = [
   [68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141],
   [39, 173, 129], [92, 200, 99], [170, 220, 50], [253, 231, 37],
 ];
 
-/** colour(x, y) -> [red, green, blue], for all pixels of a new canvas. */
+/** A new square canvas. colour(x, y) -> [red, green, blue] of each pixel. */
 function draw(side, colour) {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = side;
@@ -23,14 +23,14 @@ function draw(side, colour) {
 
 const pixelAt = (pixels, size, x, y) => pixels.subarray(3 * (y * size + x), 3 * (y * size + x) + 3);
 
-/** Pixels uint8 [size, size, 3]. */
+/** A canvas of pixels, uint8 [size, size, 3]. */
 export function picture(pixels, size) {
   const canvas = draw(size, (x, y) => pixelAt(pixels, size, x, y));
   canvas.classList.toggle("small", size <= SMALL);
   return canvas;
 }
 
-/** Half the picture, half `heat` [grid, grid], stretched to its own lowest (violet) and highest (yellow) value. */
+/** Half the picture, half `heat` [grid, grid]; violet is the lowest value of `heat`, yellow the highest. */
 export function overlay(pixels, size, heat, grid) {
   const low = Math.min(...heat);
   const range = Math.max(Math.max(...heat) - low, 1e-12);
@@ -42,7 +42,7 @@ export function overlay(pixels, size, heat, grid) {
   });
 }
 
-/** heat at (x, y), both 0..1, centres of its cells at .5 / grid, ...; beyond the outermost centres as there. */
+/** heat at (x, y), both 0..1. Centres of cells are at 0.5 / grid, ...; outside them the nearest value holds. */
 function bilinear(heat, grid, x, y) {
   const [column, right] = neighbours(x, grid);
   const [line, below] = neighbours(y, grid);

@@ -1,10 +1,10 @@
-// The evaluation view in the browser: deitlt_tf.data.augment.evaluation_view, number by number.
+// The evaluation view in the browser, with the same numbers as deitlt_tf.data.augment.evaluation_view.
 //
-// Short side to `resize`, aspect kept, then the central `size`; resize 0: the whole image to size x size. Bicubic,
-// antialiased where it shrinks. Source: TensorFlow's ScaleAndTranslate with kernel keyscubic (scale_and_translate_op.cc).
+// The short side becomes `resize`, the aspect ratio stays, then the central `size` x `size` is cut out. resize 0: the
+// whole image becomes size x size. Bicubic, antialiased where it shrinks. Source: TensorFlow's ScaleAndTranslate with kernel keyscubic (scale_and_translate_op.cc).
 
 const RADIUS = 2; // of the kernel, in pixels of the larger grid
-const STRIP_PIXELS = 4e6; // of the source, taken out of the canvas at a time
+const STRIP_PIXELS = 4e6; // of the source, read from the canvas at a time
 
 const float32 = Math.fround;
 
@@ -21,7 +21,7 @@ export function roundHalfEven(x) {
 
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 
-/** For each of `to` pixels, {start, weights}: which of `from` pixels it is a weighted mean of. */
+/** For each of `to` pixels, {start, weights}: the pixels among `from`, of which it is the weighted mean. */
 function spans(from, to, scale, translation) {
   const inverse = float32(1 / scale);
   const shift = float32(-inverse * translation);
@@ -48,12 +48,12 @@ function spansOf(width, height, size, resize) {
   return { columns, rows };
 }
 
-const first = (found) => Math.min(...found.map((span) => span.start));
-const last = (found) => Math.max(...found.map((span) => span.start + span.weights.length));
+const first = (axis) => Math.min(...axis.map((span) => span.start));
+const last = (axis) => Math.max(...axis.map((span) => span.start + span.weights.length));
 
 /**
- * Pixels uint8 [size, size, 3] of an ImageBitmap. Only what the crop rests on is read, in strips, so that a large
- * photograph needs little more memory than the bitmap itself.
+ * Pixels uint8 [size, size, 3] of an ImageBitmap. Only pixels that the crop depends on are read, in strips, so that a
+ * large photograph needs little more memory than the bitmap itself.
  */
 export function evaluationView(bitmap, { size, resize }) {
   const { columns, rows } = spansOf(bitmap.width, bitmap.height, size, resize);
@@ -99,20 +99,20 @@ function resizeRow(pixels, offset, columns, line) {
 }
 
 /**
- * A JPEG without its EXIF and ICC segments (APP1, APP2), other files as they are: training ignores both, so a
- * photograph is neither turned upright nor given other colours here.
+ * A JPEG without its EXIF and ICC segments (APP1, APP2); other files unchanged. Training ignores both segments, so the
+ * browser must not rotate a photograph or change its colours either.
  */
 export async function plainJpeg(file) {
   const bytes = new DataView(await file.arrayBuffer());
   if (bytes.byteLength < 4 || bytes.getUint16(0) !== 0xffd8) return file;
-  const kept = [file.slice(0, 2)];
+  const parts = [file.slice(0, 2)];
   let at = 2;
-  // Segments are 0xFF, kind, length; 0xDA begins the picture itself.
+  // A segment is 0xFF, kind, length, content; the kind 0xDA begins the compressed picture.
   while (at + 4 <= bytes.byteLength && bytes.getUint8(at) === 0xff && bytes.getUint8(at + 1) !== 0xda) {
     const kind = bytes.getUint8(at + 1);
     const end = at + 2 + bytes.getUint16(at + 2);
-    if (kind !== 0xe1 && kind !== 0xe2) kept.push(file.slice(at, end));
+    if (kind !== 0xe1 && kind !== 0xe2) parts.push(file.slice(at, end));
     at = end;
   }
-  return new Blob([...kept, file.slice(at)], { type: "image/jpeg" });
+  return new Blob([...parts, file.slice(at)], { type: "image/jpeg" });
 }

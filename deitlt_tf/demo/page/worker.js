@@ -1,8 +1,8 @@
-// One file in, answers out. Beside the page, so that a large network does not make it stand still.
+// The network, in a worker of its own, so that the page does not freeze while a large network runs.
 //
-// takes: {id, file}; the size has been checked
-// gives: {id, pixels: uint8 [S * S * 3], outputs: {name: {dims, data: float32}}}, or {id, unreadable: true},
-//        or {failed: "why"} where the network cannot run here
+// input:  {id, file}; the page has checked the size of the image
+// output: {id, pixels: uint8 [S * S * 3], outputs: {name: {dims, data: float32}}}, or {id, unreadable: true} for a file
+//         that is no image, or {failed: reason} where the network cannot run in this browser
 
 import * as ort from "./vendor/ort.wasm.bundle.min.mjs";
 import { evaluationView, plainJpeg } from "./view.js";
@@ -10,7 +10,7 @@ import { evaluationView, plainJpeg } from "./view.js";
 const MOST_THREADS = 4;
 
 ort.env.wasm.wasmPaths = { wasm: new URL("./vendor/ort-wasm-simd-threaded.wasm", import.meta.url).href };
-// Half of the cores: threads wait by spinning, and where all cores are taken one thread is faster than two.
+// Half of the cores, because threads spin while they wait: when all cores are busy, one thread is faster than two.
 const threads = Math.min(MOST_THREADS, Math.max(1, Math.floor(navigator.hardwareConcurrency / 2)));
 ort.env.wasm.numThreads = self.crossOriginIsolated ? threads : 1;
 
@@ -26,7 +26,7 @@ const network = fetched("./network.onnx")
   .then((bytes) => ort.InferenceSession.create(new Uint8Array(bytes), { executionProviders: ["wasm"] }));
 network.catch((error) => self.postMessage({ failed: error.message }));
 
-/** An ImageBitmap with the numbers of the file: no colour profile, no orientation. */
+/** An ImageBitmap with the pixels of the file, without its colour profile and orientation. */
 async function decode(file) {
   return createImageBitmap(await plainJpeg(file), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
 }
@@ -42,14 +42,14 @@ async function answer(file) {
     return { unreadable: true };
   }
   const session = await network;
-  const found = await session.run({ images: new ort.Tensor("uint8", pixels, [1, size, size, 3]) });
-  const outputs = Object.entries(found).map(([name, { dims, data }]) => [name, { dims, data }]);
+  const tensors = await session.run({ images: new ort.Tensor("uint8", pixels, [1, size, size, 3]) });
+  const outputs = Object.entries(tensors).map(([name, { dims, data }]) => [name, { dims, data }]);
   return { pixels, outputs: Object.fromEntries(outputs) };
 }
 
-let before = Promise.resolve(); // one at a time: a session does not run twice at once
+let previous = Promise.resolve(); // images wait for each other, because a session cannot run twice at once
 self.onmessage = ({ data: { id, file } }) => {
-  before = before.then(async () => {
+  previous = previous.then(async () => {
     try {
       self.postMessage({ id, ...(await answer(file)) });
     } catch (error) {

@@ -1,33 +1,26 @@
 """The report as a user runs it, on tiny finished workdirs of random weights; and in a browser, where there is one."""
 
-import json
 import re
 import shutil
-from html.parser import HTMLParser
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from deitlt_tf.training.views import measure_model
+from helpers import tiny_run
 from helpers.programs import COLOURS, picture
+from helpers.report_pages import EPOCHS, EVIL, journal, read
 from helpers.tiny_run import finished
 
-from deitlt_tf.evaluation import metrics, predictions
-from deitlt_tf.recipes import command_line
+from deitlt_tf.evaluation import metrics
 from deitlt_tf.report import __main__ as report
-from deitlt_tf.report import pages, sections
-from deitlt_tf.report.numbers import __doc__, opened, side_by_side, write
-from deitlt_tf.runs.data import load_splits
+from deitlt_tf.report import sections
 from deitlt_tf.runs.files import UNFINISHED, write_text
 from deitlt_tf.runs.models import load_model, save_model
 
 # tf.data stays in graphs: it says so whenever functions run eagerly.
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
-
-EPOCHS = 4
-EVIL = "<script>alert($1)<$script>"  # a folder's name may hold all but a slash
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,52 +31,10 @@ def eagerly():
     tf.config.run_functions_eagerly(False)
 
 
-def flags_for(folder: Path, *arguments: str) -> SimpleNamespace:
-    return command_line.parse(["report", f"--workdir={folder}", "--probe_images=6", *arguments], from_workdir=True)
-
-
-def journal(folder: Path, *, heads=("cls", "dist", "mean")) -> None:
-    """metrics.jsonl as `train` writes it, evaluated in every second epoch."""
-    lines = []
-    for epoch in range(EPOCHS):
-        line = {"step": 3 * epoch + 3, "epoch": epoch, "lr": 0.1, "loss": 2.0 - epoch / 4}
-        line |= (
-            {"cls_loss": 1.9, "dist_loss": 1.8, "agreement": 0.4, "cosine": 0.9 - epoch / 10} if len(heads) > 1 else {}
-        )
-        if epoch % 2:
-            row = {"overall": 40.0 + epoch, "head": 80.0, "mid": 30.0, "tail": None}
-            line |= metrics.flatten({"paper": dict.fromkeys(heads, row)}, prefix="test/raw")
-        lines.append(json.dumps(line) + "\n")
-    write_text(folder / "metrics.jsonl", "".join(lines))
-
-
-class Page(HTMLParser):
-    """Tags, words, and what a page would load."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags, self.words, self.images, self.sources = [], "", [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        attributes = dict(attributes)
-        self.sources += [attributes[name] for name in ("src", "href") if name in attributes]
-        if tag == "img":
-            self.images.append(attributes)
-
-    def handle_data(self, data):
-        self.words += data
-
-
-def read(folder: Path, name: str = "report") -> tuple[dict, Page]:
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
-
-    return (
-        json.loads((folder / f"{name}.json").read_text(), parse_constant=refuse),
-        Page((folder / f"{name}.html").read_text(encoding="ascii")),
-    )
+def make(folder: Path, *compared: Path) -> None:
+    """The command on one run, or on several with --compare."""
+    compare = [str(other) for other in (folder, *compared)] if compared else []
+    report.main(tiny_run.recipe_of(folder), compare=compare, probe_images=6)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +48,7 @@ def run(tmp_path_factory):
     for split in ("train", "test"):
         (root / "images" / split / "blue").rename(root / "images" / split / EVIL)
     journal(folder)
-    report.main(flags_for(folder))
+    make(folder)
     return folder
 
 
@@ -132,15 +83,17 @@ def test_the_page_holds_everything_and_loads_nothing(run):
 @pytest.mark.slow
 def test_its_numbers_are_those_of_evaluate(run):
     numbers, page = read(run)
-    flags = flags_for(run)
-    splits = load_splits(flags, folder=run)
+    opened = tiny_run.run_of(run)
     student, _ = load_model(run / "student.keras")
-    expected = measure_model(student, splits.test, flags, class_counts=np.array([12, 6, 3]), title="again")
+    settings = {"eval_resize": opened.eval_resize["student"], "max_pixels": opened.max_pixels}
+    expected = metrics.measure(
+        student, opened.splits.test, class_counts=np.array([12, 6, 3]), title="again", **settings
+    )
     for convention, rows in expected.items():
         for head, row in rows.items():
-            found = numbers["table"][convention][f"student {sections.HEADS[head]}"]
+            bounds = numbers["table"][convention][f"student {sections.HEADS[head]}"]
             for group, value in row.items():
-                assert (found[group] or {"value": None})["value"] == (value if value is None else pytest.approx(value))
+                assert (bounds[group] or {"value": None})["value"] == (value if value is None else pytest.approx(value))
                 assert value is None or f"{value:.1f}" in page.words
     assert [c["train"] for c in numbers["classes"]] == [12, 6, 3]
     overall = np.mean([c["mean"] for c in numbers["classes"]])
@@ -157,71 +110,19 @@ def test_its_numbers_are_those_of_evaluate(run):
 @pytest.mark.slow
 def test_curves_are_the_journal_with_the_reweighting_marked(run):
     numbers, _ = read(run)
-    found = numbers["curves"]
-    assert found["epoch"] == [1, 2, 3, 4] and found["reweight_epoch"] == 2 and found["split"] == "test"
-    assert found["curves"]["loss"]["loss"] == [2.0, 1.75, 1.5, 1.25]
-    assert found["curves"]["cosine"]["cosine"] == pytest.approx([0.9, 0.8, 0.7, 0.6])
-    assert found["curves"]["accuracy, overall"]["DIST"] == [None, 41.0, None, 43.0]
-    assert "accuracy, tail" not in found["curves"]
+    history = numbers["curves"]
+    assert history["epoch"] == [1, 2, 3, 4] and history["reweight_epoch"] == 2 and history["split"] == "test"
+    assert history["curves"]["loss"]["loss"] == [2.0, 1.75, 1.5, 1.25]
+    assert history["curves"]["cosine"]["cosine"] == pytest.approx([0.9, 0.8, 0.7, 0.6])
+    assert history["curves"]["accuracy, overall"]["DIST"] == [None, 41.0, None, 43.0]
+    assert "accuracy, tail" not in history["curves"]
 
 
 @pytest.mark.slow
 def test_the_same_run_gives_the_same_page(run):
     before = [(run / f"report.{kind}").read_bytes() for kind in ("html", "json")]
-    report.main(flags_for(run))
+    make(run)
     assert before == [(run / f"report.{kind}").read_bytes() for kind in ("html", "json")]
-
-
-def by_hand(seed: int | None = None) -> predictions.Predictions:
-    """Seven answers of two heads; with a seed, 300 random ones over 60 classes, with a mean."""
-    if seed is not None:
-        draw = np.random.default_rng(seed)
-        labels = np.arange(300) % 60
-        predicted = {
-            head: np.where(draw.random(300) < 0.6, labels, draw.integers(0, 60, 300)) for head in sections.HEADS
-        }
-        return predictions.Predictions(labels, predicted, {head: draw.random(300) for head in predicted})
-    labels = np.array([0, 0, 1, 2, 2, 2, 2])
-    predicted = {"cls": np.array([0, 0, 1, 0, 0, 2, 1]), "dist": np.array([0, 1, 1, 2, 2, 0, 1])}
-    return predictions.Predictions(labels, predicted, {head: np.linspace(0.1, 0.9, 7) for head in predicted})
-
-
-def test_findings_of_tail_images_are_counted_by_hand():
-    given, counts = by_hand(), np.array([90, 30, 3])
-    found = sections.duel(given, counts, most=1)
-    assert found["images"] == {"DIST alone": 2, "CLS alone": 1, "both": 0, "neither": 1}
-    assert found["shown"] == {"DIST alone": [4], "CLS alone": [5]}
-    lost = sections.confusions(given, counts, ("a", "b", "c"))
-    assert lost["ends"]["cls"] == {"right": 0.25, "head": 0.5, "mid": 0.25, "tail": 0.0}
-    assert lost["classes"][0]["taken_for"]["cls"][0] == {"name": "a", "train": 90, "share": 0.5}
-    other = predictions.Predictions(given.labels, {"cls": given.labels}, {"cls": np.ones(7)})
-    compared = sections.compared(given, other, counts, resamples=20, seed=0, level=0.95)
-    assert compared["CLS"]["paper"]["tail"]["value"] == 75 and compared["DIST"]["paper"]["tail"]["value"] == 50
-
-
-def test_a_comparison_of_hostile_names_is_one_page_that_loads_nothing(tmp_path):
-    counts = np.arange(60)[::-1] * 5 + 1
-    asked = {EVIL: by_hand(0), "$\\frac{": by_hand(1)}
-    folders = {name: f"/runs/{name}" for name in asked}
-    numbers = side_by_side(asked, {EVIL: counts, "$\\frac{": counts + 1}, folders=folders)
-    plot = pages.differences(numbers)[-1]
-    write(tmp_path, "comparison", numbers, {"differences": [plot]})
-    kept, page = read(tmp_path, "comparison")
-    assert kept == numbers and "script" not in page.tags and page.words.count(EVIL) > 5
-    assert page.sources == ["data:,", plot["src"]] and page.images[0]["alt"] == plot["alt"]
-    assert "Trained on other numbers of images" in page.words
-    gap = numbers["compared"]["differences"]["$\\frac{"]["mean"]["shots"]["overall"]
-    assert f"{gap['value']:+.1f}" in page.words and gap["low"] < gap["value"] < gap["high"]
-
-
-def test_clouds_of_many_classes_are_drawn():
-    counts = np.arange(1, 61)
-    rows = sections.by_class(by_hand(0), counts, tuple(map(str, counts)))
-    assert [row["train"] for row in rows] == sorted(counts, reverse=True)
-    drawn = pages.clouds({"classes": rows, "run": {"heads": ["cls", "dist", "mean"]}})
-    ahead = sum(row["dist"] > row["cls"] for row in rows)
-    assert drawn[0]["caption"] == f"DIST is ahead of CLS in {ahead} of 60 classes."
-    assert drawn[0]["src"].startswith("data:image/svg+xml;base64,")
 
 
 def without(folder: Path, copy: Path, *names: str) -> Path:
@@ -234,7 +135,7 @@ def without(folder: Path, copy: Path, *names: str) -> Path:
 @pytest.mark.slow
 def test_an_imported_checkpoint_leaves_out_what_it_has_not(run, tmp_path):
     folder = without(run, tmp_path / "imported", "teacher.keras", "metrics.jsonl", "results.json", "report.html")
-    report.main(flags_for(folder))
+    make(folder)
     numbers, page = read(folder)
     assert numbers["mixed"] is None and not numbers["curves"]["curves"]
     assert page.words.count("Left out") == 2 and "has no teacher.keras" in page.words
@@ -244,15 +145,15 @@ def test_an_imported_checkpoint_leaves_out_what_it_has_not(run, tmp_path):
 def test_a_plain_vit_and_beside_a_student(run, tmp_path):
     folder = finished(tmp_path / "plain", "--method=vit")
     journal(folder, heads=("cls",))
-    report.main(flags_for(folder))
+    make(folder)
     numbers, page = read(folder)
     assert set(numbers["table"]["paper"]) == {"ViT"} and numbers["duel"] is None
     assert numbers["curves"]["reweight_epoch"] is None and set(numbers["curves"]["curves"]["loss"]) == {"loss"}
-    assert "wins" not in page.words and "DIST" not in page.words.replace("CLS and DIST have no place", "")
+    assert "only one head" not in page.words and "DIST" not in page.words
 
     student = finished(tmp_path / "student", teacher=True)
     shutil.copytree(folder, student / "vit")
-    report.main(flags_for(student))
+    make(student)
     numbers, _ = read(student)
     assert next(iter(numbers["table"]["paper"])) == "ViT" and set(numbers["probes"]["models"]) == {"ViT", "student"}
 
@@ -264,32 +165,32 @@ def test_runs_are_compared_in_pairs_and_only_on_the_same_images(run, tmp_path):
     head = student.get_layer("head")
     head.kernel.assign(-head.kernel)
     save_model(student, other / "student.keras", class_names=names)
-    report.main(flags_for(run, f"--compare={run},{other}"))
+    make(run, other)
     numbers, page = read(run, "comparison")
     assert numbers["compared"]["reference"] == "run" and list(numbers["table"]["shots"]) == [
         *(f"{name} {head}" for name in ("run", "other") for head in ("CLS", "DIST", "mean"))
     ]
-    found = numbers["compared"]["differences"]["other"]
+    differences = numbers["compared"]["differences"]["other"]
     table = numbers["table"]["paper"]
     for head in ("CLS", "DIST", "mean"):
         for group in ("overall", "head", "mid", "tail"):
             gap = table[f"other {head}"][group]["value"] - table[f"run {head}"][group]["value"]
-            assert found[head]["paper"][group]["value"] == pytest.approx(gap)
-    assert found["DIST"]["paper"]["overall"] == {"value": 0, "low": 0, "high": 0}
+            assert differences[head]["paper"][group]["value"] == pytest.approx(gap)
+    assert differences["DIST"]["paper"]["overall"] == {"value": 0, "low": 0, "high": 0}
     assert "Differences from run" in page.words and len(page.images) == 3
 
     with pytest.raises(ValueError, match="names one run"):
-        report.main(flags_for(run, f"--compare={run}"))
+        make(run, run)
     plain = finished(tmp_path / "plain", "--method=vit")
     with pytest.raises(ValueError, match=f"{plain} cannot be compared with {run}: their classes differ"):
-        report.main(flags_for(run, f"--compare={plain}"))
+        make(run, plain)
     twin = finished(tmp_path / "twin")
-    report.main(flags_for(plain, f"--compare={twin}"))  # the same files elsewhere
+    make(plain, twin)  # the same files elsewhere
     numbers, _ = read(plain, "comparison")
     assert next(iter(numbers["compared"]["differences"].values())).keys() == {"CLS", "DIST", "mean"}
     picture(COLOURS["red"], 9).save(tmp_path / "twin" / "images" / "test" / "red" / "9.png")
     with pytest.raises(ValueError, match="it has 13 test images, the other 12"):
-        report.main(flags_for(plain, f"--compare={twin}"))
+        make(plain, twin)
 
 
 def test_mistakes_are_one_sentence(tmp_path, monkeypatch, capsys):
@@ -300,9 +201,9 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch, capsys):
         ([f"--workdir={tmp_path}"], f"--workdir={tmp_path} is not the folder of a run"),
         ([], "--workdir is missing"),
     ):
-        monkeypatch.setattr("sys.argv", ["report", *arguments])
+        monkeypatch.setattr(sys, "argv", ["report", *arguments])
         with pytest.raises(SystemExit, match="1"):
-            command_line.program(lambda flags: opened(flags), __doc__, from_workdir=True, takes=("compare",))
+            report.program()
         printed = capsys.readouterr().err
         assert printed.startswith("error: ") and words in printed and printed.count("\n") == 1
 
@@ -316,14 +217,14 @@ def test_compare_alone_takes_its_first_run_as_the_workdir():
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 1280])
 def test_a_browser_shows_it_without_errors_or_network(run, browser, width, tmp_path):
-    asked, said = [], []
+    requests, messages = [], []
     page = browser.new_page(viewport={"width": width, "height": 800})
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.goto(f"file://{run}/report.html")
-    assert not said
-    assert [url for url in asked if not url.startswith("data:")] == [f"file://{run}/report.html"]
+    assert not messages
+    assert [url for url in requests if not url.startswith("data:")] == [f"file://{run}/report.html"]
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width  # only tables scroll
     page.pdf(path=tmp_path / "report.pdf", format="A4")

@@ -1,159 +1,58 @@
-"""The demo: what is served and what is refused; and in a browser, where there is one, the same answers as Keras."""
+"""The demo as a user runs it; and in a browser, where there is one, the same answers as Keras."""
 
 import base64
-import gzip
-import http.client
 import io
 import json
 import socket
-import threading
+import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import tiny_run
 from helpers.tiny_run import CLASS_COUNTS, CLASS_NAMES, finished
 from PIL import Image
 
-from deitlt_tf import models
 from deitlt_tf.data import augment, decode
 from deitlt_tf.demo import __main__ as demo
 from deitlt_tf.demo import runtime
-from deitlt_tf.demo.server import Content, Server
 from deitlt_tf.evaluation import probes
 from deitlt_tf.models import interface
-from deitlt_tf.recipes import command_line
 from deitlt_tf.runs.files import write_text
 from deitlt_tf.runs.models import load_model, save_model
 
 EVIL = "<img src=x onerror=alert(1)>"
 vendored = pytest.mark.skipif(
-    not all((runtime.FOLDER / f"{name}.gz").is_file() for name in runtime.FILES), reason="python -m deitlt_tf.vendor"
+    not all((runtime.FOLDER / f"{name}.gz").is_file() for name in runtime.FILES),
+    reason="run python -m deitlt_tf.demo.runtime first",
 )
 
 
-def flags_for(folder: Path, *arguments: str):
-    return command_line.parse(["demo", f"--workdir={folder}", *arguments], from_workdir=True)
-
-
-@pytest.fixture
-def serving():
-    """serving(contents) -> the server, which answers until the test ends."""
-    started = []
-
-    def start(contents):
-        server = Server("127.0.0.1", 0)
-        server.contents |= contents
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        started.append(server)
-        return server
-
-    yield start
-    for server in started:
-        server.shutdown()
-        server.server_close()
-
-
-def asked(server, method: str, path: str, **headers) -> tuple[int, dict, bytes]:
-    connection = http.client.HTTPConnection(*server.server_address, timeout=5)
-    connection.request(method, path, headers=headers)
-    answer = connection.getresponse()
-    found = answer.status, dict(answer.getheaders()), answer.read()
-    connection.close()
-    return found
-
-
-def test_known_paths_are_read_and_nothing_is_taken(serving):
-    packed = Content("text/javascript", gzip.compress(b"script"), gzipped=True)
-    server = serving({"/": Content("text/html", b"page"), "/script.js": packed})
-    assert server.server_address[0] == "127.0.0.1" and server.url == f"http://127.0.0.1:{server.server_address[1]}/"
-    status, headers, body = asked(server, "GET", "/?x=1")
-    assert (status, body, headers["Content-Type"]) == (200, b"page", "text/html")
-    policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
-    assert policy.pop("default-src") == "'none'"
-    assert {word for words in policy.values() for word in words.split()} == {
-        "'self'", "'none'", "blob:", "'wasm-unsafe-eval'",
-    }  # fmt: skip
-    assert policy["connect-src"] == "'self'" and policy["form-action"] == "'none'"
-    assert headers["X-Content-Type-Options"] == "nosniff"
-    assert asked(server, "HEAD", "/")[1:] == (headers, b"")
-    status, headers, body = asked(server, "GET", "/script.js", **{"Accept-Encoding": "br, gzip"})
-    assert (headers["Content-Encoding"], body) == ("gzip", packed.body)
-    status, headers, body = asked(server, "GET", "/script.js")
-    assert "Content-Encoding" not in headers and body == b"script"
-    for path in ("/nothing", "/../flags.cfg", "//etc/passwd", "/%2e%2e/x"):
-        status, headers, _ = asked(server, "GET", path)
-        assert status == 404 and "Content-Security-Policy" in headers
-    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
-        assert asked(server, method, "/")[0] == 501
+def contents_of(folder: Path, *, weights: str = "student") -> dict:
+    """What the demo of a run serves."""
+    return demo.contents(tiny_run.recipe_of(folder), weights=weights, max_pixels=50_000_000)
 
 
 def test_no_port_no_host_no_model_are_one_sentence(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     write_text(folder / "flags.cfg", f"--workdir={folder}\n")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
         for arguments, words in (
             ([f"--port={port}"], f"127.0.0.1, port {port} (Address already in use): choose another --port"),
             (["--port=0", "--host=nowhere.invalid"], "cannot listen at nowhere.invalid"),
             (["--port=0"], "student.keras: this run has no such finished model"),
             (["--port=0", "--weights=ema"], "student_ema.keras: this run has no such finished model"),
             (["--port=70000"], "--port"),
-            (["--port=0", "--top_k=3"], "--top_k is a flag of another program"),
+            (["--port=0", "--top_k=3"], "--top_k is a flag of another command"),
         ):
-            monkeypatch.setattr("sys.argv", ["demo", f"--workdir={folder}", *arguments])
+            monkeypatch.setattr(sys, "argv", ["demo", f"--workdir={folder}", *arguments])
             with pytest.raises(SystemExit, match="1"):
-                command_line.program(demo.main, demo.__doc__, from_workdir=True, takes=demo.TAKES)
+                demo.program()
             printed = capsys.readouterr().err
             assert printed.startswith("error: ") and words in printed and printed.count("\n") == 1
-
-
-def test_the_runtime_is_the_pinned_one_or_the_command_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(runtime, "FOLDER", tmp_path)
-    name = next(iter(runtime.FILES))
-    with pytest.raises(FileNotFoundError, match=r"is missing, .* python -m deitlt_tf\.demo\.runtime"):
-        runtime.read(name)
-    for body in (gzip.compress(b"another script"), b"no gzip at all"):
-        (tmp_path / f"{name}.gz").write_bytes(body)
-        with pytest.raises(ValueError, match=r"is damaged, or of another version.* python -m deitlt_tf\.demo\.runtime"):
-            runtime.read(name)
-
-
-@vendored
-def test_the_vendored_runtime_is_whole():
-    assert all(runtime.read(name)[:2] == b"\x1f\x8b" for name in runtime.FILES)
-    assert "MIT License" in (runtime.FOLDER / "LICENSE").read_text()
-
-
-def shaken(name: str, **size) -> keras.Model:
-    """Large random weights: attention is far from uniform."""
-    model = models.build(name, num_classes=3, image_size=12, patch_size=4, embed_dim=16, num_heads=2, **size)
-    draw = np.random.default_rng(0)
-    for variable in model.trainable_variables:
-        variable.assign(draw.normal(scale=0.5, size=variable.shape))
-    return model
-
-
-@pytest.mark.parametrize(("name", "depth"), [("deit_nano", 3), ("vit_nano", 1)])
-def test_rollout_in_the_graph_is_the_probes(name, depth):
-    onnxruntime, onnx_graph = (pytest.importorskip(name) for name in ("onnxruntime", "deitlt_tf.onnx_graph"))
-    model = shaken(name, depth=depth)
-    images = np.random.default_rng(1).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
-    heads = "all" if name == "deit_nano" else "cls"
-    file = onnx_graph.build(model, heads=heads, with_rollout=True)
-    session = onnxruntime.InferenceSession(file.SerializeToString(), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    found = dict(zip(names, session.run(None, {"images": images}), strict=True))
-    (batch,) = (tf.data.Dataset.from_tensors((images.astype(np.float32), np.zeros(4), np.ones(4))),)
-    expected = probes.probe(model, batch).rollout
-    assert found["rollout"].shape == expected.shape == (4, 2 if heads == "all" else 1, 3, 3)
-    np.testing.assert_allclose(found["rollout"], expected, atol=1e-6)
-    assert np.ptp(expected) > 0.01
-    assert "rollout" not in {output.name for output in onnx_graph.build(model, heads=heads).graph.output}
-
-
-# ---- whole, on a tiny run
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +68,7 @@ def run(tmp_path_factory):
 @vendored
 @pytest.mark.slow
 def test_everything_that_the_page_asks_for_is_served(run):
-    served = demo.contents(flags_for(run))
+    served = contents_of(run)
     facts = json.loads(served["/facts.json"].body)
     assert facts["class_names"] == [EVIL, *CLASS_NAMES[1:]] and facts["class_counts"] == list(CLASS_COUNTS)
     assert facts["groups"] == ["head", "mid", "tail"] and facts["heads"] == ["cls", "dist", "mean"]
@@ -182,27 +81,27 @@ def test_everything_that_the_page_asks_for_is_served(run):
 @pytest.mark.slow
 def test_a_plain_vit_a_teacher_and_an_import_show_what_there_is(tmp_path):
     pytest.importorskip("onnx")
-    plain = demo.contents(flags_for(finished(tmp_path / "plain", "--method=vit")))
+    plain = contents_of(finished(tmp_path / "plain", "--method=vit"))
     facts = json.loads(plain["/facts.json"].body)
     assert facts["heads"] == ["cls"] and any("one head" in note for note in facts["notes"])
     folder = finished(tmp_path / "taught", teacher=True)
     (folder / "results.json").unlink()
-    facts = json.loads(demo.contents(flags_for(folder, "--weights=teacher"))["/facts.json"].body)
+    facts = json.loads(contents_of(folder, weights="teacher")["/facts.json"].body)
     assert facts["class_counts"] is facts["groups"] is None
     assert any("no attention" in note for note in facts["notes"])
 
 
 @pytest.fixture
 def opened(browser, serving):
-    """opened(contents, width) -> a page of them. When the test ends: nothing was said, nothing asked elsewhere."""
-    pages, said, elsewhere = [], [], []
+    """opened(contents, width) -> a page of them. When the test ends: no message, and no request to another server."""
+    pages, messages, elsewhere = [], [], []
 
     def open_page(contents, width: int = 1280):
         server = serving(contents)
         page = browser.new_page(viewport={"width": width, "height": 800})
         pages.append(page)
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
         page.on(
             "request",
             lambda request: (
@@ -218,7 +117,7 @@ def opened(browser, serving):
     yield open_page
     for page in pages:
         page.close()
-    assert not said and not elsewhere
+    assert not messages and not elsewhere
 
 
 def photograph(width: int, height: int) -> Image.Image:
@@ -260,7 +159,7 @@ VIEW = """async ([data, size, resize]) => {
 @vendored
 @pytest.mark.slow
 def test_the_view_in_the_browser_is_the_evaluation_view(opened, run):
-    page = opened(demo.contents(flags_for(run)))
+    page = opened(contents_of(run))
     files = {
         (width, height): encoded(photograph(width, height), "PNG")
         for width, height in ((500, 375), (224, 224), (9, 11), (37, 900), (1400, 1100))
@@ -270,9 +169,9 @@ def test_the_view_in_the_browser_is_the_evaluation_view(opened, run):
     files["JPEG, turned"] = encoded(photograph(500, 375), "JPEG", quality=90, exif=turned())
     for name, data in files.items():
         for size, resize in ((224, 256), (224, 0), (32, 0), (32, 37)):
-            found = page.evaluate(VIEW, [base64.b64encode(data).decode(), size, resize])
+            view = page.evaluate(VIEW, [base64.b64encode(data).decode(), size, resize])
             expected = viewed(data, size=size, resize=resize).ravel()
-            differences = np.abs(np.frombuffer(base64.b64decode(found), np.uint8).astype(int) - expected)
+            differences = np.abs(np.frombuffer(base64.b64decode(view), np.uint8).astype(int) - expected)
             assert differences.max() <= 1 and np.mean(differences > 0) < 1e-3, (name, size, resize)
 
 
@@ -286,7 +185,7 @@ def test_the_page_answers_as_keras_does(opened, run, width, tmp_path):
     image = viewed(data, size=8, resize=0)[None].astype(np.float32)
     expected = {name: keras.ops.softmax(z).numpy()[0] for name, z in interface.heads(model(image)).items()}
 
-    page = opened(demo.contents(flags_for(run)), width)
+    page = opened(contents_of(run), width)
     page.set_input_files("#file", tmp_path / "a & b.jpg")
     page.wait_for_selector("#answer:not([hidden])", timeout=60_000)
     panels = page.locator("#heads section").all()
@@ -324,19 +223,19 @@ def test_rollouts_and_logits_in_the_browser_are_keras(opened, run):
     model, _ = load_model(run / "student.keras")
     data = encoded(photograph(50, 70), "PNG")
     image = viewed(data, size=8, resize=0)[None].astype(np.float32)
-    found = json.loads(opened(demo.contents(flags_for(run))).evaluate(WORKER, [base64.b64encode(data).decode()]))
+    outputs = json.loads(opened(contents_of(run)).evaluate(WORKER, [base64.b64encode(data).decode()]))
     for head, z in interface.heads(model(image)).items():
-        np.testing.assert_allclose(found[f"logits_{head}"]["data"], z.numpy()[0], atol=1e-4 * np.abs(z).max())
+        np.testing.assert_allclose(outputs[f"logits_{head}"]["data"], z.numpy()[0], atol=1e-4 * np.abs(z).max())
     batch = tf.data.Dataset.from_tensors((image, np.zeros(1), np.ones(1)))
     expected = probes.probe(model, batch).rollout
-    assert found["rollout"]["dims"] == list(expected.shape)
-    np.testing.assert_allclose(found["rollout"]["data"], expected.ravel(), atol=1e-5)
+    assert outputs["rollout"]["dims"] == list(expected.shape)
+    np.testing.assert_allclose(outputs["rollout"]["data"], expected.ravel(), atol=1e-5)
 
 
 @vendored
 @pytest.mark.slow
 def test_what_is_no_image_or_too_large_is_told_and_the_page_goes_on(opened, run, tmp_path):
-    page = opened(demo.contents(flags_for(run)))
+    page = opened(contents_of(run))
     files = {
         "notes.txt": (b"not an image", "“notes.txt” is not an image that this browser can read"),
         "half.png": (encoded(photograph(60, 45), "PNG")[:40], "“half.png” is not an image"),
@@ -360,7 +259,7 @@ def test_what_is_no_image_or_too_large_is_told_and_the_page_goes_on(opened, run,
 @vendored
 @pytest.mark.slow
 def test_images_are_dropped_and_pasted_too(opened, run):
-    page = opened(demo.contents(flags_for(run)))
+    page = opened(contents_of(run))
     data = base64.b64encode(encoded(photograph(20, 30), "PNG")).decode()
     for kind in ("drop", "paste"):
         page.evaluate(

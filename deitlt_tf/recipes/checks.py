@@ -1,0 +1,186 @@
+"""What can be refused from the recipe alone, in the first second: before data are read and anything is trained.
+
+No TensorFlow. What depends on the data, on the devices or on the content of files is checked where that is known.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from deitlt_tf.recipes.recipe import Recipe, Student, Teacher, View
+
+# Channels and heads of the students: `models.vit.SIZES`, which needs TensorFlow.
+STUDENTS = {"nano": (128, 4), "tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
+# The teachers of `models.MODELS`.
+TEACHERS = (
+    *("resnet8", "resnet20", "resnet32", "resnet18_cifar", "resnet34_cifar"),
+    *("resnet50", "resnet101", "resnet152", "resnext50"),
+    *("mdcs_resnet8", "mdcs_resnet32", "mdcs_resnet50"),
+)
+# timm's notation, as far as `data.randaugment.parse` knows it.
+_DECIMAL = r"\d+(\.\d+)?"
+RANDAUGMENT = re.compile(rf"rand(?=.*-inc1(-|$))(-(inc1|m{_DECIMAL}|mstd{_DECIMAL}|n[1-9]\d*|p(0(\.\d+)?|1(\.0+)?)))+")
+
+
+def check(recipe: Recipe, *, student: bool = True, teacher: bool | None = None) -> None:
+    """Raises ValueError with the first of the `mistakes`."""
+    for sentence in mistakes(recipe, student=student, teacher=teacher):
+        raise ValueError(sentence)
+
+
+def mistakes(recipe: Recipe, *, student: bool = True, teacher: bool | None = None) -> Iterator[str]:
+    """A sentence for each mistake in a recipe that is about to be trained.
+
+    student, teacher: whether they are still to begin. `teacher` defaults to whether the student gets one trained here.
+    """
+    if student:
+        yield from _student_mistakes(recipe)
+    if recipe.trains_teacher if teacher is None else teacher:
+        yield from _teacher_mistakes(recipe)
+
+
+def uneven_batch(size: int, *, devices: int, parts: int = 1, flag: str) -> str:
+    """A sentence if a batch does not split evenly over the devices and over the parts on each of them; else "".
+
+    size: images of a batch. parts: the value of --accumulation. flag: name of the flag that sets `size`.
+    """
+    if size % (devices * parts) == 0:
+        return ""
+    return f"--{flag}={size} does not split evenly over {devices} devices with {parts} parts (--accumulation) each."
+
+
+def _student_mistakes(recipe: Recipe) -> Iterator[str]:
+    student, network, batch = recipe.student, recipe.student.network, recipe.student.batch
+    names = [f"deit_{size}" for size in STUDENTS]
+    plain_names = [f"vit_{size}" for size in STUDENTS] if student.plain else []
+    if network.model not in (*names, *plain_names):
+        yield f"--model={network.model} is unknown: choose one of {', '.join(names)}."
+    else:
+        width, heads = STUDENTS[network.model.partition("_")[2]]
+        width, heads = network.embed_dim or width, network.num_heads or heads
+        if width % heads:
+            yield f"--num_heads={heads} does not divide --embed_dim={width}: change one of them."
+    size = student.view.image_size
+    if size % network.patch_size:
+        yield f"--image_size={size} is not a multiple of --patch_size={network.patch_size}: change one of them."
+    yield from _view_mistakes(student.view, prefix="")
+    yield from _pixel_mistakes(network.mean, network.std, prefix="")
+    devices = _known_devices(recipe)
+    yield from filter(None, [uneven_batch(batch.size, devices=devices, parts=batch.accumulation, flag="batch_size")])
+    yield from _late_reweighting(student, recipe)
+    if network.init and not network.init.startswith("keras_hub:") and not Path(network.init).is_file():
+        yield f"--init={network.init}: there is no such file."
+    if recipe.teacher.labels and (student.plain or student.distillation.kind != "hard"):
+        yield "--teacher_labels holds a teacher's classes: it needs one, and --distillation=hard."
+    path = Path(recipe.teacher.path)
+    if recipe.teacher.path and not student.plain and not (path.is_file() or (path / "teacher.keras").is_file()):
+        file = path / "teacher.keras" if path.is_dir() else path
+        yield f"--teacher={recipe.teacher.path}: there is no {file}."
+
+
+def _late_reweighting(student: Student, recipe: Recipe) -> Iterator[str]:
+    late, epochs = student.reweight_epoch, student.schedule.epochs
+    if late < epochs:
+        return
+    what = "the loss" if student.plain else "the loss of DIST"
+    mixing = ", and mixing would never stop" if student.schedule.mixing_off else ""
+    yield (
+        f"--reweight_epoch={late} is not below --epochs={epochs}: {what} would never be weighted by class{mixing}. Set "
+        f"--reweight_epoch={_scaled(late, recipe, 'epochs')}, the same share of the schedule, or -1 for never."
+    )
+
+
+def _teacher_mistakes(recipe: Recipe) -> Iterator[str]:
+    teacher, network = recipe.teacher, recipe.teacher.network
+    if network.model not in TEACHERS:
+        yield f"--teacher_model={network.model} is unknown: choose one of {', '.join(TEACHERS)}."
+    yield from _view_mistakes(teacher.view, prefix="teacher_")
+    yield from _randaugment_mistakes(teacher.second_view.randaugment, flag="teacher_second_randaugment")
+    yield from _pixel_mistakes(network.mean, network.std, prefix="teacher_")
+    devices = _known_devices(recipe)
+    yield from filter(None, [uneven_batch(teacher.batch.size, devices=devices, flag="teacher_batch_size")])
+    yield from _objective_mistakes(teacher)
+    yield from _late_in_teacher(recipe)
+    if network.init and not Path(network.init).is_file():
+        yield f"--teacher_init={network.init}: there is no such file."
+
+
+def _objective_mistakes(teacher: Teacher) -> Iterator[str]:
+    loss, model, late = teacher.objective.loss, teacher.network.model, teacher.schedule.reweight_epoch
+    experts = [name for name in TEACHERS if name.startswith("mdcs_")]
+    if loss == "mdcs" and model in TEACHERS and model not in experts:
+        yield f"--teacher_loss=mdcs trains three experts: as --teacher_model choose one of {', '.join(experts)}."
+    if loss in ("ldam", "paco", "glmc") and model in experts:
+        yield f"--teacher_loss={loss} does not go with --teacher_model={model}: choose another model, or the loss mdcs."
+    if loss in ("mdcs", "glmc") and late >= 0:
+        yield (
+            f"--teacher_reweight_epoch={late} does not go with --teacher_loss={loss}, "
+            "which weighs the classes itself: switch it off with --teacher_reweight_epoch=-1."
+        )
+
+
+def _late_in_teacher(recipe: Recipe) -> Iterator[str]:
+    """What is set for an epoch that the teacher does not reach: re-weighting, drops of the rate, steps of SAM."""
+    schedule, sam = recipe.teacher.schedule, recipe.teacher.sam
+    late, epochs = schedule.reweight_epoch, schedule.epochs
+    if late >= epochs and recipe.teacher.objective.loss not in ("mdcs", "glmc"):
+        yield (
+            f"--teacher_reweight_epoch={late} is not below --teacher_epochs={epochs}: the teacher's loss would never "
+            f"be weighted by class. Set --teacher_reweight_epoch={_scaled(late, recipe, 'teacher_epochs')}, the same "
+            "share of the schedule, or -1 for never."
+        )
+    steps = {"teacher_rho_steps": ("the radius of SAM would never change", sam.rho_steps)}
+    if schedule.shape == "drops":
+        steps["teacher_drops"] = ("the learning rate would never fall", schedule.drops)
+    for flag, (effect, by_epoch) in steps.items():
+        if not by_epoch or max(by_epoch) < epochs:
+            continue
+        latest = max(by_epoch)
+        scaled = {_scaled(epoch, recipe, "teacher_epochs", latest=latest): x for epoch, x in sorted(by_epoch.items())}
+        values = ",".join(f"{epoch}:{x:g}" for epoch, x in scaled.items())
+        remedy = f"--{flag}={values}, the same shares of the schedule, or " if len(scaled) == len(by_epoch) else ""
+        yield (
+            f"--{flag}={','.join(recipe.flags[flag])}: epoch {latest} is not below --teacher_epochs={epochs}, so "
+            f"{effect} there. Set {remedy}--{flag}= for none."
+        )
+
+
+def _scaled(epoch: int, recipe: Recipe, flag: str, *, latest: int | None = None) -> int:
+    """The epoch at the same share of the schedule as `epoch` is in the recipe that has set it.
+
+    flag: the flag of the schedule's length. latest: the last of the epochs that were set together. Defaults to `epoch`.
+    That recipe's length is the last one that holds them all; where there is none, they are taken to end at nine tenths.
+    """
+    latest = epoch if latest is None else latest
+    epochs = recipe.flags[flag]
+    length = next((n for n in reversed(recipe.lengths.get(flag, ())) if n > latest), latest / 0.9)
+    return min(epochs - 1, int(epoch * epochs / length))
+
+
+def _view_mistakes(view: View, *, prefix: str) -> Iterator[str]:
+    if 0 < view.eval_resize < view.image_size:
+        yield (
+            f"--{prefix}eval_resize={view.eval_resize} is smaller than --{prefix}image_size={view.image_size}: the "
+            f"view at test time is cut out of it. Choose at least {view.image_size}, or 0 for no crop."
+        )
+    yield from _randaugment_mistakes(view.randaugment, flag=f"{prefix}randaugment")
+
+
+def _randaugment_mistakes(text: str, *, flag: str) -> Iterator[str]:
+    if text and not RANDAUGMENT.fullmatch(text):
+        yield (
+            f"--{flag}={text}: only rand-...-inc1 is offered, with the settings m, mstd, n and p; an example is "
+            "rand-m9-mstd0.5-inc1."
+        )
+
+
+def _pixel_mistakes(mean: tuple[float, ...], std: tuple[float, ...], *, prefix: str) -> Iterator[str]:
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != 3 or (name == "std" and min(values) <= 0):
+            text = ",".join(f"{x:g}" for x in values)
+            yield f"--{prefix}{name}={text} has to be three numbers{', each above 0' if name == 'std' else ''}."
+
+
+def _known_devices(recipe: Recipe) -> int:
+    """Number of devices as far as the recipe says it: GPUs are counted later."""
+    return max(1, recipe.run.logical_cpus) if recipe.run.strategy == "mirrored" else 1

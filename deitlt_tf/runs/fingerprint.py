@@ -1,0 +1,58 @@
+"""What data a run has seen: a short text that changes when images or labels do."""
+
+import hashlib
+import os
+
+import numpy as np
+
+from deitlt_tf.data import storage
+from deitlt_tf.data.dataset import Source, Splits
+
+SAMPLED = 256  # files whose sizes count, too: to ask a network disk for the size of every file would take minutes
+
+Fingerprints = dict[str, dict[str, object]]
+
+
+def fingerprints(splits: Splits) -> Fingerprints:
+    """{split: {"images": N, "sha256": text}} of the splits that there are."""
+    parts = {name: source for name, source in vars(splits).items() if source is not None}
+    return {name: {"images": len(source), "sha256": fingerprint(source)} for name, source in parts.items()}
+
+
+def fingerprint(source: Source) -> str:
+    """SHA-256 of labels and images: of pixels or encoded bytes themselves; of files their names and a sample of sizes.
+
+    Names count from the folder that all images share, so that the folder may be moved.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(source.labels, "<i8").tobytes())
+    if source.kind == "pixels":
+        digest.update(repr(source.images.shape).encode() + np.ascontiguousarray(source.images).tobytes())
+        return digest.hexdigest()
+    images = list(source.images)
+    if source.kind == "paths":
+        chosen = np.unique(np.linspace(0, len(images) - 1, SAMPLED).round().astype(int))
+        sizes = storage.each(_size, [images[i] for i in chosen])
+        images = [os.fsencode(path) for path in storage.below_common_folder(images)]
+        digest.update(repr(sizes).encode())
+    for image in images:
+        digest.update(len(image).to_bytes(8, "little") + image)
+    return digest.hexdigest()
+
+
+def _size(path: str) -> int:
+    """Bytes of a file; -1 where it cannot be asked, which reading the images will tell better."""
+    try:
+        return storage.size(path)
+    except OSError:
+        return -1
+
+
+def differences(before: Fingerprints, now: Fingerprints) -> list[str]:
+    """A sentence for each split that is not the one of before, with the numbers of images."""
+    sentences = []
+    for name in dict.fromkeys([*before, *now]):
+        old, new = before.get(name, {}).get("images", 0), now.get(name, {}).get("images", 0)
+        if before.get(name) != now.get(name):
+            what = "other images or labels" if old == new else f"{new} images now"
+            sentences.append(f"the {name} split had {old} images and has {what}")
+    return sentences

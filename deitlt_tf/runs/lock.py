@@ -1,0 +1,56 @@
+"""One process at a time in a workdir: two would overwrite each other's checkpoints."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+FILE = ".lock"
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this process until the block ends.
+
+    The operating system releases the lock when the process ends, however it ends, so a killed run leaves no lock behind.
+    Raises ValueError that names the other process if there is one. On a file system without locks nothing is held.
+    """
+    import fcntl  # POSIX only
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / FILE).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{folder} is in use by {_owner(folder / FILE)}: two processes cannot share a workdir. "
+                "Wait until that one ends, or choose another `workdir`."
+            ) from None
+        except OSError:  # a file system without locks
+            yield
+            return
+        file.truncate(0)
+        json.dump({"host": socket.gethostname(), "process": os.getpid()}, file)
+        file.flush()
+        yield
+
+
+def _owner(path: Path) -> str:
+    try:
+        owner = json.loads(path.read_text())
+        return f"process {owner['process']} on {owner['host']}"
+    except (OSError, ValueError, KeyError, TypeError):  # it has locked the file and not written its name yet
+        return "another process"
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine is still there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True

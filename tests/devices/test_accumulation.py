@@ -1,0 +1,40 @@
+"""A batch in equal parts, one after the other: joined again, or added up."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deitlt_tf.devices.accumulation import in_parts
+
+DATA = {"x": tf.reshape(tf.range(12.0), [6, 2]), "y": (tf.range(6),)}
+
+
+def part(k, data):
+    """The part's number next to each of its rows."""
+    return {"number": tf.fill(tf.shape(data["y"][0]), k), "double": 2 * data["x"]}
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 6])
+@pytest.mark.parametrize("traced", [False, True])
+def test_parts_are_joined_in_the_order_of_the_batch(parts, traced):
+    run = (lambda: in_parts(parts, part, DATA)) if not traced else tf.function(lambda: in_parts(parts, part, DATA))
+    joined = run()
+    np.testing.assert_array_equal(joined["double"], 2 * DATA["x"])
+    np.testing.assert_array_equal(joined["number"], np.repeat(np.arange(parts), 6 // parts))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 6])
+@pytest.mark.parametrize("traced", [False, True])
+def test_parts_are_added_up(parts, traced):
+    def sums(k, data):
+        return [tf.reduce_sum(data["x"], 0)], tf.reduce_max(data["y"][0])
+
+    run = lambda: in_parts(parts, sums, DATA, add_up=True)  # noqa: E731
+    (total,), last = tf.function(run)() if traced else run()
+    np.testing.assert_array_equal(total, tf.reduce_sum(DATA["x"], 0))
+    assert int(last) == sum(range(6 // parts - 1, 6, 6 // parts))
+
+
+def test_a_batch_that_does_not_split_is_refused():
+    with pytest.raises(ValueError, match="a batch of 6 images does not split into 4 equal parts"):
+        in_parts(4, part, DATA)

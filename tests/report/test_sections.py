@@ -1,0 +1,97 @@
+"""The numbers of each section, from predictions, probes and journals written by hand."""
+
+import numpy as np
+import pytest
+from helpers.report_pages import by_hand
+
+from deitlt_tf.evaluation import predictions
+from deitlt_tf.evaluation.probes import Probes
+from deitlt_tf.report import sections
+
+
+def test_tail_images_are_counted_by_hand():
+    ours, counts = by_hand(), np.array([90, 30, 3])
+    winners = sections.duel(ours, counts, most=1)
+    assert winners["images"] == {"DIST alone": 2, "CLS alone": 1, "both": 0, "neither": 1}
+    assert winners["shown"] == {"DIST alone": [4], "CLS alone": [5]}
+    lost = sections.confusions(ours, counts, ("a", "b", "c"))
+    assert lost["ends"]["cls"] == {"right": 0.25, "head": 0.5, "mid": 0.25, "tail": 0.0}
+    assert lost["classes"][0]["taken_for"]["cls"][0] == {"name": "a", "train": 90, "share": 0.5}
+    other = predictions.Predictions(ours.labels, {"cls": ours.labels}, {"cls": np.ones(7)})
+    compared = sections.compared(ours, other, counts, resamples=20, seed=0, level=0.95)
+    assert compared["CLS"]["paper"]["tail"]["value"] == 75 and compared["DIST"]["paper"]["tail"]["value"] == 50
+
+
+def test_rows_are_the_heads_of_a_network():
+    assert sections.rows_of("student", by_hand(0)) == {
+        "student CLS": "cls", "student DIST": "dist", "student mean": "mean",
+    }  # fmt: skip
+    one = predictions.Predictions(np.array([0]), {"cls": np.array([0])}, {"cls": np.ones(1)})
+    assert sections.rows_of("teacher", one) == {"teacher": "cls"}
+
+
+def test_a_table_has_the_accuracies_of_every_row_within_their_bounds():
+    ours, counts = by_hand(), np.array([90, 30, 3])
+    table = sections.table({"student": ours}, counts, resamples=20, seed=0, level=0.95)
+    assert list(table) == ["shots", "paper"] and list(table["paper"]) == ["student CLS", "student DIST"]
+    row = table["paper"]["student CLS"]
+    assert row["head"]["value"] == 100 and row["mid"]["value"] == 100 and row["tail"]["value"] == 25
+    for bound in row.values():
+        assert bound["low"] <= bound["value"] <= bound["high"]
+
+
+def test_classes_come_by_frequency_with_the_accuracy_of_each_head():
+    rows = sections.by_class(by_hand(), np.array([3, 90, 30]), ("a", "b", "c"))
+    assert [(row["name"], row["train"], row["test"]) for row in rows] == [("b", 90, 1), ("c", 30, 4), ("a", 3, 2)]
+    assert [row["cls"] for row in rows] == [100, 25, 100] and [row["dist"] for row in rows] == [100, 50, 50]
+
+
+def test_a_class_without_test_images_has_no_accuracy():
+    (row,) = [r for r in sections.by_class(by_hand(), np.array([9, 8, 7, 6]), tuple("abcd")) if r["name"] == "d"]
+    assert (row["test"], row["cls"], row["dist"]) == (0, None, None)
+
+
+def test_the_history_leaves_out_what_was_never_written():
+    journal = [{"epoch": 0, "loss": 2.0}, {"epoch": 1, "loss": 1.0, "val/raw/paper/mean/tail": 30.0}]
+    history = sections.history(journal, reweight_epoch=None)
+    assert history == {
+        "epoch": [1, 2],
+        "reweight_epoch": None,
+        "split": "val",
+        "curves": {"loss": {"loss": [2.0, 1.0]}, "accuracy, tail": {"mean": [None, 30.0]}},
+    }
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+def test_probes_are_averaged_over_images(tokens):
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(9, 2, tokens, 4))
+    final = np.broadcast_to(np.eye(2, 4)[:tokens], (9, tokens, 4))
+    probes = Probes(draw.random((9, 2, 3)), features, final, draw.random((9, tokens, 2, 2)))
+    inside = sections.inside(probes)
+    np.testing.assert_allclose(inside["distance"], probes.distance.mean(0))
+    assert {name: len(ranks) for name, ranks in inside["rank"].items()} == dict.fromkeys(("CLS", "DIST")[:tokens], 2)
+    assert inside["diversity"] == (pytest.approx(1) if tokens == 2 else None)
+
+
+def test_a_teacher_names_the_stronger_label_the_weaker_or_neither():
+    targets = np.array([[0.7, 0.3, 0], [0.7, 0.3, 0], [0, 0.4, 0.6], [0.5, 0.5, 0]])
+    views = predictions.MixedViews(targets, np.array([0, 1, 0, 2]), np.ones(4), np.zeros((0, 1, 1, 3), np.uint8), [])
+    numbers = sections.mixed(views, np.array([90, 30, 3]))
+    assert numbers["views"] == 4
+    assert numbers["says"] == {"the stronger label": 0.25, "the weaker label": 0.25, "neither": 0.5}
+    assert numbers["groups"]["tail"] == {"labels": pytest.approx(0.15), "answers": 0.25}
+
+
+def test_calibration_and_shifts_have_a_row_for_every_head():
+    ours, counts = by_hand(0), np.arange(60)[::-1] + 1
+    rows = list(sections.rows_of("student", ours))
+    calibration = sections.calibration({"student": ours}, counts)
+    assert list(calibration) == rows
+    assert calibration["student CLS"]["overall"]["images"] == 300
+    assert sum(calibration["student CLS"][group]["images"] for group in ("head", "mid", "tail")) == 300
+    shifts = sections.shifts({"student": ours}, counts)
+    assert list(shifts) == rows
+    for head, row in zip(("cls", "dist", "mean"), shifts.values(), strict=True):
+        assert row["uniform"] == pytest.approx(100 * ours.right(head).mean())  # every class has as many images
+        assert [*row][:1] == ["backward 50"] and [*row][-1:] == ["forward 50"]

@@ -1,0 +1,75 @@
+"""Model files: class names inside, nothing damaged is ever used, no code is ever run."""
+
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from helpers.files import NAMES, tiny_model
+
+from deitlt_tf.runs.models import load_model, load_weights, same_classes, save_model, save_weights
+
+
+def test_a_model_file_carries_its_class_names(tmp_path):
+    model, path = tiny_model(), tmp_path / "model.keras"
+    save_model(model, path, class_names=NAMES)
+    again, names = load_model(path)
+    assert names == NAMES
+    for loaded in (again, keras.models.load_model(path)):
+        for ours, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_model_file_of_somebody_else_has_no_class_names(tmp_path):
+    tiny_model().save(tmp_path / "model.keras")
+    assert load_model(tmp_path / "model.keras")[1] is None
+
+
+def test_a_missing_model_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"model\.keras"):
+        load_model(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("damage", ["empty", "garbage", "cut", "other zip"])
+def test_a_damaged_model_is_named(tmp_path, damage):
+    path = tmp_path / "model.keras"
+    save_model(tiny_model(), path, class_names=NAMES)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("readme.txt", "not a model")
+    path.write_bytes(
+        {
+            "empty": b"",
+            "garbage": bytes(range(256)) * 4,
+            "cut": whole[: len(whole) // 2],
+            "other zip": (tmp_path / "other.zip").read_bytes(),
+        }[damage]
+    )
+    with pytest.raises(ValueError, match=r"model\.keras is not a readable Keras model") as error:
+        load_model(path)
+    assert damage == "other zip" or "not a zip file" in str(error.value)
+
+
+def test_a_model_that_would_run_code_is_refused(tmp_path):
+    x = keras.Input([4])
+    keras.Model(x, keras.layers.Lambda(lambda t: t * 2)(x)).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"model\.keras is not a readable Keras model"):
+        load_model(tmp_path / "model.keras")
+
+
+def test_weights_come_back(tmp_path):
+    model, other = tiny_model(), tiny_model()
+    save_weights(model, tmp_path / "best.npz")
+    load_weights(other, tmp_path / "best.npz")
+    for ours, theirs in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_same_classes(tmp_path):
+    check = {"path": tmp_path / "teacher.keras"}
+    same_classes(NAMES, NAMES, num_outputs=3, **check)
+    same_classes(None, NAMES, num_outputs=3, **check)
+    with pytest.raises(ValueError, match=r"teacher\.keras has 4 classes, the data 3"):
+        same_classes(None, NAMES, num_outputs=4, **check)
+    with pytest.raises(ValueError, match=r"teacher\.keras .*class 1 is 'Hündin' there, 'a,b' here"):
+        same_classes(NAMES, ("cat", "a,b", "Hündin"), num_outputs=3, **check)

@@ -1,0 +1,85 @@
+"""The signatures of a SavedModel compute what evaluation does, and refuse what they should."""
+
+import base64
+import json
+import re
+import subprocess
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import ROOT, tiny_run
+from helpers.saved_models import SHAPES, bad_files, check_answers, evaluated
+
+from deitlt_tf.serving import saved_model
+from deitlt_tf.serving.served import load_served
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return tiny_run.finished(tmp_path_factory.mktemp("finished"))
+
+
+def test_the_signatures_compute_what_evaluation_does_and_refuse_what_they_should(tiny):
+    """The functions themselves, run eagerly; the slow tests below send the same through an export and a server."""
+    ours = evaluated(tiny)
+    served = load_served(tiny_run.recipe_of(tiny), weights="student")
+    functions = saved_model.signatures(served, top_k=2, max_pixels=10_000)
+    tf.config.run_functions_eagerly(True)
+    try:
+
+        def call(signature, **inputs):
+            outputs = functions[signature](**{name: tf.constant(value) for name, value in inputs.items()})
+            return {name: value.numpy() for name, value in outputs.items()}
+
+        check_answers(call, ours)
+        for signature, inputs in SHAPES:
+            with pytest.raises(tf.errors.InvalidArgumentError, match="is not compatible with expected shape"):
+                call(signature, **inputs)
+        for file, message in bad_files().values():
+            with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+                call("bytes", image_bytes=np.array([ours.files[0], file], object))
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+def test_the_rest_request_of_the_documentation_is_what_the_signature_takes(tiny, tmp_path):
+    """`{"b64": ...}` is how TensorFlow Serving's REST front end is told of bytes; its `instances` are by input name."""
+    page = (ROOT / "docs" / "how_to" / "serve.md").read_text()
+    command = re.search(r"^ +(\(printf .*?)\| curl ", page, re.MULTILINE | re.DOTALL)[1]
+    (tmp_path / "cat.jpg").write_bytes(bytes(range(256)))
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, check=True)
+    request = json.loads(done.stdout)
+    served = load_served(tiny_run.recipe_of(tiny), weights="student")
+    functions = saved_model.signatures(served, top_k=2, max_pixels=10_000)
+    (argument,) = functions[request["signature_name"]].input_signature
+    assert argument.dtype == tf.string
+    ((name, value),) = request["instances"][0].items()
+    assert name == argument.name and base64.b64decode(value["b64"]) == bytes(range(256))
+
+
+def test_an_export_that_answers_otherwise_is_refused(tmp_path):
+    """Read back, the functions have to give the numbers that they gave before they were written."""
+
+    def functions(shift: float) -> saved_model.Signatures:
+        signature = [tf.TensorSpec([None], tf.float32, name="x")]
+        return {"double": tf.function(lambda x: {"y": 2 * x + shift}, input_signature=signature)}
+
+    module = tf.Module()
+    tf.saved_model.save(module, str(tmp_path), signatures=functions(0.0))
+    requests = [("double", {"x": tf.constant([1.0, 2.0])})]
+    assert saved_model.check(functions(0.0), tmp_path, requests) == 0
+    with pytest.raises(ValueError, match="double"):
+        saved_model.check(functions(0.1), tmp_path, requests)
+    other = {"double": tf.function(lambda x: {"z": x}, input_signature=functions(0.0)["double"].input_signature)}
+    with pytest.raises(ValueError, match=r"double.*\['y'\].*\['z'\]"):
+        saved_model.check(other, tmp_path, requests)
+
+
+def test_an_example_of_every_signature_is_two_sizes_of_image():
+    functions = dict.fromkeys(("serving_default", "bytes", "features"))
+    requests = dict(saved_model.examples(functions, size=6))
+    assert list(requests) == list(functions)
+    assert requests["features"]["images"].shape == (1, 6, 6, 3)
+    sizes = [tf.io.decode_image(data).shape[:2] for data in requests["bytes"]["image_bytes"]]
+    assert sizes == [(6, 6), (12, 18)]

@@ -1,0 +1,152 @@
+"""What all exports share: the network with its heads and prior, the images to check on, paths and metadata."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import tiny_run
+
+from deitlt_tf.serving import priors, served
+
+COUNTS = np.array(tiny_run.CLASS_COUNTS)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return tiny_run.finished(tmp_path_factory.mktemp("finished"), teacher=True)
+
+
+def load(folder, *arguments: str, weights: str = "student", **wishes) -> served.Served:
+    return served.load_served(tiny_run.recipe_of(folder, *arguments), weights=weights, **wishes)
+
+
+@pytest.mark.parametrize("heads", ["all", "mean", "cls", "dist"])
+def test_the_main_head_has_the_probabilities_and_the_adjustment(heads):
+    cls, dist = tf.constant([[1.0, 2.0, 0.0]]), tf.constant([[3.0, 0.0, 1.0]])
+    shift = np.array([0.5, 0.0, -0.5], np.float32)
+    logits = {"cls": cls, "dist": dist, "mean": (cls + dist) / 2}
+    main = "mean" if heads == "all" else heads
+    outputs = served.answers({"cls": cls, "dist": dist}, heads=heads, adjustment=shift)
+    names = logits if heads == "all" else [heads]
+    assert set(outputs) == {f"logits_{name}" for name in names} | {"probabilities"}
+    for name in names:
+        expected = logits[name] + shift if name == main else logits[name]
+        np.testing.assert_allclose(outputs[f"logits_{name}"], expected, rtol=1e-6)
+    np.testing.assert_allclose(outputs["probabilities"], tf.nn.softmax(logits[main] + shift), rtol=1e-6)
+
+
+def test_a_served_network_has_its_classes_and_its_view(tiny):
+    network = load(tiny, "--eval_resize=10")
+    assert network.class_names == tiny_run.CLASS_NAMES and network.class_counts.tolist() == COUNTS.tolist()
+    assert (network.heads, network.adjustment, network.image_size, network.eval_resize) == ("all", None, 8, 10)
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    np.testing.assert_array_equal(network(images)["logits_cls"], network.model(images.astype(np.float32))["cls"])
+    teacher = load(tiny, "--eval_resize=10", weights="teacher")
+    assert (teacher.heads, teacher.eval_resize) == ("cls", 0)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        (
+            {"weights": "teacher", "heads": "dist"},
+            "heads=dist: .*teacher.keras has one head",
+        ),
+        ({"weights": "teacher", "prior": "uniform"}, "prior.* is for the student"),
+    ],
+)
+def test_what_a_network_does_not_have_is_refused(tiny, wishes, message):
+    with pytest.raises(ValueError, match=message):
+        load(tiny, **wishes)
+
+
+def test_a_prior_needs_class_counts(tiny, tmp_path):
+    for name in ("flags.cfg", "student.keras"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    with pytest.raises(ValueError, match=f"needs the class counts of the training data, which {tmp_path} does not"):
+        load(tmp_path, prior="uniform")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--method=deit"], ["--sampling=sqrt"], ["--logit_adjustment=1"]])
+def test_a_prior_undoes_what_the_recipe_assumes_of_cls(tiny, arguments):
+    """CLS knows nothing of the teacher, so all of it follows from the recipe."""
+    network = load(tiny, *arguments, heads="cls", prior="uniform")
+    settings = tiny_run.recipe_of(tiny, *arguments).student
+    assumed = priors.log_assumed(
+        class_counts=COUNTS, sampling=settings.batch.sampling, logit_adjustment=settings.logit_adjustment
+    )
+    shift = -assumed["cls"]
+    np.testing.assert_allclose(network.adjustment, shift - shift.mean(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reweighted"),
+    [([], True), (["--method=deit"], False), (["--reweight_epoch=-1"], False), (["--reweight_epoch=2"], False)],
+)
+def test_a_prior_undoes_the_weights_of_dist_if_the_recipe_has_weighted_it(tiny, tmp_path, arguments, reweighted):
+    """Two epochs: from epoch 2 on is never. There is no teacher here, so DIST's labels are those of the images."""
+    for name in ("flags.cfg", "student.keras", "results.json"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    network = load(tmp_path, *arguments, heads="dist", prior="uniform")
+    shift = -priors.log_assumed(class_counts=COUNTS, reweighted=reweighted)["dist"]
+    np.testing.assert_allclose(network.adjustment, shift - shift.mean(), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_teachers_labels_are_counted_once_for_a_run(tmp_path, capsys):
+    folder = tiny_run.finished(tmp_path, teacher=True)
+    first = load(folder, prior="uniform").adjustment
+    assert (folder / "teacher_labels.json").is_file()
+    for path in (tmp_path / "images" / "train").rglob("*.*"):
+        path.unlink()
+    np.testing.assert_array_equal(load(folder, prior="uniform").adjustment, first)
+    (folder / "teacher.keras").unlink()
+    assert np.abs(load(folder, prior="uniform").adjustment - first).max() > 1e-3
+    assert "there is no" in capsys.readouterr().out
+
+
+def images_of(folder, check_images: int) -> served.Images:
+    network, recipe = load(folder), tiny_run.recipe_of(folder)
+    return served.images_to_check(recipe, network, weights="student", check_images=check_images)
+
+
+def test_an_export_is_checked_on_the_test_images(tiny):
+    whole = images_of(tiny, -1)
+    assert whole.class_counts.tolist() == COUNTS.tolist()
+    ((images, labels, mask),) = whole.batches.as_numpy_iterator()
+    assert images.shape[1:] == (8, 8, 3) and images.dtype == np.uint8 and mask.sum() == 12
+    ((some, few, marks),) = images_of(tiny, 3).batches.as_numpy_iterator()
+    assert marks.sum() == 3
+    np.testing.assert_array_equal(some[:3], images[[0, 6, 11]])  # spread over the classes
+    np.testing.assert_array_equal(few[:3], labels[[0, 6, 11]])
+
+
+def test_or_on_random_pixels_where_there_is_no_data(tiny):
+    random = images_of(tiny, 0)
+    batches = list(random.batches.as_numpy_iterator())
+    assert sum(len(images) for images, _, _ in batches) == 64 and random.class_counts is None
+    assert random.reading(lambda: "read") == "read"
+
+
+def test_a_file_lies_next_to_its_network_unless_it_is_named(tiny, tmp_path):
+    recipe = tiny_run.recipe_of(tiny)
+    for weights, name in (("student", "student.onnx"), ("ema", "student_ema.onnx"), ("teacher", "teacher.onnx")):
+        assert served.path_of(recipe, weights=weights, out="", suffix=".onnx") == tiny / name
+    out = str(tmp_path / "x.onnx")
+    assert served.path_of(recipe, weights="student", out=out, suffix=".onnx") == tmp_path / "x.onnx"
+    with pytest.raises(ValueError, match=r"out=.*x\.onnx: the name of the file has to end in \.tflite"):
+        served.path_of(recipe, weights="student", out=out, suffix=".tflite")
+
+
+def test_metadata_are_json_texts(tiny):
+    texts = served.metadata(load(tiny, heads="cls"), weights="student", prior="")
+    assert {name: json.loads(text) for name, text in texts.items()} == {
+        "class_names": list(tiny_run.CLASS_NAMES),
+        "class_counts": COUNTS.tolist(),
+        "image_size": 8,
+        "eval_resize": 0,
+        "heads": "cls",
+        "prior": "",
+        "weights": "student",
+    }

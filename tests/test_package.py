@@ -1,0 +1,81 @@
+"""What is installed without a checkout: recipes, commands and exports, from an empty folder."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+import deitlt_tf
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FIRST_STEPS = ("--epochs=2", "--reweight_epoch=1", "--teacher_epochs=1", "--teacher_reweight_epoch=-1", "--nobaseline")
+
+
+def test_every_room_is_packaged():
+    rooms = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("deitlt_tf/**/__init__.py")}
+    assert {*PROJECT["tool"]["setuptools"]["packages"]} == rooms | {"deitlt_tf.configs"}
+
+
+def test_the_version_is_written_twice_and_alike():
+    assert PROJECT["project"]["version"] == deitlt_tf.__version__
+    assert f"## {deitlt_tf.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"version: {deitlt_tf.__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_scripts_lead_to_functions():
+    for entry in PROJECT["project"]["scripts"].values():
+        module, _, function = entry.partition(":")
+        file = ROOT / Path(*module.split(".")).with_suffix(".py")
+        assert f"def {function}(" in file.read_text(), entry
+
+
+def test_the_modules_of_before_are_reached_by_their_old_names():
+    for name, new in deitlt_tf.MOVED.items():
+        with pytest.warns(DeprecationWarning, match=f"deitlt_tf.{name} is deitlt_tf.{new} now"):
+            module = getattr(deitlt_tf, name)
+        assert module.__name__ == f"deitlt_tf.{new}"
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory) -> Path:
+    """The interpreter of a new environment with the wheel in it, and the dependencies of this one."""
+    folder = tmp_path_factory.mktemp("installed")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    subprocess.run([*build, str(ROOT)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for name in ("configs/digits_lt.cfg", "to_onnx.py", "py.typed", "report/page.html.j2", "demo/page/index.html"):
+        assert f"deitlt_tf/{name}" in names
+    assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "docs/"))]
+    venv.create(folder / "venv", with_pip=True)
+    python = folder / "venv" / "bin" / "python"
+    site = next((folder / "venv" / "lib").glob("python*/site-packages"))
+    # A path line, which does not run the .pth files there: the editable installation of this environment stays out.
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
+    return python
+
+
+@pytest.mark.slow
+def test_the_demo_and_an_export_run_from_an_empty_folder(python, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(*command: str | Path) -> str:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    where = run(python, "-c", "import deitlt_tf; print(deitlt_tf.__version__, deitlt_tf.__file__)")
+    assert where.startswith(f"{deitlt_tf.__version__} {python.parents[1]}")
+    run(python, "-m", "deitlt_tf.train", "--flagfile=digits_lt.cfg", "--workdir=run", *FIRST_STEPS)
+    assert (tmp_path / "run" / "student.keras").is_file()
+    run(python.parent / "deitlt-to-onnx", "--workdir=run", "--check_images=20")
+    assert (tmp_path / "run" / "student.onnx").is_file()
+    assert f"deitlt_tf {deitlt_tf.__version__}" in run(python, "-m", "deitlt_tf.versions")

@@ -1,0 +1,17 @@
+"""What a bug report needs."""
+
+import deitlt_tf
+from deitlt_tf import versions
+
+
+def test_it_names_this_package_python_and_every_library(capsys):
+    versions.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"deitlt_tf {deitlt_tf.__version__}" and lines[1].startswith("Python 3.")
+    assert {line.partition(" ")[0] for line in lines} >= {*versions.PACKAGES}
+    assert any(line.endswith("0 GPUs") for line in lines)
+
+
+def test_a_package_that_is_not_there_is_no_error():
+    assert versions.version("pip") != "not installed"
+    assert versions.version("no-such-package-anywhere") == "not installed"
