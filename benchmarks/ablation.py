@@ -2,6 +2,7 @@
 
     python benchmarks/ablation.py --images=cifar10_lt --out_dir=runs/ablation --jobs=2
     python benchmarks/ablation.py ... --rows=vit,deit_lt_1 --seeds=0,1 --epochs=20 --teacher_epochs=8
+    python benchmarks/ablation.py --out_dir=benchmarks --tables  # trains nothing: the published tables again
 
 Each run of ROWS is `python -m deitlt_tf.train` in a workdir of its own, OUT_DIR/<row>_seed<k>, with --recipe and the
 constants of this file. A finished run has a line in OUT_DIR/ablation.jsonl and is not repeated. After a kill the same
@@ -32,7 +33,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from deitlt_tf.recipes import command_line
-from deitlt_tf.recipes.flags import DEFAULTS, FREE
+from deitlt_tf.recipes import flags as recipe_flags
+from deitlt_tf.recipes.flags import FREE
 
 RECIPE = Path(__file__).parents[1] / "configs" / "folder_small.cfg"
 EPOCHS, TEACHER_EPOCHS = 100, 40
@@ -54,6 +56,11 @@ ENSEMBLES = {"ldam_sam_pair": ("ldam_sam", (0, 1))}
 # The teacher of the row with balanced softmax. It is that of DeiT-LT (1), so the two rows differ in one thing. Choosing
 # the teacher with the best test accuracy would be a choice on test images.
 BEST_TEACHER = "ldam_sam"
+
+
+# A line of ablation.jsonl leaves out flags with their default value. A default that changed after the first lines were
+# written stays as it was then, or those lines would no longer be recognised.
+DEFAULTS = recipe_flags.DEFAULTS | {"teacher_classifier": "cosine"}
 
 
 class Row(NamedTuple):
@@ -104,6 +111,9 @@ class Task(NamedTuple):
 
 def main() -> None:
     options = arguments()
+    if options.tables:
+        print(write_tables(options.out_dir))
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how TensorFlow was built
     if options.measure:
         measure(options.measure)
@@ -147,6 +157,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="Runs at the same time; they share the cores.")
     parser.add_argument(
         "--measure", type=Path, help="Internal: workdir of a finished run; only write its measured.json."
+    )
+    parser.add_argument(
+        "--tables", action="store_true", help="Only write OUT_DIR/ablation.md again from OUT_DIR/ablation.jsonl."
     )
     return parser.parse_args(argv)
 

@@ -6,19 +6,18 @@ and DIST by epoch, reweight_epoch, and of the probes diversity, rank {token: [L]
 cls, dist, mean, teacher; EMA and uniform (exported with --prior=uniform) are those of the mean, or of the only head.
 """
 
-import math
 import statistics
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from deitlt_tf.evaluation import intervals
+from deitlt_tf.evaluation import intervals, metrics
 
 COLUMNS = ("overall", "head", "mid", "tail")
 OUTPUTS = {"cls": "CLS", "dist": "DIST", "mean": "mean", "uniform": "--prior=uniform", "EMA": "EMA"}
 BOOTSTRAP = {"resamples": 1000, "seed": 0, "level": 0.95}
-ENOUGH = 3  # seeds that settle a number without an interval
+ENOUGH = 3  # seeds that settle a claim
 
 Runs = dict[tuple[str, int], dict]  # (row, seed) -> line
 Bounds = dict[str, float]  # value; with an interval also low and high
@@ -33,8 +32,9 @@ def packed(right: np.ndarray, labels: np.ndarray, num_classes: int) -> list[str]
 def accuracy(line: dict, output: str) -> dict[str, float]:
     """{overall, head, mid, tail} in percent, in the paper's groups."""
     hits = np.array([int(bits, 16).bit_count() for bits in line["right"][output]])
-    scores = intervals.scores(hits, np.array(line["total"]), np.array(line["class_counts"]))["paper"]
-    return {column: float(scores[column]) for column in COLUMNS}
+    class_hits = {output: hits, "total": np.array(line["total"])}
+    row = metrics.accuracies(class_hits, np.array(line["class_counts"]))["paper"][output]
+    return {column: row[column] for column in COLUMNS}
 
 
 def difference(one: dict, output: str, other: dict, other_output: str) -> dict[str, Bounds]:
@@ -125,15 +125,16 @@ class Claim(NamedTuple):
 def verdict(claim: Claim) -> str:
     """ "holds": every part is above 0 on every seed. "does not hold": one part is below 0 on every seed.
 
-    A seed counts if its interval leaves out 0. A number without an interval, because test images do not tell how far
-    it varies, needs ENOUGH seeds on one side of 0. All other cases are "not settled".
+    A seed counts if its interval leaves out 0, or its number if it has no interval. An interval says how far other test
+    images would move the number, and nothing about another seed, so both verdicts need ENOUGH seeds. All other cases
+    are "not settled".
     """
     signs = []
     for bounds in claim.parts.values():
+        low = [b.get("low", b["value"]) for b in bounds.values()]
+        high = [b.get("high", b["value"]) for b in bounds.values()]
         enough = len(bounds) >= ENOUGH
-        low = [b.get("low", b["value"] if enough else -math.inf) for b in bounds.values()]
-        high = [b.get("high", b["value"] if enough else math.inf) for b in bounds.values()]
-        signs.append(0 if not bounds else 1 if min(low) > 0 else -1 if max(high) < 0 else 0)
+        signs.append(1 if enough and min(low) > 0 else -1 if enough and max(high) < 0 else 0)
     return "does not hold" if -1 in signs else "not settled" if 0 in signs else "holds"
 
 
@@ -245,9 +246,10 @@ def page(lines: list[dict], *, titles: dict[str, str], teachers: dict[str, str |
             students(runs, titles),
             against(runs, titles),
             teachers_table(runs, teachers),
-            "A claim holds (does not hold) where the intervals of all its seeds leave out 0 on the claimed (the other)",
-            f"side; what has no interval, where {ENOUGH} seeds or more are all on that side. Accuracies in points, of",
-            "the mean of CLS and DIST unless another output is named.",
+            f"A claim holds (does not hold) where it has {ENOUGH} seeds or more and the intervals of all of them leave",
+            "out 0 on the claimed (the other) side, or the numbers themselves where they have no interval. With",
+            "fewer seeds it is not settled, however clear one seed is. Accuracies in points, of the mean of CLS and",
+            "DIST unless another output is named.",
             "",
             claims_table(claims(runs)),
         ]

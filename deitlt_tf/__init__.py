@@ -27,6 +27,8 @@ It does make `keras.models.load_model` know our layers, whichever of `deitlt_tf`
 import importlib
 import importlib.abc
 import importlib.machinery
+import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -82,6 +84,35 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *MODULES})
 
 
+def _require_tensorflow(backend: str) -> None:
+    """Raises ImportError that says where the setting comes from, unless Keras runs on TensorFlow."""
+    if backend == "tensorflow":
+        return
+    setting = "the environment has KERAS_BACKEND"
+    if "KERAS_BACKEND" not in os.environ:
+        setting = f"{_keras_json()} has it"
+    raise ImportError(
+        f"deitlt_tf needs Keras on TensorFlow, and this Keras is set to run on {backend} ({setting}): put "
+        'os.environ["KERAS_BACKEND"] = "tensorflow" before the first import of keras.'
+    )
+
+
+def _keras_json() -> str:
+    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+    return os.path.join(home, "keras.json")
+
+
+def _backend_setting() -> str:
+    """The backend that Keras will take, as it reads it: KERAS_BACKEND, else keras.json, else TensorFlow."""
+    if backend := os.environ.get("KERAS_BACKEND"):
+        return backend
+    try:
+        with open(_keras_json(), encoding="utf-8") as file:
+            return str(json.load(file).get("backend", "tensorflow"))
+    except (OSError, ValueError, AttributeError):  # Keras tells about a file that it cannot read
+        return "tensorflow"
+
+
 class _RegisterAfterKeras(importlib.abc.MetaPathFinder):
     """Imports `deitlt_tf.models` once `keras` has been executed, then leaves `sys.meta_path`.
 
@@ -101,6 +132,7 @@ class _RegisterAfterKeras(importlib.abc.MetaPathFinder):
         execute = spec.loader.exec_module
 
         def execute_then_register(module: ModuleType) -> None:
+            _require_tensorflow(_backend_setting())
             execute(module)
             # TensorFlow asks for this spec only to learn Keras' folder, so the finder stays until Keras is executed.
             if self in sys.meta_path:
@@ -112,6 +144,7 @@ class _RegisterAfterKeras(importlib.abc.MetaPathFinder):
 
 
 if "keras" in sys.modules:
+    _require_tensorflow(sys.modules["keras"].config.backend())
     importlib.import_module("deitlt_tf.models")
 else:
     sys.meta_path.insert(0, _RegisterAfterKeras())

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deitlt_tf import losses
@@ -12,9 +13,15 @@ from deitlt_tf.devices.accumulation import in_parts
 from deitlt_tf.losses import NEVER
 from deitlt_tf.mixing import mix
 from deitlt_tf.models import resizing, vit
-from deitlt_tf.step import TrainingStep
+from deitlt_tf.step import TrainingStep, checked
 
 MIXING, DROP_PATH = 0, 1  # folded into the seed of a step, so that the two draw independently
+
+PROBABILITIES = (
+    "distillation=soft needs the teacher's logits, and this teacher returns probabilities (it ends in softmax): their "
+    "softmax is nearly even. Cut the softmax off, as with classifier_activation=None in keras.applications, or choose "
+    "distillation=hard."
+)
 
 
 class Lesson(NamedTuple):
@@ -26,7 +33,8 @@ class Lesson(NamedTuple):
     dist_targets: what DIST learns: the teacher's classes int64 [B]; the shares of these classes float32 [B, C] where
       the teacher sees clean images; the teacher's logits float32 [B, C] in soft distillation.
     teacher_classes: int64 [B], argmax of the teacher's logits.
-    weights: float32 [B], weights of the DIST losses: by class from `reweight_step` on, 1 before.
+    weights: float32 [B], weights of the DIST losses: sample weights, from `reweight_step` on times those by class.
+    cls_weights: float32 [B], weights of the CLS losses: sample weights, mixed as the images are; 1 without any.
 
     A plain ViT has the labels in place of what the teacher says, and `weights` are those of its only loss.
     """
@@ -37,22 +45,24 @@ class Lesson(NamedTuple):
     dist_targets: tf.Tensor
     teacher_classes: tf.Tensor
     weights: tf.Tensor
+    cls_weights: tf.Tensor
 
 
 class Distiller(TrainingStep):
     """L = (1 - alpha) CE(f_c(x), y) + alpha w(y_t) CE(f_d(x), y_t), with y_t = argmax teacher(x).
 
     `compile(optimizer)` and `fit(batches)` train `student` in place. Batches are (images [B, H, W, 3], labels [B]),
-    pixels 0..255. A batch may have a third element, int64 [B]: the classes that the teacher chooses for the images as
-    this step mixes them. Then hard distillation does not run the teacher.
+    pixels 0..255, and may have sample weights [B]. Sample weights are mixed as the images are, to
+    s = lambda s_i + (1 - lambda) s_j. The losses of CLS and DIST are sum s CE(f_c(x), y) / sum s and
+    sum s w CE(f_d(x), y_t) / sum s w over the global batch.
     Without a teacher the student has one head and L = w(y) CE(f(x), y): the plain ViT.
     Every step is a function of (weights, batch, seed, step number): there is no random state.
 
     Args:
       student: keras.Model of `models.build`: images -> {"cls", "dist"} logits, or [B, C] without a teacher.
       teacher: keras.Model or function, images in pixels -> logits [B, C]; it runs in inference mode and is not tracked.
-        The logits of saved LDAM teachers are cosines times LDAM's scale. Cosines without a scale are too even for soft
-        distillation.
+        Soft distillation needs logits and not probabilities. The logits of saved LDAM teachers are cosines times LDAM's
+        scale. Cosines without a scale are too even for soft distillation.
       class_counts: training images of each class, [C].
       alpha: float. Share of the distillation loss. Defaults to 0.5.
       distillation: "hard" (the teacher's argmax) or "soft" (its distribution at `temperature`). Defaults to "hard".
@@ -70,15 +80,18 @@ class Distiller(TrainingStep):
       mixing_off_step: int. From this step on there is no mixing and no smoothing. Defaults to never.
       accumulation: int. Number of equal parts in which a batch is computed, one after the other, to save memory. Images
         are mixed within a part, and each part draws its own numbers: two replicas draw the same as one replica with two
-        parts. Defaults to 1.
+        parts. A last, smaller batch has parts that differ by one image. Defaults to 1.
       clip_norm: float. Largest global norm of the gradient, 0 = not clipped. Defaults to 0.
-      ema_decay: float. d of the moving average `ema`, a second student: e <- d e + (1 - d) w; 0 = no `ema`. Defaults to
-        0.99996.
-      teacher_size: int. Side of the teacher's input. Defaults to that of a keras.Model, or else to the images' size.
+      ema_decay: float. d of the moving average `ema`, a second student: e <- d e + (1 - d) w; 0 = no `ema`. It starts
+        from the student's weights at the optimiser's first step. Defaults to 0.99996.
+      ema_warmup: bool. Whether d is at most (1 + t) / (10 + t) after t steps. Without it the average of a short run is
+        mostly the initial weights, whose share is d^t. Defaults to False.
+      teacher_size: int. Side of the teacher's input. Defaults to that of a keras.Model with a fixed one, or else to the
+        images' size.
       seed: int. Seed of mixing and drop path. Defaults to 0.
 
-    Raises ValueError for an unknown `distillation` or `teacher_sees`, for arguments that contradict each other, and for
-    a class without images.
+    Raises ValueError for an unknown `distillation` or `teacher_sees`, for arguments that contradict each other, for a
+    teacher that does not take images or does not give logits of these classes, and for a class without images.
     Source: DeiT-LT (CVPR 2024) section 3; official engine.py, losses.py.
     """
 
@@ -100,6 +113,7 @@ class Distiller(TrainingStep):
         accumulation: int = 1,
         clip_norm: float = 0.0,
         ema_decay: float = 0.99996,
+        ema_warmup: bool = False,
         teacher_size: int | None = None,
         seed: int = 0,
     ):
@@ -111,54 +125,81 @@ class Distiller(TrainingStep):
             raise ValueError("teacher_sees=clean mixes the classes that the teacher chose: it needs distillation=hard.")
         if isinstance(student.output, dict) == (teacher is None):
             raise ValueError("a student with CLS and DIST (deit_*) needs a teacher; a plain one (vit_*) takes none.")
-        super().__init__(student, class_counts, reweight_step=reweight_step, beta=beta, clip_norm=clip_norm, seed=seed)
+        super().__init__(
+            student,
+            class_counts,
+            reweight_step=reweight_step,
+            beta=beta,
+            clip_norm=clip_norm,
+            seed=seed,
+            loss_names=("loss",) if teacher is None else ("loss", "cls_loss", "dist_loss", "agreement", "cosine"),
+        )
         self.ema = keras.models.clone_model(student) if ema_decay else None
         if self.ema:
             self.ema.set_weights(student.get_weights())
             self.ema.trainable = False
         self.alpha, self.distillation, self.temperature = alpha, distillation, temperature
-        self.teacher_sees, self.accumulation, self.ema_decay = teacher_sees, accumulation, ema_decay
+        self.teacher_sees, self.accumulation = teacher_sees, accumulation
+        self.ema_decay, self.ema_warmup = ema_decay, ema_warmup
         self.prior = tf.constant(losses.log_prior(class_counts, tau=logit_adjustment))
         self.mixing = {"num_classes": self.num_classes} | (mixing or {})
         self.mixing_off_step = mixing_off_step
-        self.teacher_size = teacher.input_shape[1] if isinstance(teacher, keras.Model) else teacher_size
-        self.ask_teacher = in_inference(teacher) if isinstance(teacher, keras.Model) else teacher
+        if isinstance(teacher, keras.Model):
+            self.teacher_size, self.ask_teacher = input_side(teacher, teacher_size), in_inference(teacher)
+            check_model(teacher, self.num_classes)
+            if distillation == "soft":
+                self.refuse_probabilities(self.teacher_size or student.input_shape[1])
+        else:
+            self.teacher_size, self.ask_teacher = teacher_size, teacher
+        self.asks_model = isinstance(teacher, keras.Model)
         self.with_tokens = vit.with_tokens(student)
 
     @property
     def student(self) -> keras.Model:
         return self.network
 
-    def train_step(self, batch: tuple) -> dict[str, tf.Tensor]:
-        return self.step(batch)[0]
+    @property
+    def draws_gamma(self) -> bool:
+        mixing = self.mixing
+        alphas = (mixing.get("mixup_alpha", 1), mixing.get("cutmix_alpha", 1))
+        return mixing.get("probability", 1) > 0 and max(alphas) > 0
 
-    def step(self, batch: tuple) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """One step: its named losses, and the teacher's classes int64 [B] for the images of this replica."""
+    def step(
+        self, batch: tuple, *, sample_weight: tf.Tensor | None = None, teacher_classes: tf.Tensor | None = None
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """One step: its named losses, and the teacher's classes int64 [B] for the images of this replica.
+
+        batch: (images, labels int [B]). sample_weight: float32 [B]. Defaults to None, all 1.
+        teacher_classes: int64 [B], the classes that the teacher chooses for the images as this step mixes them. Hard
+          distillation then does not run the teacher. Defaults to None.
+        """
         step = tf.cast(self.optimizer.iterations, tf.int64)
-        lesson = self.prepare(batch, step)  # mix the images, ask the teacher, weigh the examples
+        extras = {"sample_weight": sample_weight, "known": teacher_classes}
+        extras = {name: values for name, values in extras.items() if values is not None}
+        lesson = self.prepare(batch, step, extras)  # mix the images, ask the teacher, weigh the examples
         gradients, values = self.gradients(lesson, step)  # of the losses of CLS and DIST
+        average = self.average_before(step)
         self.apply(gradients, self.student.trainable_variables)
-        self.update_ema()
+        self.update_ema(average)
         return replicas.all_sum(values), lesson.teacher_classes
 
-    def prepare(self, batch: tuple, step: tf.Tensor) -> Lesson:
-        """The lesson of the whole batch, computed in parts.
+    def prepare(self, batch: tuple, step: tf.Tensor, extras: dict[str, tf.Tensor]) -> Lesson:
+        """The lesson of the whole batch, computed in parts. extras: keywords of `lesson`, [B] each.
 
         It is complete before the first gradient, because losses are divided by the weights' sum over the global batch.
         """
 
         def lesson_of(k: int | tf.Tensor, part: tuple) -> Lesson:
-            images, labels, *teacher_classes = part
-            return self.lesson(images, labels, step, self.part_seed(step, k, use=MIXING), *teacher_classes)
+            images, labels, extras = part
+            return self.lesson(images, labels, step, self.part_seed(step, k, use=MIXING), **extras)
 
-        return in_parts(self.accumulation, lesson_of, tuple(batch[:3]))
+        return in_parts(self.accumulation, lesson_of, (*batch, extras))
 
     def gradients(self, lesson: Lesson, step: tf.Tensor) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """The gradient of the loss and the named losses of this replica, both summed over the parts of its batch."""
         variables = self.student.trainable_variables
-        ones = tf.ones_like(lesson.weights)
-        cls_share = ones / replicas.global_sum(ones)  # [B]
-        dist_share = lesson.weights / replicas.global_sum(lesson.weights)  # [B]
+        cls_share = self.share(lesson.cls_weights)  # [B]
+        dist_share = self.share(lesson.weights)  # [B]
 
         def gradients_of(k: int | tf.Tensor, part: tuple) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
             seed = self.part_seed(step, k, use=DROP_PATH)
@@ -180,12 +221,14 @@ class Distiller(TrainingStep):
         step: tf.Tensor,
         seed: tf.Tensor,
         known: tf.Tensor | None = None,
+        sample_weight: tf.Tensor | None = None,
     ) -> Lesson:
         """The lesson of one part: mix the images, ask the teacher, weigh the examples.
 
         images: [B, H, W, 3], or a pair of such tensors, (the student's, the teacher's). labels: int [B].
         step: int64, number of the step. seed: int [2], of mixing.
         known: int64 [B], the teacher's classes where they are known already. Defaults to None.
+        sample_weight: float32 [B], weights of the images before they are mixed. Defaults to None, all 1.
         """
         student_images, teacher_images = images if isinstance(images, tuple) else (images, images)
         clean = tf.cast(student_images, tf.float32)
@@ -195,12 +238,12 @@ class Distiller(TrainingStep):
             """Classes [B] of the clean images -> their shares of the mixed images, [B, C]."""
             return self.mix(clean, classes, step, seed, smoothing=0.0)[1]
 
+        ones = tf.ones(tf.shape(labels))
         if self.ask_teacher is None:
             teacher_classes, dist_targets = tf.cast(labels, tf.int64), labels
-            if self.reweight_step == NEVER:  # all weights are 1, so the labels need not be mixed a second time
-                ones = tf.ones(tf.shape(labels))
-                return Lesson(mixed, labels, cls_targets, dist_targets, teacher_classes, ones)
-            by_class = tf.linalg.matvec(shares(labels), self.class_weights)
+            # With NEVER all weights are 1, so the labels need not be mixed a second time.
+            never = self.reweight_step == NEVER
+            by_class = ones if never else tf.linalg.matvec(shares(labels), self.class_weights)
         elif self.teacher_sees == "clean":
             teacher_classes, _ = self.ask(tf.cast(teacher_images, tf.float32), known)
             dist_targets = shares(teacher_classes)
@@ -209,16 +252,23 @@ class Distiller(TrainingStep):
             teacher_classes, logits = self.ask(mixed, known)
             dist_targets = teacher_classes if self.distillation == "hard" else logits
             by_class = tf.gather(self.class_weights, teacher_classes)
-        return Lesson(mixed, labels, cls_targets, dist_targets, teacher_classes, self.reweighted(by_class, step))
+        weights, cls_weights = self.reweighted(by_class, step), ones
+        if sample_weight is not None:
+            cls_weights = self.mix(clean, sample_weight[:, None], step, seed)[1][:, 0]
+            weights *= cls_weights
+        return Lesson(mixed, labels, cls_targets, dist_targets, teacher_classes, weights, cls_weights)
 
     def mix(
         self, images: tf.Tensor, classes: tf.Tensor, step: tf.Tensor, seed: tf.Tensor, **options: Any
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mixed images and mixed targets of `classes`; from `mixing_off_step` on clean images and one-hot targets."""
+        """Mixed images and mixed targets of `classes`; from `mixing_off_step` on clean images and one-hot targets.
+
+        classes: int [B]; or float32 [B, K], which are the targets themselves.
+        """
         return tf.cond(
             step < self.mixing_off_step,
             lambda: mix(images, classes, seed, **self.mixing | options),
-            lambda: (images, tf.one_hot(classes, self.num_classes)),
+            lambda: (images, classes if classes.shape.rank == 2 else tf.one_hot(classes, self.num_classes)),
         )
 
     def ask(self, images: tf.Tensor, known: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -230,8 +280,18 @@ class Distiller(TrainingStep):
             return known, None
         assert self.ask_teacher is not None, "a plain ViT has no teacher"
         logits = self.ask_teacher(resizing.resize(images, self.teacher_size or images.shape[1]))
+        check_logits(logits, self.num_classes)
         logits = tf.stop_gradient(tf.cast(logits, tf.float32))
+        if self.distillation == "soft" and not self.asks_model:  # a model was tried when this object was constructed
+            logits = checked(logits, ~are_probabilities(logits), PROBABILITIES)
         return tf.argmax(logits, -1), logits
+
+    def refuse_probabilities(self, size: int) -> None:
+        """Raises ValueError if the teacher answers two images of noise, of this side, with probabilities."""
+        assert self.ask_teacher is not None, "a plain ViT has no teacher"
+        noise = 255 * np.random.default_rng(0).random((2, size, size, 3), np.float32)
+        if are_probabilities(tf.cast(self.ask_teacher(tf.constant(noise)), tf.float32)):
+            raise ValueError(PROBABILITIES)
 
     def losses_of(self, lesson: Lesson, cls_share: tf.Tensor, dist_share: tf.Tensor) -> dict[str, tf.Tensor]:
         """Named losses of one part. Summed over parts and replicas they are means over the global batch.
@@ -263,14 +323,34 @@ class Distiller(TrainingStep):
             return losses.cross_entropy(targets, logits)
         return losses.hard_distillation(logits, targets)
 
-    def update_ema(self) -> None:
-        """ema <- d ema + (1 - d) student, after the optimiser's step."""
+    def average_before(self, step: tf.Tensor) -> list[tf.Tensor]:
+        """The moving average before a step: `ema`, or in the optimiser's first step the student.
+
+        The student's weights may have been loaded after `ema` was copied from them.
+        """
+        if self.ema is None:
+            return []
+        old, start = self.ema.weights, self.student.weights
+        return tf.cond(
+            step == 0,
+            lambda: [tf.identity(w) for w in start],
+            lambda: [tf.identity(e) for e in old],
+        )
+
+    def update_ema(self, average: list[tf.Tensor]) -> None:
+        """ema <- d average + (1 - d) student, after the optimiser's step. average: the one before the step.
+
+        Source of the warm-up: TensorFlow, tf.train.ExponentialMovingAverage with num_updates.
+        """
         if self.ema is None:
             return
-        old, new = self.ema.weights, self.student.weights
         d = self.ema_decay
+        if self.ema_warmup:
+            steps = tf.cast(self.optimizer.iterations, tf.float32)
+            d = tf.minimum(d, (1 + steps) / (10 + steps))
         with tf.name_scope("ema"):
-            replicas.assign(old, [d * e + (1 - d) * w for e, w in zip(old, new, strict=True)])
+            new = [d * e + (1 - d) * w for e, w in zip(average, self.student.weights, strict=True)]
+            replicas.assign(self.ema.weights, new)
 
 
 def in_inference(teacher: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -279,3 +359,48 @@ def in_inference(teacher: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     A Distiller keeps this function and not the model, because Keras would track, train and save the model as its part.
     """
     return lambda images: teacher(images, training=False)
+
+
+def input_side(teacher: keras.Model, size: int | None) -> int | None:
+    """Side of the teacher's input: its own where that is fixed, else `size`.
+
+    Raises ValueError for a teacher that does not take [B, S, S, 3], or another S than `size`.
+    """
+    try:
+        shape = teacher.input_shape
+    except (AttributeError, ValueError):  # a subclass of keras.Model that has not been called
+        return size
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] != shape[2] or shape[3] not in (3, None):
+        raise ValueError(f"the teacher takes {shape}: it has to take images [B, S, S, 3].")
+    if shape[1] and size and shape[1] != size:
+        raise ValueError(f"teacher_size={size}, but the teacher takes images of {shape[1]} pixels: leave it out.")
+    return shape[1] or size
+
+
+def check_model(teacher: keras.Model, num_classes: int) -> None:
+    """`check_logits` of a model's symbolic output. A subclass of keras.Model has none before its first step."""
+    try:
+        logits = teacher.output
+    except (AttributeError, ValueError):
+        return
+    check_logits(logits, num_classes)
+
+
+def check_logits(logits: Any, num_classes: int) -> None:
+    """Raises ValueError unless a teacher's output is one tensor [B, C]."""
+    if isinstance(logits, (dict, list, tuple)):
+        names = f" ({', '.join(logits)})" if isinstance(logits, dict) else ""
+        raise ValueError(
+            f"the teacher has {len(logits)} outputs{names}, and a teacher has one, logits [B, {num_classes}]: choose "
+            "one of them, as with keras.Model(teacher.input, teacher.output[...])."
+        )
+    if not tf.TensorShape([None, num_classes]).is_compatible_with(logits.shape):
+        raise ValueError(
+            f"the teacher's output has the shape {logits.shape}: class_counts has {num_classes} classes, so it has to "
+            f"be logits [B, {num_classes}]."
+        )
+
+
+def are_probabilities(outputs: tf.Tensor) -> tf.Tensor:
+    """Whether all rows of [B, C] are probabilities: none below 0, and of the sum 1 up to float16's rounding."""
+    return tf.reduce_all(outputs >= 0) & tf.reduce_all(tf.abs(tf.reduce_sum(outputs, -1) - 1) < 0.01)

@@ -10,7 +10,8 @@ import functools
 from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.recipe import Recipe
 
-ROWS = {"teacher": "teacher", "student": "student", "student_ema": "EMA"}  # file -> name in the table
+# file -> name in the table
+ROWS = {"teacher": "teacher", "student": "student", "student_ema": "EMA", "student_best": "best"}
 
 
 def main(recipe: Recipe) -> None:
@@ -26,10 +27,12 @@ def evaluate(recipe: Recipe) -> None:
     from deitlt_tf.data import decode, sources
     from deitlt_tf.evaluation import metrics, tables
     from deitlt_tf.evaluation.run import checked_model
-    from deitlt_tf.runs.data import load_splits
+    from deitlt_tf.models.interface import view_size
+    from deitlt_tf.runs.data import identity, load_splits, note_other_data
 
     folder, max_pixels = recipe.run.folder, recipe.data.max_pixels
     splits = load_splits(**recipe.data.loading(), folder=folder)
+    note_other_data(folder, **identity(splits, **recipe.data.loading()))
     counts = sources.class_counts(splits.train.labels, len(splits.train.class_names))
     rows: dict[str, dict[str, dict[str, float | None]]] = {}
     for file, row in ROWS.items():
@@ -37,7 +40,10 @@ def evaluate(recipe: Recipe) -> None:
         if not path.is_file():
             continue
         model = checked_model(path, class_names=splits.train.class_names)
-        view = recipe.teacher.view if row == "teacher" else recipe.student.view
+        flag, view = ("eval_resize", recipe.student.view)
+        if row == "teacher":
+            flag, view = ("teacher_eval_resize", recipe.teacher.view)
+        view_size(model, resize=view.eval_resize, flag=flag)
         measure = functools.partial(
             metrics.measure,
             model,

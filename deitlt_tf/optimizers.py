@@ -55,9 +55,11 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 class WarmupDrops(keras.optimizers.schedules.LearningRateSchedule):
     """peak (e + 1) / warmup in epoch e < warmup, then peak times the factor of the last drop; constant in an epoch.
 
+    In the last epoch of a warm-up that ends within an epoch, the rate rises with every step: peak (t + 1/S) / warmup,
+    t: epochs, S: steps_per_epoch.
     peak: highest learning rate. steps_per_epoch: optimiser steps of an epoch.
     drops: {epoch: factor of the peak}, e.g. {160: 0.01, 180: 0.0001}.
-    warmup_epochs: whole epochs of the ramp; a fraction is cut off. Defaults to 5.
+    warmup_epochs: length of the ramp, which may be a fraction. Defaults to 5.
     Source: Saddle-LongTail adjust_learning_rate.
     """
 
@@ -74,17 +76,20 @@ class WarmupDrops(keras.optimizers.schedules.LearningRateSchedule):
             "peak": float(peak),
             "steps_per_epoch": int(steps_per_epoch),
             "drops": {str(epoch): float(factor) for epoch, factor in drops.items()},
-            "warmup_epochs": int(warmup_epochs),
+            "warmup_epochs": float(warmup_epochs),
         }
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         s = self.settings
-        epoch = tf.cast(step, tf.int32) // s["steps_per_epoch"]
+        step, steps_per_epoch, warmup = tf.cast(step, tf.int32), s["steps_per_epoch"], s["warmup_epochs"]
+        epoch = step // steps_per_epoch
         factor = tf.constant(1.0)
         for start, dropped in sorted((int(e), f) for e, f in s["drops"].items()):
             factor = tf.where(epoch >= start, dropped, factor)
-        ramp = tf.cast(epoch + 1, tf.float32) / max(s["warmup_epochs"], 1)
-        return s["peak"] * tf.where(epoch < s["warmup_epochs"], ramp, factor)
+        last_epoch = tf.cast(step + 1, tf.float32) / steps_per_epoch
+        ramp = tf.where(epoch < int(warmup), tf.cast(epoch + 1, tf.float32), last_epoch) / max(warmup, 1e-9)
+        warming = tf.cast(step, tf.float32) < warmup * steps_per_epoch
+        return s["peak"] * tf.where(warming, tf.minimum(ramp, 1.0), factor)
 
     def get_config(self) -> dict[str, Any]:
         return dict(self.settings)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from deitlt_tf.devices import replicas
 from deitlt_tf.losses import NEVER, ClassCounts
-from deitlt_tf.objectives import Objective
+from deitlt_tf.objectives import Glmc, Objective
 from deitlt_tf.objectives.labels import FromLabels
 from deitlt_tf.sam import gradient, imbsam_gradient, sam_gradient
 from deitlt_tf.step import TrainingStep
@@ -19,7 +19,9 @@ class Teacher(TrainingStep):
     """One step of a flat teacher: SAM (or plain SGD) over an objective, with deferred class-balanced re-weighting.
 
     `compile(optimizer)` and `fit(batches)` train `network` in place. Batches are (images [B, H, W, 3], labels [B]), or
-    ((first views, second views), labels) for an objective of two views.
+    ((first views, second views), labels) for an objective of two views. Both may have sample weights [B]. They multiply
+    the rows of the objective's losses (GLMC, which mixes: the row of the first of two images), and the loss of a batch
+    is sum s w l / sum s w.
 
     Args:
       network: keras.Model, images in pixels -> logits [B, C]. It is saved and served.
@@ -54,6 +56,7 @@ class Teacher(TrainingStep):
         seed: int = 0,
     ):
         super().__init__(network, class_counts, reweight_step=reweight_step, beta=beta, clip_norm=clip_norm, seed=seed)
+        self.accuracy = {"cls": keras.metrics.SparseCategoricalAccuracy(name="accuracy")}
         self.objective: Objective = objective or FromLabels(network, class_counts)
         if flat_below and self.objective.ascent_losses is not None:
             raise ValueError(
@@ -64,11 +67,22 @@ class Teacher(TrainingStep):
         self.rho, self.rho_steps = rho, dict(sorted((rho_steps or {}).items()))
 
     @property
+    def trained(self) -> list[keras.Variable]:
+        return self.objective.trainable
+
+    @property
     def state(self) -> list[keras.Variable]:
         return [*self.objective.state, *super().state]
 
-    def train_step(self, batch: tuple) -> dict[str, tf.Tensor]:
-        images, labels = batch[:2]
+    @property
+    def draws_gamma(self) -> bool:
+        return isinstance(self.objective, Glmc) and self.objective.alpha > 0
+
+    def step(
+        self, batch: tuple, *, sample_weight: tf.Tensor | None = None, teacher_classes: tf.Tensor | None = None
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """One step: its loss, and the labels. sample_weight: float32 [B]. teacher_classes: none, it has no teacher."""
+        images, labels = batch
         step = tf.cast(self.optimizer.iterations, tf.int64)
         inputs = self.objective.prepare(
             images if isinstance(images, tuple) else (images,),
@@ -77,13 +91,14 @@ class Teacher(TrainingStep):
             step=step,
         )
         weights = self.reweighted(tf.gather(self.class_weights, labels), step)
-        share = weights / replicas.global_sum(weights)  # [B]
+        if sample_weight is not None:
+            weights *= sample_weight
         scale = self.scaled(tf.constant(1.0))
 
-        value, gradients = self.gradient(inputs, labels, share * scale, step)
-        self.apply(gradients, self.objective.trainable)
+        value, gradients = self.gradient(inputs, labels, self.share(weights) * scale, step)
+        self.apply(gradients, self.trained)
         self.objective.finish(inputs)
-        return {"loss": replicas.all_sum(value) / scale}
+        return {"loss": replicas.all_sum(value) / scale}, labels
 
     def gradient(
         self, inputs: dict, labels: tf.Tensor, share: tf.Tensor, step: tf.Tensor
@@ -119,7 +134,3 @@ class Teacher(TrainingStep):
         for start, radius in self.rho_steps.items():
             rho = tf.where(step >= start, tf.constant(radius, tf.float32), rho)
         return rho
-
-    def test_step(self, batch: tuple) -> dict[str, tf.Tensor]:
-        """Accuracy. A third element of the batch marks images (1) and padding (0)."""
-        return {"accuracy": super().test_step(batch)["cls"]}

@@ -9,8 +9,9 @@ writes the network that --weights names (student, ema, teacher) with three signa
     bytes             image_bytes, string [N]      -> the same, top_labels and top_probabilities (--top_k)
     features          images, uint8 [N, S, S, 3]   -> features_cls, features_dist
 
-`bytes` takes JPEG, PNG, WebP or BMP files of any size up to --request_megapixels, and brings them into the evaluation
-view. A bad image fails its own request, with all images of that request, and no other.
+`bytes` takes JPEG, PNG, WebP or BMP files and brings them into the evaluation view. A request may have up to
+--request_images of them, with up to --request_megapixels together. A bad image fails its own request, with all images
+of that request, and no other.
 OUT also gets docker-compose.yml and batching.config. The export needs tensorflow-serving-api:
 `python -m pip install --no-deps tensorflow-serving-api`.
 """
@@ -20,11 +21,19 @@ from pathlib import Path
 from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.recipe import Recipe
 
-TAKES = ("out", "weights", "heads", "prior", "top_k", "request_megapixels")
+TAKES = ("out", "weights", "heads", "prior", "top_k", "request_megapixels", "request_images")
 
 
 def main(
-    recipe: Recipe, *, out: str, weights: str, heads: str, prior: str, top_k: int, request_megapixels: float
+    recipe: Recipe,
+    *,
+    out: str,
+    weights: str,
+    heads: str,
+    prior: str,
+    top_k: int,
+    request_megapixels: float,
+    request_images: int,
 ) -> None:
     from deitlt_tf.serving import saved_model, tf_serving
     from deitlt_tf.serving.served import load_served
@@ -34,15 +43,15 @@ def main(
     name = tf_serving.model_name(folder)
     served = load_served(recipe, weights=weights, heads=heads, prior=prior)
     max_pixels = min(served.max_pixels, int(request_megapixels * 1e6))
-    functions = saved_model.signatures(served, top_k=top_k, max_pixels=max_pixels)
-    requests = saved_model.examples(functions, size=served.image_size)
+    functions = saved_model.signatures(served, top_k=top_k, max_pixels=max_pixels, max_images=request_images)
+    requests = saved_model.examples(functions, size=served.image_size, max_images=request_images)
     with tf_serving.unfinished(folder) as temporary:
         print(f"writing signatures {', '.join(functions)}")
         tf_serving.write_warm_up(temporary, model=name, requests=requests)
         saved_model.write(functions, temporary, served=served)
         print("reading them back")
         difference = saved_model.check(functions, temporary, requests)
-        tf_serving.write_server_files(folder, model=name)
+        tf_serving.write_server_files(folder, model=name, most_images=request_images)
         version = tf_serving.publish(temporary, folder)
     size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
     print(f"{version}: {size / 1e6:.1f} MB, answers within {difference:.0e} of {weights}")

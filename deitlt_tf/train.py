@@ -23,7 +23,7 @@ def main(recipe: Recipe) -> None:
 
 
 def program() -> None:
-    command_line.program(main, __doc__)
+    command_line.program(main, __doc__, checkpoints=True)
 
 
 if __name__ == "__main__":

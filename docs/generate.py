@@ -74,10 +74,10 @@ def included(file: str, part: str | None) -> str:
     text = (ROOT / file).read_text()
     if part is None:
         return text
-    found = re.search(rf"<!-- {part} -->\n(.*?)<!-- /{part} -->", text, re.DOTALL)
-    if found is None:
+    match = re.search(rf"<!-- {part} -->\n(.*?)<!-- /{part} -->", text, re.DOTALL)
+    if match is None:
         raise ValueError(f"{file} has no part between <!-- {part} --> and <!-- /{part} -->.")
-    return found[1]
+    return match[1]
 
 
 # --- the command line

@@ -267,6 +267,17 @@ def test_ema_follows_the_student():
         np.testing.assert_allclose(ema, 0.75 * old + 0.25 * new, rtol=1e-5, atol=1e-7)
 
 
+def test_with_a_warmup_the_average_begins_near_the_current_weights():
+    """min(d, (1 + t) / (10 + t)) after t steps: 2 / 11 and 3 / 12, then 0.27 where d is 0.27."""
+    distiller = compiled(distill.Distiller(small(), teacher(), COUNTS, ema_decay=0.27, ema_warmup=True))
+    expected = distiller.ema.get_weights()
+    for step, d in enumerate((2 / 11, 3 / 12, 0.27)):
+        fit(distiller, [batch(seed=step)])
+        expected = [d * e + (1 - d) * w for e, w in zip(expected, distiller.student.get_weights(), strict=True)]
+        for ema, value in zip(distiller.ema.get_weights(), expected, strict=True):
+            np.testing.assert_allclose(ema, value, rtol=1e-5, atol=1e-6)
+
+
 def test_reweighting_and_mixing_switch_at_their_step():
     distiller = distill.Distiller(small(), teacher(), COUNTS, reweight_step=5, mixing_off_step=5)
     images, labels = batch()

@@ -8,17 +8,21 @@ import keras
 import pytest
 from helpers import GOLDEN, ROOT
 from helpers.programs import SMALL, picture, snapshot
+from helpers.tiny_models import other_cnn
 from PIL import Image
 
 from deitlt_tf import evaluate, train, train_teacher
+from deitlt_tf.demo import __main__ as demo
 from deitlt_tf.recipes import command_line
+from deitlt_tf.report import __main__ as report
 from deitlt_tf.runs.data import load_splits
+from deitlt_tf.serving.served import images_to_check, load_served
 
 
 def table(printed: str) -> set[tuple[str, ...]]:
     """The rows of the printed tables, whatever the width of their columns; the plain ViT's left out."""
     rows = (tuple(line.split()) for line in printed.splitlines() if "|" not in line)
-    return {row for row in rows if row and row[0] in ("student", "EMA", "teacher")}
+    return {row for row in rows if row and row[0] in ("student", "EMA", "best", "teacher")}
 
 
 def test_a_whole_run_killed_and_resumed_and_evaluated(run, images, tmp_path, monkeypatch):
@@ -50,7 +54,7 @@ def test_a_whole_run_killed_and_resumed_and_evaluated(run, images, tmp_path, mon
     for weights in ("raw", "ema"):
         for convention in ("shots", "paper"):
             for head in ("cls", "dist", "mean"):
-                assert set(results[weights][convention][head]) == {"overall", "head", "mid", "tail"}
+                assert set(results[weights][convention][head]) == {"overall", "balanced", "head", "mid", "tail"}
     assert (workdir / "class_names.txt").read_text().split() == ["blue", "green", "red"]
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [3, 6]
@@ -119,8 +123,9 @@ def test_a_teacher_of_clean_views_is_asked_once_and_a_plain_vit_is_reweighted(ru
     clean = [*arguments, "--teacher_sees=clean", f"--teacher_labels={tmp_path / 'labels'}"]
     code, printed = run(train, *clean, f"--workdir={tmp_path / 'asks'}", "--baseline")
     assert code == 0 and "\nViT " in printed, printed
-    # CE is trained on the cosines as they are: only LDAM scales them.
-    assert keras.models.load_model(tmp_path / "asks" / "teacher.keras").get_layer("fc").scale == 1
+    # The classifier is what the loss needs: for cross-entropy a linear one.
+    fc = keras.models.load_model(tmp_path / "asks" / "teacher.keras").get_layer("fc")
+    assert isinstance(fc, keras.layers.Dense)
     again = [*clean, f"--teacher={tmp_path / 'asks'}", f"--workdir={tmp_path / 'reads'}"]
     code, printed = run(train, *again)
     assert code == 0, printed
@@ -139,7 +144,46 @@ def test_validation_split_chooses_the_weights(run, images, tmp_path):
     code, printed = run(train, *SMALL, f"--data_dir={images}", f"--workdir={workdir}", "--method=vit")
     assert code == 0, printed
     results = json.loads((workdir / "results.json").read_text())
-    assert "best on the validation split" in results["student.keras"] and "best" in results
+    best = results["weights"]["student_best"]
+    assert "best" in results and best["kind"] in ("raw", "ema") and "\nbest " in printed
+    assert results["student.keras"] == "the last weights" and results["weights"]["student"] == {
+        "step": 6,
+        "kind": "raw",
+    }
+    code, again = run(evaluate, f"--workdir={workdir}")
+    assert code == 0 and table(again) and table(again) <= table(printed), again
+
+
+@pytest.mark.slow
+def test_a_teacher_of_another_kind_and_input_size_goes_through_every_program(run, program, images, tmp_path):
+    """As docs/how_to/teacher.md has it: a network of another library, here of 24 pixels for students of 8."""
+    path, workdir = tmp_path / "theirs.keras", tmp_path / "run"
+    keras.utils.set_random_seed(0)
+    other_cnn(24).save(path)
+    command = [train, *SMALL, f"--data_dir={images}", f"--teacher={path}", f"--workdir={workdir}"]
+    code, printed = run(*command, "--teacher_eval_resize=20")
+    assert code == 1 and "--teacher_eval_resize=20 is smaller than the input of other, 24 pixels" in printed
+    assert "student:" not in printed and not (workdir / "checkpoints").exists()
+    code, printed = run(*command, "--teacher_eval_resize=30")  # mended in the same folder
+    assert code == 0 and "\nteacher " in printed, printed
+    code, again = run(evaluate, f"--workdir={workdir}")
+    assert code == 0 and table(again) and table(again) <= table(printed), again
+    code, again = run(evaluate, f"--workdir={workdir}", "--teacher_eval_resize=20")
+    assert code == 1 and "--teacher_eval_resize=20 is smaller than the input of other, 24 pixels" in again
+
+    code, printed = program(
+        report, f"--workdir={workdir}", "--probe_images=4", from_workdir=True, takes=("compare", "probe_images")
+    )
+    assert code == 0 and "teacher" in json.loads((workdir / "report.json").read_text())["table"]["paper"], printed
+    recipe = command_line.recipe_of(["export", f"--workdir={workdir}"], from_workdir=True)
+    teacher = load_served(recipe, weights="teacher")
+    assert (teacher.image_size, teacher.eval_resize) == (24, 30)
+    to_check = images_to_check(recipe, teacher, weights="teacher", check_images=-1)
+    assert next(iter(to_check.batches))[0].shape[1:] == (24, 24, 3)
+    assert load_served(recipe, weights="student", prior="uniform").adjustment is not None
+    pytest.importorskip("onnx")
+    with pytest.raises(ValueError, match=r"no counterpart of layer 'mobile' \(Functional\)\. The exports to_litert"):
+        demo.contents(recipe, weights="teacher", max_pixels=10**6)
 
 
 def test_damaged_images_and_bombs_are_named_or_left_out(run, images, tmp_path):
@@ -173,11 +217,11 @@ def test_damaged_images_and_bombs_are_named_or_left_out(run, images, tmp_path):
         (["--flagfile={tmp}/no.cfg"], "--flagfile={tmp}/no.cfg: there is no such file"),
         (["--flagfile=digit_lt.cfg"], "no packaged recipe of that name; did you mean digits_lt.cfg?"),
         (["--top_k=3"], "--top_k is a flag of another command: this one would ignore it."),
-        (["--imbalance=0.5"], "--imbalance=0.5 must be at least 1"),
+        (["--imbalance=0.5"], "--imbalance=0.5 is not a number of at least 1. rho:"),
         (["--flagfile={tmp}/typo.cfg"], "{tmp}/typo.cfg:2: unknown flag --epohcs. Did you mean --epochs?"),
         (["--teacher={tmp}/none.keras"], "--teacher={tmp}/none.keras: there is no"),
         (["--randaugment=rand-m9"], "--randaugment=rand-m9: only"),
-        (["--model=deit_huge"], "unknown model 'vit_huge'"),
+        (["--model=deit_huge"], "--model=deit_huge is unknown: choose one of deit_nano, deit_tiny"),
         (["--patch_size=3"], "not a multiple of --patch_size=3"),
         (["--batch_size=7", "--accumulation=2"], "--batch_size=7 does not split evenly over 1 devices with 2 parts"),
         (["--teacher_batch_size=0"], "--teacher_batch_size=0 is not a whole number of at least 1"),
@@ -229,7 +273,7 @@ def test_places_lt_runs_through_all_programs(run, tmp_path):
         --model=deit_nano --embed_dim=16 --depth=1 --num_heads=2 --image_size=32 --eval_resize=36 --epochs=1
         --batch_size=128 --accumulation=1 --eval_every=1 --teacher_model=resnet8
         --teacher_image_size=32 --teacher_eval_resize=36
-        --teacher_epochs=1 --teacher_batch_size=128
+        --teacher_epochs=1 --teacher_batch_size=128 --reweight_epoch=0 --teacher_reweight_epoch=-1 --teacher_rho_steps=
     """)
     recipe = f"--flagfile={ROOT / 'configs' / 'places_lt.cfg'}"
     arguments = [recipe, *small, f"--data_dir={root}", f"--workdir={tmp_path / 'run'}"]

@@ -3,7 +3,6 @@
 Every random choice has a seed. Every class gives its share of the held-out images.
 """
 
-import dataclasses
 import hashlib
 import os
 import unicodedata
@@ -25,20 +24,23 @@ class Source:
     images: uint8 [N, H, W, 3] pixels, or a 1-D array of N file paths (str) or of N encoded images (bytes).
     labels: int32 [N], 0..C-1.
     class_names: C names, in label order.
-    root: folder or URL that the paths lie in; names of images count from there, so that the folder may be moved.
+    names: object [N] of str: a name of each image that stays the same when images are added or the folder moves, such
+        as its path from the folder of the data; None: its path, or its index where it has none.
     Raises ValueError for arrays of other types or lengths.
     """
 
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
-    root: str = ""
+    names: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not self.kind:
             raise ValueError(
                 f"images must be uint8 [N, H, W, 3], paths or bytes; got {self.images.dtype} {self.images.shape}"
             )
+        if self.names is not None and self.names.shape != self.labels.shape:
+            raise ValueError(f"names must be [{len(self.images)}]; got {self.names.shape}")
         if self.labels.dtype != np.int32 or self.labels.shape != self.images.shape[:1]:
             raise ValueError(f"labels must be int32 [{len(self.images)}]; got {self.labels.dtype} {self.labels.shape}")
 
@@ -102,6 +104,20 @@ def image_names(source: Source) -> list[str]:
     return list(source.images) if source.kind == "paths" else [f"image {i}" for i in range(len(source))]
 
 
+def stable_names(source: Source) -> list[str]:
+    """`source.names`, or what stands for them."""
+    if source.names is not None:
+        return list(source.names)
+    return list(source.images) if source.kind == "paths" else [str(index) for index in range(len(source))]
+
+
+def names_below(root: str, paths: Sequence[str]) -> np.ndarray:
+    """`Source.names` of files below the folder or URL `root`: the same on every system."""
+    start = os.path.join(root, "")
+    names = [unicodedata.normalize("NFC", path.removeprefix(start)).replace(os.sep, "/") for path in paths]
+    return np.array(names, object)
+
+
 def plain_name(name: str) -> str:
     """The name as it is compared: without blanks at its ends, and in one Unicode form (macOS writes e + accent)."""
     return unicodedata.normalize("NFC", name).strip()
@@ -126,7 +142,8 @@ def require_class_names(names: Sequence[str], places: Sequence[str] = ()) -> Non
 
 def take(source: Source, indices: np.ndarray) -> Source:
     """The images at `indices`, in that order."""
-    return dataclasses.replace(source, images=source.images[indices], labels=source.labels[indices])
+    names = None if source.names is None else source.names[indices]
+    return Source(source.images[indices], source.labels[indices], source.class_names, names)
 
 
 def long_tail_counts(counts: np.ndarray, *, imbalance: float, imbalance_type: str) -> np.ndarray:
@@ -167,9 +184,9 @@ def subsample(labels: np.ndarray, counts: Sequence[int] | np.ndarray, *, seed: i
 def split_off(source: Source, fraction: float, *, seed: int, argument: str) -> tuple[Source, Source]:
     """(rest, part): an image is in `part` if hash(argument, seed, name) < fraction, so about that share of each class.
 
-    Its name is the image's path from `root`, or its index where it has no path. No other image has a say, so an image
-    changes sides neither when images are added nor when the folder is moved. There are two exceptions: the lowest hash
-    of a class of two or more images is always in `part`, and the highest hash of every class always in `rest`.
+    Its name is that of `stable_names`. Other images do not matter, so no image changes sides when images are added or
+    the folder moves. There are two exceptions: the lowest hash of a class of two or more images is always in `part`,
+    and the highest hash of every class is always in `rest`.
 
     argument: name of the caller's argument that holds the fraction, for the error message. It is part of the hash
     because otherwise a second split of `rest`, whose hashes are high, would hold out nothing.
@@ -177,7 +194,7 @@ def split_off(source: Source, fraction: float, *, seed: int, argument: str) -> t
     """
     if not 0 < fraction < 1:
         raise ValueError(f"{argument}={fraction:g} must lie between 0 and 1")
-    hashes = np.array([_hash(f"{argument} {seed} {name}") for name in _stable_names(source)])
+    hashes = np.array([_hash(f"{argument} {seed} {name}") for name in stable_names(source)])
     order = np.lexsort([hashes, source.labels])
     _, first, counts = np.unique(source.labels[order], return_index=True, return_counts=True)
     in_part = hashes < fraction
@@ -189,14 +206,6 @@ def split_off(source: Source, fraction: float, *, seed: int, argument: str) -> t
             "Name held-out images of your own, or add images."
         )
     return take(source, ~in_part), take(source, in_part)
-
-
-def _stable_names(source: Source) -> list[str]:
-    """A name of each image that stays the same when images are added or the folder moves."""
-    if source.kind != "paths":
-        return [str(index) for index in range(len(source))]
-    root = os.path.join(source.root, "") if source.root else ""
-    return [unicodedata.normalize("NFC", path.removeprefix(root)).replace(os.sep, "/") for path in source.images]
 
 
 def _hash(text: str) -> float:

@@ -52,10 +52,28 @@ def decode(data: tf.Tensor, *, name: str | tf.Tensor, max_pixels: int) -> tf.Ten
     `name` in the message; for
     truncated or damaged data it has TensorFlow's own message, without a name (`bad_images` finds the image).
     """
+    is_jpeg, kind, _, checked = _checked_header(data, name=name, max_pixels=max_pixels)
+    with tf.control_dependencies([checked]):
+        data = tf.identity(data)
+
+    def jpeg() -> tf.Tensor:  # equal to Pillow's; the default method is 2 % faster and off by one level
+        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+
+    image = tf.cond(is_jpeg, jpeg, lambda: _decode_other(data, kind))
+    rgb = tf.cond(  # 1 or 2 channels are grey without or with alpha
+        tf.shape(image)[-1] < 3, lambda: tf.repeat(image[..., :1], 3, axis=-1), lambda: image[..., :3]
+    )
+    return tf.ensure_shape(rgb, [None, None, 3])
+
+
+def _checked_header(
+    data: tf.Tensor, *, name: str | tf.Tensor, max_pixels: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Operation | None]:
+    """(is it a JPEG, its kind, height x width in float64, the operation that checks it); arguments as of `decode`."""
     # PNG, WebP and BMP are handled in functions of their own, so JPEG, the common case, does not pay for them.
     is_jpeg = tf.strings.substr(data, 0, 3) == b"\xff\xd8\xff"
     kind = tf.cond(is_jpeg, lambda: _JPEG, lambda: _other_kind(data))
-    readable = _check((kind != _UNKNOWN) & (kind <= _LAST_READABLE), name, tf.gather(_REASONS, kind))
+    readable = check((kind != _UNKNOWN) & (kind <= _LAST_READABLE), name, tf.gather(_REASONS, kind))
     with tf.control_dependencies([readable]):
         shape = tf.cond(
             is_jpeg,
@@ -68,21 +86,22 @@ def decode(data: tf.Tensor, *, name: str | tf.Tensor, max_pixels: int) -> tf.Ten
     limit = tf.cast(max_pixels, tf.int64)
     size = [tf.strings.as_string(n) for n in (width, height, limit)]
     reason = [": ", size[0], " x ", size[1], " pixels are more than the limit of ", size[2], " (`max_pixels`)"]
-    small = _check(pixels <= tf.cast(limit, tf.float64), name, *reason)
+    small = check(pixels <= tf.cast(limit, tf.float64), name, *reason)
     with tf.control_dependencies([small]):
         sides = [": ", size[0], " x ", size[1], f" pixels, a side of more than {MAX_SIDE} is not read"]
-        short = _check((height <= MAX_SIDE) & (width <= MAX_SIDE), name, *sides)
-    with tf.control_dependencies([short]):
-        data = tf.identity(data)
+        short = check((height <= MAX_SIDE) & (width <= MAX_SIDE), name, *sides)
+    return is_jpeg, kind, pixels, short
 
-    def jpeg() -> tf.Tensor:  # equal to Pillow's; the default method is 2 % faster and off by one level
-        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
 
-    image = tf.cond(is_jpeg, jpeg, lambda: _decode_other(data, kind))
-    rgb = tf.cond(  # 1 or 2 channels are grey without or with alpha
-        tf.shape(image)[-1] < 3, lambda: tf.repeat(image[..., :1], 3, axis=-1), lambda: image[..., :3]
-    )
-    return tf.ensure_shape(rgb, [None, None, 3])
+@tf.autograph.experimental.do_not_convert
+def pixel_count(data: tf.Tensor, *, name: str | tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """Height x width of an image from its header, float64 scalar; no pixel is decoded.
+
+    Arguments and errors: as of `decode`, without those for damaged data.
+    """
+    *_, pixels, checked = _checked_header(data, name=name, max_pixels=max_pixels)
+    with tf.control_dependencies([checked]):
+        return tf.identity(pixels)
 
 
 def read(path: str | tf.Tensor, *, max_pixels: int) -> tf.Tensor:
@@ -247,8 +266,8 @@ def _integer(digits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(digits * [256**i for i in range(digits.shape[0])])
 
 
-def _check(condition: tf.Tensor, *message: str | tf.Tensor) -> tf.Operation | None:
-    """An operation that fails with `message`, its parts joined, if `condition` is false."""
+def check(condition: tf.Tensor, *message: str | tf.Tensor) -> tf.Operation | None:
+    """An operation that raises InvalidArgumentError with `message`, its parts joined, if `condition` is false."""
     return tf.debugging.Assert(condition, [tf.strings.join(message)])
 
 

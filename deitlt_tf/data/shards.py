@@ -10,7 +10,8 @@ from multiprocessing.pool import ThreadPool
 from tqdm import tqdm
 
 from deitlt_tf.data import storage
-from deitlt_tf.data.dataset import Source, Splits
+from deitlt_tf.data.dataset import Source, Splits, stable_names
+from deitlt_tf.data.decode import bar_of
 
 EXAMPLES_PER_SHARD = 1024  # about 100 MB of photographs
 SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
@@ -60,6 +61,7 @@ def write(splits: Splits, *, folder: str, name: str) -> None:
                 {
                     "image": features.Image(shape=(None, None, 3)),
                     "label": features.ClassLabel(names=splits.train.class_names),
+                    "file_name": features.Text(),  # decides what `val_fraction` holds out
                 }
             ),
             disable_shuffling=True,  # TFDS then also reads one shard after the other
@@ -67,7 +69,7 @@ def write(splits: Splits, *, folder: str, name: str) -> None:
         # Not `store_as_tfds_dataset`, because it would hold all images in memory to keep their order.
         writer = tfds.core.SequentialWriter(info, max_examples_per_shard=EXAMPLES_PER_SHARD)
         writer.initialize_splits(list(parts))
-        with tqdm(total=sum(map(len, parts.values())), desc="writing", unit="image") as bar:
+        with tqdm(total=sum(map(len, parts.values())), unit="image", **bar_of("writing")) as bar:
             for split, part in parts.items():
                 for block in blocks(part):
                     writer.add_examples({split: block})
@@ -76,13 +78,16 @@ def write(splits: Splits, *, folder: str, name: str) -> None:
         os.rename(os.path.join(temporary, name), os.path.join(folder, name))
 
 
-def blocks(source: Source) -> Iterator[list[dict[str, bytes | int]]]:
-    """Encoded images and labels of the source, in its order, 256 at a time."""
-    pairs = zip(source.images, source.labels.tolist(), strict=True)
+def blocks(source: Source) -> Iterator[list[dict[str, bytes | int | str]]]:
+    """Encoded images, labels and names of the source, in its order, 256 at a time."""
+    rows = zip(source.images, source.labels.tolist(), stable_names(source), strict=True)
     with ThreadPool(storage.REQUESTS) as pool:  # threads, because reading waits for the storage most of the time
-        while block := list(islice(pairs, 256)):
-            images = pool.map(read, [path for path, _ in block], chunksize=1)
-            yield [{"image": image, "label": label} for image, (_, label) in zip(images, block, strict=True)]
+        while block := list(islice(rows, 256)):
+            images = pool.map(read, [path for path, _, _ in block], chunksize=1)
+            yield [
+                {"image": image, "label": label, "file_name": name}
+                for image, (_, label, name) in zip(images, block, strict=True)
+            ]
 
 
 def read(path: str) -> bytes:

@@ -4,6 +4,7 @@ Every operation on a URL is a request over a network. So a folder is listed once
 a file is read in one piece, and `each` runs many requests at a time. TensorFlow is imported only for URLs.
 """
 
+import codecs
 import contextlib
 import errno
 import io
@@ -11,9 +12,12 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Any, TypeVar
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # compared with names in lower case
+# Folders that systems and disks leave, in lower case: macOS's archives, Synology's thumbnails, waste baskets, ...
+SYSTEM_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
 REQUESTS = 16  # at a time, because they wait for the network nearly always
 Item = TypeVar("Item")
 
@@ -85,13 +89,38 @@ def open_file(path: str) -> io.BufferedReader | io.BytesIO:
         return io.BytesIO(stream.read())
 
 
+def first_bytes(path: str, count: int) -> bytes:
+    """The first bytes of a file, without reading the rest."""
+    if not is_url(path):
+        with open(path, "rb") as stream:
+            return stream.read(count)
+    with _requests(path) as gfile, gfile.GFile(path, "rb") as stream:
+        return stream.read(count)
+
+
 def read_text(path: str) -> str:
-    """The text of a file in UTF-8. Raises ValueError for other bytes, OSError for a file that cannot be read."""
+    """The text of a file in UTF-8, or in UTF-16 with its mark at the beginning, with \\n at the end of each line.
+
+    Raises ValueError that names the line of other bytes, OSError for a file that cannot be read.
+    """
+    with open_file(path) as stream:
+        data = stream.read()
+    utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        with io.TextIOWrapper(open_file(path), encoding="utf-8-sig") as stream:
-            return stream.read()
+        text = data.decode("utf-16" if utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        line = data[: error.start].count(b"\n") + 1
+        what = f"{error.reason}, byte {data[error.start]:#x} in line {line}"
+        raise ValueError(f"{path} is not UTF-8 text: {what}. Save it again with the encoding UTF-8.") from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ValueError(f"{path} is not UTF-8 text: a zero in line {line}. Save it again with the encoding UTF-8.")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or a folder that systems leave everywhere."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 def subfolders(folder: str) -> tuple[str, ...]:
@@ -101,7 +130,7 @@ def subfolders(folder: str) -> tuple[str, ...]:
     if is_url(folder):
         return tuple(sorted(_entries(folder)[0]))
     with os.scandir(folder) as entries:
-        return tuple(sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")))
+        return tuple(sorted(entry.name for entry in entries if not is_hidden(entry.name) and _holds(entry.is_dir)))
 
 
 def file_names(folder: str) -> frozenset[str]:
@@ -116,17 +145,37 @@ def file_names(folder: str) -> frozenset[str]:
     if not os.path.isdir(folder):
         return frozenset()
     with os.scandir(folder) as entries:
-        return frozenset(entry.name for entry in entries if entry.is_file())
+        return frozenset(entry.name for entry in entries if _holds(entry.is_file))
+
+
+def _holds(question: Callable[[], bool]) -> bool:
+    """question(); False where it cannot be answered, as for a link to itself."""
+    try:
+        return question()
+    except OSError:
+        return False
 
 
 def walk(folder: str, *, onerror: Callable[[OSError], Any]) -> Iterator[tuple[str, list[str], list[str]]]:
     """(folder, names of folders in it, names of files in it), for `folder` and all folders below, as `os.walk` does.
 
     Folders that the caller removes from the first list are not entered. At a URL hidden names are left out.
+    Links to folders are followed after all other folders. Each folder is entered once, however many links lead to it,
+    and a folder that holds `folder` not at all, so that a link cannot lead in circles.
     onerror: called with the error when a folder cannot be read.
     """
     if not is_url(folder):
-        yield from os.walk(folder, onerror=onerror)
+        above = Path(os.path.dirname(os.path.abspath(folder))).resolve()
+        waiting, entered = [folder], {str(parent) for parent in (above, *above.parents)}
+        while waiting:
+            for parent, folders, names in os.walk(waiting.pop(0), onerror=onerror):
+                if (real := os.path.realpath(parent)) in entered:
+                    folders.clear()
+                    continue
+                entered.add(real)
+                yield parent, folders, names
+                links = [os.path.join(parent, name) for name in sorted(folders)]
+                waiting += filter(os.path.islink, links)
         return
     try:
         folders, names = _entries(folder)
@@ -152,7 +201,7 @@ def _entries(url: str) -> tuple[list[str], list[str]]:
     A name with a slash at its end (gs:// has it) is a folder, a name with the suffix of an image is a file. That needs
     one request for the listing, and one more for each other name.
     """
-    names = [name for name in _list_names(url) if not name.startswith(".")]
+    names = [name for name in _list_names(url) if not is_hidden(name.rstrip("/"))]
     unclear = [name for name in names if not name.lower().endswith(("/", *IMAGE_SUFFIXES))]
     folders = {*itertools.compress(unclear, each(is_dir, [join(url, name) for name in unclear]))}
     folders |= {name for name in names if name.endswith("/")}

@@ -52,18 +52,18 @@ def contents(recipe: Recipe, *, weights: str, max_pixels: int) -> dict[str, Cont
 
     network = finished.load(recipe.run.folder, weights=weights)
     with command_line.extra("demo"):
-        from deitlt_tf.serving import onnx_graph
+        from deitlt_tf.serving import onnx_graph, served
     graph = onnx_graph.build(
         network.model,
         heads="all" if isinstance(network.model.output, dict) else "cls",
         with_rollout=probes.has_attention(network.model),
     )
-    view = recipe.teacher.view if weights == "teacher" else recipe.student.view
+    _, eval_resize = served.evaluation_view(recipe, network.model, weights=weights)
     network_facts = facts.facts(
         network,
         run=recipe.run.folder.resolve().name,
         weights=weights,
-        eval_resize=view.eval_resize,
+        eval_resize=eval_resize,
         max_pixels=min(recipe.data.max_pixels, max_pixels),
     )
     bodies = {path.name: path.read_bytes() for path in PAGE.iterdir() if path.is_file()}

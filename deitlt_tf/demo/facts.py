@@ -17,9 +17,11 @@ def facts(network: Finished, *, run: str, weights: str, eval_resize: int, max_pi
     if counts is None:
         notes.append("The number of training images of each class is not known for this run.")
     else:
-        members = metrics.groups(counts, "paper")
-        groups = [next(group for group, classes in members.items() if c in classes) for c in range(len(names))]
-        notes.append(describe_groups(counts, "paper").removeprefix("paper: ").capitalize() + ".")
+        groups = [""] * len(names)  # stays empty where there is no head and no tail
+        for group, members in metrics.groups(counts, "paper").items():
+            for c in members:
+                groups[c] = group
+        notes.append(describe_groups(counts, "paper").partition(": ")[2].capitalize() + ".")
     if len(heads) == 1:
         notes.append("This network has one head. Only a distilled student also has DIST.")
     if probes.has_attention(model):

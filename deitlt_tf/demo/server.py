@@ -1,14 +1,18 @@
 """A server of pages in memory for the browser of this machine: it answers GET and HEAD of known paths, nothing else.
 
 A page cannot send data to this server or to another one. The server answers no other method, and its
-Content-Security-Policy lets a page connect to this server only.
+Content-Security-Policy lets a page connect to this server only. A request for another host name than that of the server
+is refused: a page of the internet whose name is pointed at this machine (DNS rebinding) could read the model otherwise.
 """
 
 import gzip
 import http.server
+import ipaddress
 import socket
 import sys
+import threading
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 # blob: allows pictures that the page itself makes. 'wasm-unsafe-eval' allows WebAssembly, but no evaluation of scripts.
 POLICY = (
@@ -24,6 +28,10 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",  # because another run may be at the same address tomorrow
 }
+SECONDS = 30  # without a byte from or to a browser, after which its connection is closed
+CONNECTIONS = 64  # at the same time; a browser opens six
+CHUNK = 2**20  # bytes that are sent at a time; SECONDS count anew for each
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class Content(NamedTuple):
@@ -46,6 +54,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int) -> None:
         self.contents: dict[str, Content] = {}
+        self.host, self.free = host, threading.BoundedSemaphore(CONNECTIONS)
         try:
             self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
             super().__init__((host, port), _Handler)
@@ -54,10 +63,40 @@ class Server(http.server.ThreadingHTTPServer):
             reason = error.strerror or str(error)
             raise OSError(f"cannot listen at {host}, port {port} ({reason}): {advice}.") from error
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread; "503" where CONNECTIONS are open already."""
+        if self.free.acquire(blocking=False):
+            try:
+                super().process_request(request, client_address)
+            except RuntimeError:  # the system gives no more threads
+                self.free.release()
+                raise
+        else:
+            request.settimeout(1)
+            request.sendall(BUSY)
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.free.release()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore browsers that close a connection; report every other error as usual."""
-        if not isinstance(sys.exception(), ConnectionError):
+        """Ignore browsers that close a connection or fall silent; report every other error as usual."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
+
+    def is_called(self, host: str) -> bool:
+        """Whether a Host header is an IP address, localhost, or the host of this server, with or without a port."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            if name in ("localhost", self.host.lower()):
+                return True
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
 
     @property
     def url(self) -> str:
@@ -71,6 +110,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     server: Server
     protocol_version = "HTTP/1.1"
+    timeout = SECONDS
 
     def version_string(self) -> str:
         return "deitlt_tf"
@@ -82,6 +122,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.answer(with_body=False)
 
     def answer(self, *, with_body: bool) -> None:
+        if not self.server.is_called(self.headers.get("Host", "")):
+            advice = f"This page is at {self.server.url}: it answers to an IP address, to localhost and to --host only."
+            self.send_error(421, explain=advice)
+            return
         content = self.server.contents.get(self.path.partition("?")[0])
         if content is None:
             self.send_error(404)
@@ -96,7 +140,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Encoding", "gzip")
         self.end_headers()
         if with_body:
-            self.wfile.write(body)
+            for start in range(0, len(body), CHUNK):
+                self.wfile.write(body[start : start + CHUNK])
 
     def end_headers(self) -> None:
         for name, value in HEADERS.items():

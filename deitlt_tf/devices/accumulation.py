@@ -26,15 +26,20 @@ def in_parts(parts: int, function: Callable[[Any, Any], Any], data: Any, *, add_
     data: nest of tensors [B, ...].
     add_up: the results are summed; otherwise they are joined along their first axis. Defaults to False.
     The graph holds a loop and not unrolled parts, so the activations of only one part are in memory at a time.
-    Raises ValueError for a batch that does not split into `parts` equal parts.
+    Where B is known only when the graph runs, as without `drop_remainder`, the sizes of the parts differ by at most 1,
+    and a batch of fewer than `parts` images has as many parts as images.
+    Raises ValueError for a known B that does not split into `parts` equal parts.
     """
     if parts == 1:
         return function(0, data)
+    if any(x.shape[0] is None for x in tf.nest.flatten(data)):
+        return _in_uneven_parts(parts, function, data, add_up=add_up)
 
     def split(x: tf.Tensor) -> tf.Tensor:
-        if x.shape[0] is None or x.shape[0] % parts:
+        if x.shape[0] % parts:
             raise ValueError(
-                f"accumulation={parts}: a batch of {x.shape[0]} images does not split into {parts} equal parts."
+                f"accumulation={parts}: a batch of {x.shape[0]} images does not split into {parts} equal parts. Choose "
+                "a batch size that does, and drop_remainder=True where the last batch is smaller."
             )
         return tf.reshape(x, [parts, x.shape[0] // parts, *x.shape[1:]])
 
@@ -52,3 +57,28 @@ def in_parts(parts: int, function: Callable[[Any, Any], Any], data: Any, *, add_
     return tf.nest.map_structure(
         lambda x, xs: tf.concat([x, tf.reshape(xs, [-1, *x.shape[1:]])], axis=0), first, others
     )
+
+
+def _in_uneven_parts(parts: int, function: Callable[[Any, Any], Any], data: Any, *, add_up: bool) -> Any:
+    """`in_parts` for a batch whose size is known only when the graph runs."""
+    size = tf.shape(tf.nest.flatten(data)[0])[0]
+    count = tf.maximum(tf.minimum(parts, size), 1)  # a replica may have no image of a last batch
+
+    def result(k: Any) -> Any:
+        start, end = k * size // count, (k + 1) * size // count
+        return function(k, tf.nest.map_structure(lambda x: x[start:end], data))
+
+    def joined(total: Any, part: Any) -> Any:
+        return tf.nest.map_structure(lambda x, y: tf.concat([x, y], axis=0), total, part)
+
+    join = add if add_up else joined
+    first = result(0)
+    shapes = tf.nest.map_structure(lambda x: x.shape if add_up else tf.TensorShape([None, *x.shape[1:]]), first)
+    _, total = tf.while_loop(
+        lambda k, total: k < count,
+        lambda k, total: (k + 1, join(total, result(k))),
+        (tf.constant(1), first),
+        shape_invariants=(tf.TensorShape([]), shapes),
+        parallel_iterations=1,
+    )
+    return total

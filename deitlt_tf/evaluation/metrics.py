@@ -72,9 +72,9 @@ def is_long_tailed(class_counts: ArrayLike) -> bool:
 def paper_cuts(class_counts: ArrayLike) -> tuple[int, int, int] | None:
     """Sizes of head, mid and tail in the paper, if these are the training counts of one of its data sets; else None.
 
-    CIFAR-LT is recognised by its profile n_i = int(n_0 mu^(i / (C - 1))) with n_0 = 5000 or 500, for any mu. ImageNet-LT
-    and iNaturalist 2018 are recognised by their largest class, their smallest class and their number of images, of
-    which 1 % may be missing (unreadable files).
+    CIFAR-LT is recognised by its profile n_i = int(n_0 mu^(i / (C - 1))) with n_0 = 5000 or 500, for any mu.
+    ImageNet-LT and iNaturalist 2018 are recognised by their largest class, their smallest class and their number of
+    images, of which 1 % may be missing (unreadable files).
     class_counts: [C], in any order.
 
     >>> paper_cuts([int(5000 * 0.01 ** (i / 9)) for i in range(10)])

@@ -5,7 +5,7 @@ would take 800 MB.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import keras
@@ -14,8 +14,12 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from deitlt_tf import mixing
+from deitlt_tf.data import pipeline
+from deitlt_tf.data.dataset import Source
 from deitlt_tf.devices import replicas
 from deitlt_tf.models import interface, resizing
+
+MIXED_BATCH = 32  # views that share one lambda
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +87,44 @@ class MixedViews:
     pictured: list[int]
 
 
+def training_batches(
+    source: Source, *, view: Callable, views: int, seed: int, max_pixels: int, sampling: str = "instance"
+) -> tf.data.Dataset:
+    """Batches of (images, labels) with about this many training views, as a run of this seed draws them.
+
+    view, sampling, max_pixels: see `pipeline.train`.
+    """
+    steps = max(1, views // MIXED_BATCH)
+    return pipeline.train(
+        source,
+        view=view,
+        batch=MIXED_BATCH,
+        steps=steps,
+        steps_per_epoch=pipeline.steps_per_epoch(len(source), batch=MIXED_BATCH),
+        seed=seed,
+        sampling=sampling,
+        max_pixels=max_pixels,
+    )
+
+
+def mixed_batches(
+    stream: tf.data.Dataset, *, num_classes: int, mixing_options: dict, seed: int, title: str | None = None
+) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """(pixels float32 [B, S, S, 3], targets [B, C]) of each batch of (images, labels) after `mixing.mix`.
+
+    Labels are not smoothed. mixing_options: keywords of `mixing.mix`. seed: of the training run. title: of a progress
+    bar; None: no bar.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def mix(images: tf.Tensor, labels: tf.Tensor, step_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        options = mixing_options | {"num_classes": num_classes, "smoothing": 0.0}
+        return mixing.mix(tf.cast(images, tf.float32), labels, step_seed, **options)
+
+    for number, (images, labels) in enumerate(progress(stream, title)):
+        yield mix(images, labels, replicas.step_seed(seed, number))
+
+
 def predict_mixed(
     teacher: keras.Model,
     stream: tf.data.Dataset,
@@ -101,20 +143,18 @@ def predict_mixed(
     """
 
     @tf.function(reduce_retracing=True)
-    def step(images: tf.Tensor, labels: tf.Tensor, step_seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        images = tf.cast(images, tf.float32)
-        options = mixing_options | {"num_classes": num_classes, "smoothing": 0.0}
-        images, targets = mixing.mix(images, labels, step_seed, **options)
+    def step(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = teacher(resizing.resize(images, teacher.input_shape[1]), training=False)
         probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
-        return targets, tf.argmax(probabilities, -1), tf.reduce_max(probabilities, -1), images[:2]
+        return tf.argmax(probabilities, -1), tf.reduce_max(probabilities, -1)
 
     answers, count = [], 0
     pictured: list[int] = []
-    for number, (images, labels) in enumerate(progress(stream, title)):
-        answers.append([x.numpy() for x in step(images, labels, replicas.step_seed(seed, number))])
-        pictured += [count, count + 1][: min(len(labels), pictures - len(pictured))]
-        count += len(labels)
+    batches = mixed_batches(stream, num_classes=num_classes, mixing_options=mixing_options, seed=seed, title=title)
+    for images, targets in batches:
+        answers.append([x.numpy() for x in (targets, *step(images), images[:2])])
+        pictured += [count, count + 1][: min(len(targets), pictures - len(pictured))]
+        count += len(targets)
     targets, predicted, confidence, views = (np.concatenate(parts) for parts in zip(*answers, strict=True))
     views = views[: len(pictured)].round().clip(0, 255).astype(np.uint8)
     return MixedViews(targets, predicted, confidence, views, pictured)
@@ -201,6 +241,7 @@ def spread(labels: np.ndarray, marks: np.ndarray, order: np.ndarray, *, most: in
     labels: int [N]. marks: bool [N]. order: [N].
     """
     marked = np.flatnonzero(marks)
-    queues = [sorted(marked[labels[marked] == c], key=lambda i: -order[i]) for c in np.unique(labels[marked])]
+    marked = marked[np.lexsort((-order[marked], labels[marked]))]  # class by class, within a class by falling `order`
+    queues = np.split(marked, np.flatnonzero(np.diff(labels[marked])) + 1)
     turns = itertools.chain.from_iterable(itertools.zip_longest(*queues))
     return [int(i) for i in turns if i is not None][:most]

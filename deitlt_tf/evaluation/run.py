@@ -15,7 +15,13 @@ from deitlt_tf.runs.data import load_splits
 from deitlt_tf.runs.models import load_model, same_classes
 
 # {row of a report: file of its network}, relative to the workdir and without .keras.
-FILES = {"ViT": "vit/student", "teacher": "teacher", "student": "student", "EMA": "student_ema"}
+FILES = {
+    "ViT": "vit/student",
+    "teacher": "teacher",
+    "student": "student",
+    "EMA": "student_ema",
+    "best": "student_best",
+}
 
 
 class Run(NamedTuple):
@@ -87,8 +93,9 @@ def test_batches(
     batch: images in a batch; None: as in `metrics.measure`.
     """
     source = run.splits.test if indices is None else sources.take(run.splits.test, np.asarray(indices))
-    size = model.input_shape[1]
-    resize = run.eval_resize["teacher" if row == "teacher" else "student"]
+    teacher = row == "teacher"
+    resize = run.eval_resize["teacher" if teacher else "student"]
+    size = interface.view_size(model, resize=resize, flag="teacher_eval_resize" if teacher else "eval_resize")
     return pipeline.evaluation_batches(
         source, size=size, resize=resize, batch=batch or evaluation_batch(size), max_pixels=run.max_pixels
     )

@@ -7,14 +7,25 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from deitlt_tf.data import decode, sources, storage
 from deitlt_tf.data.dataset import Source, Splits
-from deitlt_tf.inspect_data import summary, survey
+from deitlt_tf.inspect_data import headers, summary, survey
 from deitlt_tf.inspect_data.words import MAX_LISTED, number_of, some_of
+from deitlt_tf.recipes.checks import mistakes
 from deitlt_tf.recipes.recipe import Data, Recipe
 
 LISTED = ("list", "inat")  # sources that refuse missing images, even with `skip_bad_images`
+DEEP_SAMPLE = 16  # images of 16 bits that are decoded, to see how bright they are
+DARK = 2**13  # of 2**16: images of 12 bits that were stored in 16 stay below half of it
+
+# {remark of a header: what is said of images with it}
+REMARKS = {
+    headers.TURNED: "have an EXIF orientation, which training, exports and the demo ignore alike: they see pixels as "
+    "they are stored. Turn the pixels themselves if that matters",
+    headers.CMYK: "are CMYK JPEGs without Adobe's mark, whose colours are read as inverted: convert them to RGB",
+}
 
 
 def inspect(recipe: Recipe, *, every_image: bool = False, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -23,7 +34,8 @@ def inspect(recipe: Recipe, *, every_image: bool = False, say: Callable[[str], N
     every_image: whether to decode all images; otherwise only those whose header has a problem. say: see `load`.
     """
     data = recipe.data
-    splits, errors = load(data, say=say)
+    splits, errors, notes = load(data, say=say)
+    errors = [*mistakes(recipe), *errors]
     parts = {name: part for name, part in vars(splits).items() if part is not None}
     names = {name: sources.image_names(part) for name, part in parts.items()}
     files = {name: part for name, part in parts.items() if part.kind != "pixels"}
@@ -37,7 +49,10 @@ def inspect(recipe: Recipe, *, every_image: bool = False, say: Callable[[str], N
     counts = {name: sources.class_counts(part, len(class_names)) for name, part in labels.items()}
 
     doubts = {name: [x.doubt for x in rows if x.doubt] for name, rows in checks.items()}
-    warnings = on_images(doubts, "may be damaged, but can be decoded")
+    warnings = notes + on_images(doubts, "may be damaged, but can be decoded")
+    for remark, what in REMARKS.items():
+        warnings += on_images(images_with(remark, checks, names), what)
+    warnings += on_dark_images(files, checks)
     (warnings if skip_missing else errors).extend(on_missing(**missing, root=image_root(data)))
     (warnings if data.skip_bad_images else errors).extend(on_images(unreadable, "cannot be read"))
     present = np.isin(np.arange(len(class_names)), splits.train.labels)
@@ -63,18 +78,24 @@ def inspect(recipe: Recipe, *, every_image: bool = False, say: Callable[[str], N
     }
 
 
-def load(data: Data, *, say: Callable[[str], None] = print) -> tuple[Splits, list[str]]:
-    """(splits, errors): the splits include missing images; errors: a sentence per mistake in lists or folders.
+def load(data: Data, *, say: Callable[[str], None] = print) -> tuple[Splits, list[str], list[str]]:
+    """(splits, errors, notes): the splits include missing images.
 
+    errors: a sentence per mistake in lists or folders. notes: sentences on what is left out or may be meant otherwise.
     say: prints these sentences if reading cannot go on. Then the error of `sources.load` is raised.
     """
     errors: list[str] = []
+    notes: list[str] = []
     try:
-        return sources.load(data.name, complain=lambda error: errors.append(str(error)), **data.source()), errors
+        splits = sources.load(
+            data.name, complain=lambda error: errors.append(str(error)), note=notes.append, **data.source()
+        )
     except (ValueError, OSError):
-        for sentence in errors:
-            say(f"error: {sentence}")
+        for kind, sentences in (("note", notes), ("error", errors)):
+            for sentence in sentences:
+                say(f"{kind}: {sentence}")
         raise
+    return splits, errors, notes
 
 
 def check_images(parts: dict[str, Source], data: Data, *, every_image: bool) -> dict[str, list[survey.FileCheck]]:
@@ -151,10 +172,52 @@ def on_missing(*, files: list[str], folders: dict[str, int], root: str) -> list[
     if len(folders) > MAX_LISTED:
         sentences.append(f"{number_of(len(folders) - MAX_LISTED, 'more folder')} missing like that")
     if single := len(files) - sum(folders.values()):
-        first = next(path for path in files if not path.startswith(tuple(f"{folder}/" for folder in folders)))
+        first = next(path for path in files if not any(parent in folders for parent in survey.parents(path)))
         where = "" if not folders else " elsewhere"
         sentences.append(f"{number_of(single, 'image')} missing{where}, the first is {os.path.join(root, first)}")
     return sentences
+
+
+def images_with(
+    remark: str, checks: dict[str, list[survey.FileCheck]], names: dict[str, list[str]]
+) -> dict[str, list[str]]:
+    """{split: names of its images whose header has the remark}."""
+    return {
+        split: [
+            name
+            for name, x in zip(names[split], rows, strict=True)
+            if x.header is not None and remark in x.header.remarks
+        ]
+        for split, rows in checks.items()
+    }
+
+
+def on_dark_images(parts: dict[str, Source], checks: dict[str, list[survey.FileCheck]]) -> list[str]:
+    """A sentence for each split whose images of 16 bits use so few of them that they become nearly black.
+
+    parts: {split: paths or encoded images}. A sample of DEEP_SAMPLE images of each split is decoded.
+    """
+    sentences = []
+    for split, rows in checks.items():
+        deep = [i for i, x in enumerate(rows) if x.header and not x.problem and headers.DEEP in x.header.remarks]
+        sample = deep[:: -(-len(deep) // DEEP_SAMPLE) or 1]
+        brightest = [level for i in sample if (level := brightest_level(parts[split].images[i])) is not None]
+        if brightest and max(brightest) < DARK:
+            sentences.append(
+                f"{number_of(len(deep), 'PNG image')} of {split} have 16 bits a channel, of which the upper 8 are "
+                f"used, and the brightest value in a sample of {len(brightest)} is {max(brightest)} of 65535: the "
+                "views are nearly black. Scale the values to the whole range, or save 8 bits"
+            )
+    return sentences
+
+
+def brightest_level(image: str | bytes) -> int | None:
+    """The highest value of a PNG image of 16 bits; None if it cannot be decoded."""
+    try:
+        with survey.open_image(image) as stream:
+            return int(tf.reduce_max(tf.cast(tf.io.decode_png(stream.read(), dtype=tf.uint16), tf.int32)))
+    except (OSError, tf.errors.OpError):
+        return None
 
 
 def on_images(problems: dict[str, list[str]], what: str) -> list[str]:

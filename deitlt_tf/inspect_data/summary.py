@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from deitlt_tf import losses
 from deitlt_tf.data.dataset import Source
-from deitlt_tf.evaluation import metrics
+from deitlt_tf.evaluation import metrics, tables
 from deitlt_tf.inspect_data import survey
 from deitlt_tf.inspect_data.words import MAX_LISTED, number_of
 from deitlt_tf.recipes.recipe import Recipe
@@ -33,7 +33,7 @@ def describe(source: Source, checks: list[survey.FileCheck] | None) -> dict[str,
         sides, formats = np.array([[width, height]]), {"pixels": len(source)}
     else:
         good = [check.header for check in checks if check.header and not check.problem]
-        sides = np.array([header[1:] for header in good]).reshape(-1, 2)
+        sides = np.array([header[1:3] for header in good]).reshape(-1, 2)
         formats = dict(Counter(header.format for header in good).most_common())
     quantiles = np.percentile(sides, list(QUANTILES.values()), axis=0, method="nearest") if len(sides) else []
     return {
@@ -101,10 +101,12 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     if len(ranked) > 2 * MAX_LISTED:
         ranked[MAX_LISTED:-MAX_LISTED] = [f"    ... {number_of(len(ranked) - 2 * MAX_LISTED, 'class')} between"]
     yield from ranked
-    yield "\ngroups by training images: shots > 100, 20..100, < 20; paper by rank"
+    yield "\ngroups by training images"
     for convention, groups in report["groups"].items():
-        cells = [f"{group} {number_of(n['classes'], 'class')}, {n['images']} images" for group, n in groups.items()]
-        yield f"  {convention}: {'; '.join(cells)}"
+        yield f"  {tables.describe_groups(classes['train'], convention)}"
+        cells = [f"{n['images']} images in {group}" for group, n in groups.items() if n["classes"]]
+        if cells:
+            yield f"    {', '.join(cells)}"
     for network, weights in report["weights"].items():
         when = "never used" if weights["from_epoch"] is None else f"from epoch {weights['from_epoch']} on"
         span = f"{weights['smallest']:.4g} to {weights['largest']:.4g}, {weights['span']:.4g} to 1"
@@ -124,15 +126,22 @@ def plot(counts: np.ndarray, path: Path) -> None:
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    titles = {"shots": "shots: > 100, 20..100, < 20 images", "paper": "paper: fixed numbers of classes"}
-    for panel, (convention, title) in zip(panels, titles.items(), strict=True):
-        start = 0
-        for group, members in metrics.groups(counts, convention).items():
+    titles = {
+        "shots": "shots: > 100, 20..100, < 20 images",
+        "paper": "paper: fixed numbers of classes",
+        "rank": "rank: 30, 40 and 30 % of the classes",
+    }
+    for panel, convention in zip(panels, ("shots", "paper"), strict=True):
+        title = titles[tables.convention_title(counts, convention)]
+        groups, start = metrics.groups(counts, convention), 0
+        if not any(map(len, groups.values())):
+            groups = {"no head and no tail": np.arange(len(counts))}
+        for group, members in groups.items():
             heights = np.sort(counts[members])[::-1]
             edges = start + 0.5 + np.arange(len(members) + 1)
             label = f"{group}: {number_of(len(members), 'class')}"
             heights = np.maximum(heights, LOWEST)
-            panel.stairs(heights, edges, baseline=LOWEST, fill=True, color=COLOURS[group], label=label)
+            panel.stairs(heights, edges, baseline=LOWEST, fill=True, color=COLOURS.get(group, "#888888"), label=label)
             start += len(members)
         panel.set(title=title, xlabel="rank of the class", yscale="log", ylim=(LOWEST, None), xlim=(0.5, start + 0.5))
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))

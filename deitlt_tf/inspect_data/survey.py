@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from deitlt_tf.data import storage
 from deitlt_tf.data.dataset import Source, image_names
+from deitlt_tf.data.decode import MAX_SIDE, bar_of
 from deitlt_tf.inspect_data import headers
 
 THREADS = 16  # more than cores, because they wait for the disk most of the time; few enough for a network disk
@@ -53,7 +54,7 @@ def check_files(source: Source, *, max_pixels: int, title: str | None = None) ->
 def _check_file(job: tuple[str | bytes, str, int]) -> FileCheck:
     image, name, max_pixels = job
     try:
-        with _open(image) as stream:
+        with open_image(image) as stream:
             length = len(stream.getbuffer()) if isinstance(stream, io.BytesIO) else os.fstat(stream.fileno()).st_size
             header = headers.read(stream, length=length)
             stream.seek(max(0, length - FINGERPRINT))
@@ -64,19 +65,22 @@ def _check_file(job: tuple[str | bytes, str, int]) -> FileCheck:
         return FileCheck(problem=f"{name}: {error.strerror or error}")
     except ValueError as error:
         return FileCheck(problem=f"{name}: {error}")
+    size = f"{header.width} x {header.height} pixels"
     if header.width * header.height > max_pixels:
-        size = f"{header.width} x {header.height} pixels"
         return FileCheck(problem=f"{name}: {size} are more than the limit of {max_pixels} (`max_pixels`)")
+    if max(header.width, header.height) > MAX_SIDE:
+        return FileCheck(problem=f"{name}: {size}, a side of more than {MAX_SIDE} is not read")
     return FileCheck(header, length, checksum)
 
 
-def _open(image: str | bytes) -> io.BufferedReader | io.BytesIO:
+def open_image(image: str | bytes) -> io.BufferedReader | io.BytesIO:
+    """The bytes of an image, a path or encoded, open for reading."""
     return storage.open_file(image) if isinstance(image, str) else io.BytesIO(image)
 
 
 def _in_threads(function: Callable, jobs: Sequence, *, title: str | None) -> Iterator[Any]:
     """function(job) of every job, in their order, with a progress bar if there is a title."""
-    progress = {"desc": title, "total": len(jobs), "disable": title is None, "leave": False}
+    progress = {"total": len(jobs), "leave": False} | bar_of(title)
     # In blocks, because passing one job to a thread takes longer than the check of a small file.
     with ThreadPool(THREADS) as pool:
         yield from tqdm(pool.imap(function, jobs, chunksize=256), **progress)
@@ -104,7 +108,7 @@ def copies(
 
 
 def _digest(image: str | bytes) -> str:
-    with _open(image) as stream:
+    with open_image(image) as stream:
         return hashlib.file_digest(stream, hashlib.sha256).hexdigest()
 
 
@@ -120,11 +124,17 @@ def absent_folders(paths: Iterable[str], missing: Iterable[str]) -> dict[str, in
     return {folder: listed[folder] for folder in sorted(topmost, key=lambda folder: (-listed[folder], folder))}
 
 
+def parents(path: str) -> Iterator[str]:
+    """The folders that hold a relative path, from the innermost out, without the root itself."""
+    while (folder := os.path.dirname(path)) not in ("", path):
+        yield folder
+        path = folder
+
+
 def _by_folder(paths: Iterable[str]) -> Counter[str]:
     """{folder: number of the paths in it, at any depth}."""
     counts: Counter[str] = Counter()
     for folder, count in Counter(map(os.path.dirname, paths)).items():
-        while folder:
-            counts[folder] += count
-            folder = os.path.dirname(folder)
+        for each in (folder, *parents(folder)) if folder else ():
+            counts[each] += count
     return counts

@@ -116,16 +116,18 @@ def starting_weights(path: str) -> keras.Model | dict[str, np.ndarray]:
     return torch_files.read(Path(path))[0][""]
 
 
-def scale_cosines(network: keras.Model, *, ldam: float) -> None:
+def scale_cosines(network: keras.Model, *, ldam: float) -> bool:
     """Give a network whose outputs are bare cosines the scale of its LDAM loss, so that its outputs are logits.
 
-    As in the official code, only the loss has the scale during training. The predicted classes stay the same, but soft
-    distillation and confidences take a softmax of the outputs. We scale once, where the teacher's file is written, so
-    that readers of the file need not know its objective.
+    Networks of the official code, and those that version 0.1.0 trained without LDAM, have bare cosines. The predicted
+    classes stay the same, but soft distillation and confidences take a softmax of the outputs.
+    Returns whether the network had bare cosines.
     """
     last = network.layers[-1]
-    if isinstance(last, resnet.CosineClassifier) and last.scale == 1:
+    bare = isinstance(last, resnet.CosineClassifier) and last.scale == 1 != ldam
+    if bare:
         last.scale = ldam
+    return bare
 
 
 def start_cnn_from(network: keras.Model, path: Path) -> None:

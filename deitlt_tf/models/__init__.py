@@ -50,9 +50,9 @@ def build(
     mean, std: three floats each, by which the first layer normalises pixels of 0..1. Default to those of ImageNet.
     options: keywords of the model; None means the default.
       deit_*, vit_*: patch_size=16, drop_path=0.1, embed_dim, depth, num_heads (defaults: those of the size).
-      resnet*: classifier="linear" or "cosine" (cosines in [-1, 1], unscaled).
+      resnet*: classifier="linear" or "cosine"; scale=1 of the cosines.
       resnet50|101|152: groups=1, width_per_group=64 of the 3x3 convolutions.
-      mdcs_*: classifier="cosine" (30 times the cosine) or "linear".
+      mdcs_*: classifier="cosine" or "linear"; scale=30 of the cosines.
     Raises ValueError for an unknown name, an option that the model does not have, and sizes that do not fit.
 
     >>> student = build("deit_tiny", num_classes=10, image_size=32, patch_size=4)

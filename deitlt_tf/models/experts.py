@@ -9,6 +9,7 @@ model/fb_resnets/Expert_ResNet.py, with `reduce_dimension` and `use_norm` as in 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -26,51 +27,59 @@ def _stage(x: keras.KerasTensor, block: type, filters: int, count: int, *, name:
     return x
 
 
-def _head(num_classes: int, *, classifier: str, name: str) -> keras.layers.Layer:
+def _head(*, num_classes: int, classifier: str, scale: float, name: str) -> keras.layers.Layer:
     if classifier == "cosine":
-        return resnet.CosineClassifier(num_classes, scale=SCALE, name=name)
+        return resnet.CosineClassifier(num_classes, scale=scale, name=name)
     if classifier != "linear":
         raise ValueError(f"classifier={classifier} is unknown: choose linear or cosine.")
     return keras.layers.Dense(num_classes, kernel_initializer=resnet._linear_kernel(), name=name, dtype="float32")
 
 
 def _mean_of_experts(
-    x: keras.KerasTensor, block: type, stages: Sequence[tuple[str, int, int]], *, num_classes: int, classifier: str
+    x: keras.KerasTensor, block: type, stages: Sequence[tuple[str, int, int]], **head: Any
 ) -> keras.KerasTensor:
-    """The trunk's feature maps -> float32 logits [B, C]. stages: (name, filters, blocks) of the stages of an expert."""
+    """The trunk's feature maps -> float32 logits [B, C].
+
+    stages: (name, filters, blocks) of the stages of an expert. head: num_classes, classifier and scale of its head.
+    """
     logits = []
     for k in range(EXPERTS):
         y = x
         for name, filters, count in stages:
             y = _stage(y, block, filters, count, name=f"expert{k}.{name}")
         y = keras.layers.GlobalAveragePooling2D(name=f"expert{k}.avgpool", dtype="float32")(y)
-        logits.append(_head(num_classes, classifier=classifier, name=f"expert{k}.fc")(y))
+        logits.append(_head(**head, name=f"expert{k}.fc")(y))
     return keras.layers.Average(name="mean", dtype="float32")(logits)
 
 
 def mdcs_cifar_resnet(
-    x: keras.KerasTensor, *, num_classes: int, blocks: int, classifier: str = "cosine"
+    x: keras.KerasTensor, *, num_classes: int, blocks: int, classifier: str = "cosine", scale: float = SCALE
 ) -> keras.KerasTensor:
     """Normalised images [B, S, S, 3] -> float32 logits [B, C]; 16 shared channels, then 24 and 48 of each expert.
 
     blocks: blocks of each stage; the network is 6 * blocks + 2 layers deep.
-    classifier: "cosine" (30 times the cosine) or "linear".
+    classifier, scale: "cosine" (scale times the cosine) or "linear". Default to "cosine" and 30.
     Source: expert_resnet_cifar.py. Shortcuts are of option A: 16 -> 24 channels adds 4 zero channels on each side.
     """
     x = resnet._conv(16, 3, mode="fan_in", name="conv1")(x)
     x = keras.layers.ReLU(name="relu")(resnet.BatchNorm(name="bn1")(x))
     x = _stage(x, resnet.BasicBlock, 16, blocks, name="layer1")
     stages = [("layer2", 24, blocks), ("layer3", 48, blocks)]
-    return _mean_of_experts(x, resnet.BasicBlock, stages, num_classes=num_classes, classifier=classifier)
+    return _mean_of_experts(x, resnet.BasicBlock, stages, num_classes=num_classes, classifier=classifier, scale=scale)
 
 
 def mdcs_resnet(
-    x: keras.KerasTensor, *, num_classes: int, blocks: tuple[int, int, int, int], classifier: str = "cosine"
+    x: keras.KerasTensor,
+    *,
+    num_classes: int,
+    blocks: tuple[int, int, int, int],
+    classifier: str = "cosine",
+    scale: float = SCALE,
 ) -> keras.KerasTensor:
     """Normalised images [B, S, S, 3] -> float32 logits [B, C]; shared through layer2, then experts of 3/4 the width.
 
     blocks: bottleneck blocks of each stage; (3, 4, 6, 3) is ResNet-50.
-    classifier: "cosine" (30 times the cosine) or "linear".
+    classifier, scale: "cosine" (scale times the cosine) or "linear". Default to "cosine" and 30.
     Source: Expert_ResNet.py (v1.5: the stride is in the 3x3 convolution).
     """
     x = keras.layers.ZeroPadding2D(3, name="pad1")(x)
@@ -81,4 +90,4 @@ def mdcs_resnet(
     x = _stage(x, resnet.Bottleneck, 64, blocks[0], name="layer1")
     x = _stage(x, resnet.Bottleneck, 128, blocks[1], name="layer2")
     stages = [("layer3", 192, blocks[2]), ("layer4", 384, blocks[3])]
-    return _mean_of_experts(x, resnet.Bottleneck, stages, num_classes=num_classes, classifier=classifier)
+    return _mean_of_experts(x, resnet.Bottleneck, stages, num_classes=num_classes, classifier=classifier, scale=scale)

@@ -45,6 +45,27 @@ def heads(outputs: tf.Tensor | dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return {"cls": outputs["cls"], "dist": outputs["dist"], "mean": (outputs["cls"] + outputs["dist"]) / 2}
 
 
+def view_size(model: keras.Model, *, resize: int, flag: str) -> int:
+    """S, the side of a network's evaluation view: that of its input, pixels.
+
+    resize: short side before the central crop of S, pixels; 0: no crop. flag: the argument that sets it, for messages.
+    Raises ValueError for a network that does not take [B, S, S, 3] with a fixed S, and for 0 < resize < S.
+    """
+    shape = model.input_shape
+    size = shape[1] if isinstance(shape, tuple) and len(shape) == 4 else None
+    if not size or shape[1:] != (size, size, 3):
+        raise ValueError(
+            f"{model.name} takes {shape}, not [B, S, S, 3] with a fixed S. Give it a size: with "
+            "images = keras.Input((S, S, 3)), save keras.Model(images, model(images)) instead."
+        )
+    if 0 < resize < size:
+        raise ValueError(
+            f"{flag}={resize} is smaller than the input of {model.name}, {size} pixels, which the view at test time is "
+            f"cut to. Choose at least {size}, or 0 for no crop."
+        )
+    return size
+
+
 def main_head(heads: str) -> str:
     """The head whose probabilities are served. heads: "all", of which it is the mean, or the name of one head."""
     return "mean" if heads == "all" else heads

@@ -211,7 +211,8 @@ class CosineClassifier(keras.layers.Layer):
     """scale * cos(x, w_c) for each class c, float32: [B, D] -> [B, C].
 
     num_classes: int. C.
-    scale: float. Factor of the cosines. Defaults to 1, as in the official code, where LDAM's 30 is part of the loss.
+    scale: float. Factor of the cosines, which makes them logits for every loss. Defaults to 1: bare cosines, as in the
+      official code, where LDAM's 30 is part of the loss. A softmax of bare cosines is nearly even.
     Source: NormedLinear, resnet_cifar.py; its weight is [D, C], unlike that of torch's Linear.
     """
 
@@ -238,12 +239,12 @@ class CosineClassifier(keras.layers.Layer):
 
 
 def _classify(
-    x: keras.KerasTensor, *, num_classes: int, classifier: str, kernel: keras.Initializer
+    x: keras.KerasTensor, *, num_classes: int, classifier: str, scale: float, kernel: keras.Initializer
 ) -> keras.KerasTensor:
     """Feature maps -> pooled features [B, D] -> float32 logits [B, C]. Pooling is in float32 for every dtype policy."""
     x = keras.layers.GlobalAveragePooling2D(name="avgpool", dtype="float32")(x)
     if classifier == "cosine":
-        return CosineClassifier(num_classes, name="fc")(x)
+        return CosineClassifier(num_classes, scale=scale, name="fc")(x)
     if classifier != "linear":
         raise ValueError(f"classifier={classifier} is unknown: choose linear or cosine.")
     bound = 1 / math.sqrt(x.shape[-1])
@@ -254,11 +255,12 @@ def _classify(
 
 
 def cifar_resnet(
-    x: keras.KerasTensor, *, num_classes: int, blocks: int, classifier: str = "linear"
+    x: keras.KerasTensor, *, num_classes: int, blocks: int, classifier: str = "linear", scale: float = 1.0
 ) -> keras.KerasTensor:
     """Normalised images [B, S, S, 3] -> float32 logits [B, C]; 6 * blocks + 2 layers, 16/32/64 channels.
 
-    blocks: blocks of each stage. classifier: "linear", or "cosine" for LDAM. Defaults to "linear".
+    blocks: blocks of each stage.
+    classifier, scale: "linear", or "cosine" for LDAM with the factor of its cosines. Default to "linear" and 1.
     Source: resnet_cifar.py; He et al. 2015, section 4.2.
     """
     x = _conv(16, 3, mode="fan_in", name="conv1")(x)
@@ -267,23 +269,28 @@ def cifar_resnet(
         for i in range(blocks):
             x = BasicBlock(filters, 2 if i == 0 and stage > 1 else 1, name=f"layer{stage}.{i}")(x)
     kernel = keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
-    return _classify(x, num_classes=num_classes, classifier=classifier, kernel=kernel)
+    return _classify(x, num_classes=num_classes, classifier=classifier, scale=scale, kernel=kernel)
 
 
 def basic_resnet(
-    x: keras.KerasTensor, *, num_classes: int, blocks: tuple[int, int, int, int], classifier: str = "linear"
+    x: keras.KerasTensor,
+    *,
+    num_classes: int,
+    blocks: tuple[int, int, int, int],
+    classifier: str = "linear",
+    scale: float = 1.0,
 ) -> keras.KerasTensor:
     """Normalised small images [B, S, S, 3] -> float32 logits [B, C]: ResNet-18/34 with a stem for small images.
 
     The stem is one 3x3 convolution, so that 32 pixels become 4 and not 1. All else is torchvision's ResNet-18/34.
     blocks: blocks of each stage; (3, 4, 6, 3) is the ResNet-34 of GLMC.
-    classifier: "linear", or "cosine" for LDAM. Defaults to "linear".
+    classifier, scale: "linear", or "cosine" for LDAM with the factor of its cosines. Default to "linear" and 1.
     Source: ynu-yangpeng/GLMC model/ResNet_cifar.py (class ResNet).
     """
     x = _conv(64, 3, mode="fan_in", name="conv1")(x)
     x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
     x = _stages(x, partial(BasicBlock, projection=True), blocks)
-    return _classify(x, num_classes=num_classes, classifier=classifier, kernel=_linear_kernel())
+    return _classify(x, num_classes=num_classes, classifier=classifier, scale=scale, kernel=_linear_kernel())
 
 
 def resnet(
@@ -294,13 +301,14 @@ def resnet(
     groups: int = 1,
     width_per_group: int = 64,
     classifier: str = "linear",
+    scale: float = 1.0,
 ) -> keras.KerasTensor:
     """Normalised images [B, S, S, 3] -> float32 logits [B, C]: ResNet of bottleneck blocks, or ResNeXt.
 
     blocks: blocks of each stage; (3, 4, 6, 3) is ResNet-50.
     groups, width_per_group: of the 3x3 convolutions, see `Bottleneck`. Default to 1 and 64. ResNeXt has 32 and 4, Wide
       ResNet 1 and 128.
-    classifier: "linear", or "cosine" for LDAM. Defaults to "linear".
+    classifier, scale: "linear", or "cosine" for LDAM with the factor of its cosines. Default to "linear" and 1.
     Source: torchvision models/resnet.py (v1.5).
     """
     x = keras.layers.ZeroPadding2D(3, name="pad1")(x)
@@ -309,7 +317,7 @@ def resnet(
     x = keras.layers.ZeroPadding2D(1, name="pad2")(x)  # no value is below 0 after the ReLU, so zeros never win
     x = keras.layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
     x = _stages(x, partial(Bottleneck, groups=groups, width_per_group=width_per_group), blocks)
-    return _classify(x, num_classes=num_classes, classifier=classifier, kernel=_linear_kernel())
+    return _classify(x, num_classes=num_classes, classifier=classifier, scale=scale, kernel=_linear_kernel())
 
 
 def _stages(x: keras.KerasTensor, block: Callable[..., keras.Layer], blocks: tuple) -> keras.KerasTensor:

@@ -12,12 +12,13 @@ from deitlt_tf import losses
 class FromLabels:
     """Cross-entropy, LDAM or balanced softmax of one view. An objective of `Teacher`.
 
-    network: keras.Model, images in pixels -> logits [B, C]; for LDAM -> cosines.
+    network: keras.Model, images in pixels -> logits [B, C]. For LDAM they are cosines, times the `scale` of its last
+      layer where that has one (`CosineClassifier`).
     class_counts: training images of each class, [C].
     loss: "ce", "ldam" or "balanced_softmax". Defaults to "ldam".
     max_margin: float. Largest margin of LDAM, for the rarest class. Defaults to 0.5.
-    scale: float. LDAM multiplies the cosines by it. Defaults to 30.
-    Raises ValueError for another `loss`.
+    scale: float. LDAM multiplies the cosines by it, whatever the scale of the network is. Defaults to 30.
+    Raises ValueError for another `loss`, and for LDAM of a linear classifier.
     Source: Cao et al., NeurIPS 2019 (LDAM); Ren et al., NeurIPS 2020 (balanced softmax).
     """
 
@@ -35,12 +36,19 @@ class FromLabels:
     ):
         functions: dict[str, Callable[..., tf.Tensor]] = {
             "ce": losses.cross_entropy,
-            "ldam": partial(losses.ldam, class_counts=class_counts, max_margin=max_margin, scale=scale),
+            "ldam": self.ldam,
             "balanced_softmax": partial(losses.balanced_softmax, class_counts=class_counts),
         }
         if loss not in functions:
             raise ValueError(f"loss={loss} is unknown: choose one of {', '.join(functions)}.")
+        if loss == "ldam" and isinstance(network.layers[-1], keras.layers.Dense):
+            raise ValueError(
+                f"LDAM subtracts its margin from cosines, and {network.name} ends in a linear classifier: "
+                "take a cosine one, or another loss."
+            )
         self.network, self.loss = network, functions[loss]
+        self.network_scale = getattr(network.layers[-1], "scale", 1.0)
+        self.margins = partial(losses.ldam, class_counts=class_counts, max_margin=max_margin, scale=scale)
         self.trainable: list[keras.Variable] = network.trainable_variables
         self.state: list[keras.Variable] = []
 
@@ -51,6 +59,10 @@ class FromLabels:
     def losses(self, inputs: dict) -> tf.Tensor:
         """Per example, [B]."""
         return self.loss(inputs["labels"], self.network(inputs["images"], training=True))
+
+    def ldam(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """LDAM of the cosines in these logits, [B]."""
+        return self.margins(labels, logits / self.network_scale)
 
     def finish(self, inputs: dict) -> None:
         """Nothing outlives a step."""

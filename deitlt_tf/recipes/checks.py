@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from deitlt_tf.recipes.recipe import Recipe, Student, Teacher, View
+from deitlt_tf.recipes.recipe import CLASSIFIERS, Recipe, Student, Teacher, View
 
 # Channels and heads of the students: `models.vit.SIZES`, which needs TensorFlow.
 STUDENTS = {"nano": (128, 4), "tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
@@ -112,6 +112,12 @@ def _objective_mistakes(teacher: Teacher) -> Iterator[str]:
         yield f"--teacher_loss=mdcs trains three experts: as --teacher_model choose one of {', '.join(experts)}."
     if loss in ("ldam", "paco", "glmc") and model in experts:
         yield f"--teacher_loss={loss} does not go with --teacher_model={model}: choose another model, or the loss mdcs."
+    if (classifier := teacher.network.classifier) not in CLASSIFIERS[loss]:
+        needed = " or ".join(CLASSIFIERS[loss])
+        yield (
+            f"--teacher_loss={loss} cannot train --teacher_classifier={classifier}: set --teacher_classifier={needed}, "
+            "or leave it out."
+        )
     if loss in ("mdcs", "glmc") and late >= 0:
         yield (
             f"--teacher_reweight_epoch={late} does not go with --teacher_loss={loss}, "

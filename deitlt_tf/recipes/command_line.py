@@ -6,7 +6,6 @@ A recipe is a flag file. Each line is `--name=value` or a comment that starts wi
 
 import contextlib
 import difflib
-import errno
 import io
 import os
 import re
@@ -19,7 +18,8 @@ from typing import Any
 
 import absl.flags
 
-from deitlt_tf.recipes.flags import COMMANDS_OWN, DEFAULTS, FIRST, FLAGS, GROUPS, OURS, PATHS, RECIPE, Number
+from deitlt_tf.recipes.errors import sentence_of
+from deitlt_tf.recipes.flags import COMMANDS_OWN, DEFAULTS, EARLIER, FIRST, FLAGS, GROUPS, OURS, PATHS, RECIPE, Number
 from deitlt_tf.recipes.recipe import Recipe, read
 
 # The folder of the recipes, in the installed package or in the checkout that this file is part of.
@@ -84,6 +84,8 @@ def read_flagfile(name: str | os.PathLike, *, including: tuple[Path, ...] = ()) 
             near = difflib.get_close_matches(flag, OURS, n=1)
             hint = f" Did you mean --{near[0]}?" if near else ""
             raise ValueError(f"{path}:{number}: unknown flag --{flag}.{hint}")
+    if path.name == "flags.cfg":  # of a run, so complete unless an earlier version wrote it
+        arguments = [f"--{name}={value}" for name, value in EARLIER.items()] + arguments
     return counted_from(started_in, arguments) if started_in else arguments
 
 
@@ -194,9 +196,9 @@ def _wrong_value(message: str) -> str:
     wanted = f"one of {', '.join(choices)}" if choices else kinds.get(flag.flag_type(), flag.flag_type())
     low, high = (getattr(flag.parser, side, None) for side in ("lower_bound", "upper_bound"))
     if low is not None and high is not None:
-        wanted += f" from {low:g} to {high:g}"
+        wanted += f" from {low} to {high}"
     elif low is not None:
-        wanted += f" of at least {low:g}"
+        wanted += f" of at least {low}"
     return f"--{name}={value} is not {wanted}. {flag.help}"
 
 
@@ -220,20 +222,18 @@ def usage(doc: str, *, takes: Collection[str] = (), full: bool = False) -> str:
     or only those that most people change first.
     """
     groups = {"Flags of this command": tuple(takes)} if takes else {}
-    if full:
-        groups |= {heading: names for heading, names in GROUPS.items() if not {*names} <= {*COMMANDS_OWN}}
-    else:
-        groups |= {"Flags that people change first": FIRST}
+    listed = RECIPE if full else FIRST
+    groups |= {heading: tuple(name for name in names if name in listed) for heading, names in GROUPS.items()}
     lines = [doc.strip()]
     for heading, names in groups.items():
-        lines += ["", f"{heading}:"]
+        lines += ["", f"{heading}:"] if names else []
         for name in names:
             flag = FLAGS[name]
             default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
             lines.append(f"  --{name}={shlex.quote(str(default))}")
             lines += textwrap.wrap(flag.help, 110, initial_indent=" " * 8, subsequent_indent=" " * 8)
     if not full:
-        lines += ["", f"--helpfull shows all {len(RECIPE) + len(takes)} flags, under headings."]
+        lines += ["", f"These are the flags that people change first. --helpfull shows all {len(RECIPE) + len(takes)} flags."]
     return "\n".join(lines)
 
 
@@ -281,53 +281,6 @@ def program(
             after = ": the same command goes on from the last checkpoint, if there is one" if checkpoints else ""
             print(f"interrupted{after}.", file=sys.stderr)
             sys.exit(130)
-
-
-# {error number of the operating system, or name of TensorFlow's error: what helps}
-NO_SPACE = "Free some space there, then start the same command again."
-NO_PERMISSION = "Change the permissions of that file or folder, or name another one."
-REMEDIES: dict[int | str, str] = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), NO_SPACE),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, "PermissionDeniedError"), NO_PERMISSION),
-    errno.EMFILE: "Raise the limit of open files (ulimit -n), then start the same command again.",
-}
-OUT_OF_MEMORY = re.compile(r"\bOOM\b|out of memory|OUT_OF_MEMORY|failed to allocate", re.IGNORECASE)
-LESS_MEMORY = (
-    "Close other programs that use it, or let a step take less: double --accumulation (the batch stays the same), halve "
-    "--teacher_batch_size, or take --precision=mixed_bfloat16."
-)
-
-
-def sentence_of(error: Exception) -> str | None:
-    """What to tell a user whose input, machine or devices have caused this error; None for a fault of the program."""
-    if any(kind.__name__ == "OpError" and kind.__module__.startswith("tensorflow.") for kind in type(error).__mro__):
-        return _tensorflow_sentence(error)
-    if isinstance(error, MemoryError):
-        return f"the memory of this machine is not enough{f' ({error})' if str(error) else ''}. {LESS_MEMORY}"
-    if isinstance(error, OSError):
-        files = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-        text = f"{files}: {error.strerror}." if files and error.strerror else str(error)
-        cause = error if error.errno else error.__cause__
-        remedy = REMEDIES.get(cause.errno or 0, "") if isinstance(cause, OSError) else ""
-        return f"{text} {remedy}".strip()
-    return str(error) if isinstance(error, (ValueError, FloatingPointError)) else None
-
-
-def _tensorflow_sentence(error: Exception) -> str:
-    """The line of TensorFlow's message that says what is wrong, and what helps."""
-    message, kind = str(getattr(error, "message", "") or error), type(error).__name__
-    # Around that line are those on nodes of the graph, and on the lines of Python that have made them.
-    around = ("Graph execution error", "Detected at node", "<stack traces", "File ", "[[", "Hint:")
-    lines = [line for line in map(str.strip, message.splitlines()) if line and not line.startswith(around)]
-    memory = next((line for line in lines if OUT_OF_MEMORY.search(line)), "")
-    if memory:
-        return f"the memory of the device is not enough ({memory}). {LESS_MEMORY}"
-    reason = lines[0] if lines else kind
-    if "No space left" in reason:
-        return f"{reason}. {NO_SPACE}"
-    return (
-        f"{reason.rstrip('.')}. {REMEDIES.get(kind, f'TensorFlow calls this {kind}; --traceback shows where it was.')}"
-    )
 
 
 def with_dashes(message: str) -> str:

@@ -82,9 +82,11 @@ with _heading("The data"):
     flags.DEFINE_string(
         "data_dir", "", "Folder of the images (a path or a URL such as gs://...), or of TensorFlow Datasets."
     )
-    flags.DEFINE_string("train_list", "", "With --data=list: file of `path label` lines, relative to --data_dir.")
-    flags.DEFINE_string("val_list", "", "With --data=list: the same for the validation split; may be left out.")
-    flags.DEFINE_string("test_list", "", "With --data=list: the same for the test split.")
+    flags.DEFINE_string(
+        "train_list", "", "With --data=list: file of `path label` lines; with inat: JSON file. Relative to --data_dir."
+    )
+    flags.DEFINE_string("val_list", "", "With --data=list or inat: the same for the validation split; may be left out.")
+    flags.DEFINE_string("test_list", "", "With --data=list or inat: the same for the test split.")
     flags.DEFINE_string(
         "image_root", "", "With --data=list or inat: folder that the listed paths start from; default: --data_dir."
     )
@@ -222,6 +224,10 @@ with _heading("The student's schedule"):
         at_least=0,
         below=1,
     )
+    flags.DEFINE_bool(
+        "ema_warmup", True,
+        "The moving average begins near the current weights: its decay after t steps is at most (1 + t) / (10 + t).",
+    )  # fmt: skip
 
 with _heading("The student's loss"):
     _number("alpha", 0.5, "Share of the distillation loss in the total loss.", at_least=0, at_most=1)
@@ -250,8 +256,8 @@ with _heading("The teacher"):
         "mdcs_resnet8|32|50 for --teacher_loss=mdcs.",
     )  # fmt: skip
     flags.DEFINE_enum(
-        "teacher_classifier", "cosine", ["cosine", "linear"],
-        "Teacher's classifier: cosine goes with --teacher_loss=ldam, linear with the other losses.",
+        "teacher_classifier", "auto", ["auto", "linear", "cosine"],
+        "Teacher's classifier; auto: what --teacher_loss needs, cosine for ldam and mdcs, linear for the other losses.",
     )  # fmt: skip
     flags.DEFINE_list("teacher_mean", ["0.4914", "0.4822", "0.4465"], "Teacher's pixel mean, as --mean (CIFAR's).")
     flags.DEFINE_list("teacher_std", ["0.2023", "0.1994", "0.2010"], "Teacher's pixel standard deviation, as --std.")
@@ -320,7 +326,7 @@ with _heading("The teacher's loss"):
         "ImbSAM: SAM acts only on classes with fewer training images than this; 0: on all classes.", lower_bound=0,
     )  # fmt: skip
     _number("teacher_max_margin", 0.5, "LDAM: largest margin, given to the rarest class.", at_least=0)
-    _number("teacher_scale", 30.0, "LDAM: factor that turns cosines into logits.", above=0)
+    _number("teacher_scale", 30.0, "Cosine classifier: factor that turns cosines into logits, for every loss.", above=0)
     _number("teacher_temperature", 0.05, "PaCo: temperature of the similarities between images.", at_least=1e-3)
     flags.DEFINE_integer("teacher_queue", 1024, "PaCo: number of keys in the queue.", lower_bound=1)
     flags.DEFINE_integer("teacher_dim", 32, "PaCo: dimensions of the projected features.", lower_bound=1)
@@ -372,8 +378,9 @@ with _heading("Single commands"):
         "out", "", "Exports: file or folder to write, default: next to the model in --workdir. to_tfds: FOLDER/NAME."
     )
     flags.DEFINE_enum(
-        "weights", "student", ["student", "ema", "teacher"],
-        "Exports, demo: the network to use: the student, its moving average or the teacher.",
+        "weights", "student", ["student", "ema", "best", "teacher"],
+        "Exports, demo: the network to use: the student, its moving average, its best weights on the validation split, "
+        "or the teacher.",
     )  # fmt: skip
     flags.DEFINE_enum(
         "heads", "all", ["all", "mean", "cls", "dist"],
@@ -393,8 +400,11 @@ with _heading("Single commands"):
     _number(
         "request_megapixels",
         50.0,
-        "to_saved_model, demo: images with more pixels are refused; strangers send them.",
+        "Limit of megapixels; to_saved_model: of all images of a request together, demo: of an image.",
         above=0,
+    )
+    flags.DEFINE_integer(
+        "request_images", 64, "to_saved_model: encoded images of a request; more are refused.", lower_bound=1
     )
     flags.DEFINE_integer(
         "check_images", -1,
@@ -427,6 +437,8 @@ with _heading("Single commands"):
 OURS = tuple(_declared())
 COMMANDS_OWN = OURS[len(RECIPE) :]  # each is taken by the commands that name it
 DEFAULTS = {name: FLAGS[name].default for name in RECIPE}
+# What a flags.cfg of an earlier version means that has no line for a flag, where that is not today's default.
+EARLIER = {"ema_warmup": False}
 
 # The flags that most people change first; `--help` shows them, `--helpfull` all.
 FIRST = (

@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deitlt_tf.recipes.flags import DEFAULTS, FREE, PATHS, TEACHER
+from deitlt_tf.recipes.flags import DEFAULTS, EARLIER, FREE, PATHS, TEACHER
+
+# {loss of the teacher: the classifiers that it can train}; the first one is what --teacher_classifier=auto means.
+CLASSIFIERS = {
+    "ce": ("linear", "cosine"),
+    "ldam": ("cosine",),
+    "balanced_softmax": ("linear", "cosine"),
+    "paco": ("linear", "cosine"),
+    "mdcs": ("cosine", "linear"),
+    "glmc": ("linear",),
+}
 
 
 @dataclass(frozen=True)
@@ -150,6 +160,7 @@ class StudentSchedule:
     weight_decay: float
     clip_norm: float
     ema_decay: float
+    ema_warmup: bool
     reweight_epoch: int
     beta: float
     mixing_off: bool
@@ -207,7 +218,7 @@ class Student:
 
 @dataclass(frozen=True)
 class Cnn:
-    """The teacher's network. init: .keras file of weights to start from."""
+    """The teacher's network. classifier: linear or cosine. init: .keras file of weights to start from."""
 
     model: str
     classifier: str
@@ -310,7 +321,7 @@ class Run:
 class Recipe:
     """All settings of a run.
 
-    flags: {name: value} of all flags of a recipe, from which the settings were read.
+    flags: {name: value} of all flags of a recipe, from which the settings were read; "auto" is replaced by its meaning.
     explicit_flags: names of the flags that the command line or a flag file has set.
     lengths: {"epochs": (...), "teacher_epochs": (...)}: the default, then what flag files and command line have set, in
       order. A recipe's K belongs to the length that the recipe has set, and not to a later one.
@@ -336,7 +347,7 @@ class Recipe:
 
     def identity(self) -> dict[str, Any]:
         """Keywords of `runs.folder.claim`: the flags that decide whether a folder holds the run of this recipe."""
-        return {"flags": as_text(self.flags), "free": FREE, "defaults": as_text(DEFAULTS), "paths": PATHS}
+        return {"flags": as_text(self.flags), "free": FREE, "defaults": as_text(DEFAULTS | EARLIER), "paths": PATHS}
 
     def teacher_identity(self) -> dict[str, Any]:
         """Keywords of `runs.folder.claim` for the teacher's own run, which several recipes may share."""
@@ -360,6 +371,8 @@ def read(
     flags: {name: parsed value} of every flag of a recipe. explicit_flags, lengths: see `Recipe`.
     Raises ValueError that names the flag, for a value of a wrong form or two flags that contradict each other.
     """
+    if flags["teacher_classifier"] == "auto":
+        flags = {**flags, "teacher_classifier": CLASSIFIERS[flags["teacher_loss"]][0]}
     recipe = Recipe(
         data=_data(flags),
         student=_student(flags),
@@ -445,6 +458,7 @@ def _student(flags: Mapping[str, Any]) -> Student:
             weight_decay=flags["weight_decay"],
             clip_norm=flags["clip_norm"],
             ema_decay=flags["ema_decay"],
+            ema_warmup=flags["ema_warmup"],
             reweight_epoch=flags["reweight_epoch"],
             beta=flags["beta"],
             mixing_off=flags["mixing_off"],

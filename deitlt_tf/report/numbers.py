@@ -9,9 +9,9 @@ import jinja2
 import keras
 import numpy as np
 
-from deitlt_tf.data import augment, pipeline, sources, storage
+from deitlt_tf.data import augment, sources, storage
 from deitlt_tf.evaluation import metrics, probes
-from deitlt_tf.evaluation.predictions import MixedViews, Predictions, predict, predict_mixed
+from deitlt_tf.evaluation.predictions import MixedViews, Predictions, predict, predict_mixed, training_batches
 from deitlt_tf.evaluation.run import FILES, Run, networks, open_run, test_batches
 from deitlt_tf.evaluation.tables import describe_groups
 from deitlt_tf.recipes.recipe import Recipe
@@ -95,7 +95,7 @@ def report_numbers(recipe: Recipe, run: Run, results: Results) -> Numbers:
     """The numbers of report.json."""
     names, counts, student = run.splits.train.class_names, run.class_counts, recipe.student
     model, predictions = results.model, results.predictions
-    last_weights = {row: x for row, x in results.by_model.items() if row != "EMA"}
+    last_weights = {row: x for row, x in results.by_model.items() if row not in ("EMA", "best")}
     reweighted = 0 <= student.reweight_epoch < student.schedule.epochs
     return {
         "run": {
@@ -151,10 +151,12 @@ def report_figures(run: Run, results: Results, numbers: Numbers, rng: np.random.
 def of_each_group(labels: np.ndarray, counts: np.ndarray, rng: np.random.Generator, *, most: int) -> list[int]:
     """Positions in `labels` of at most `most` images of each of head, mid and tail, drawn at random.
 
-    No two images have the same class. labels: int [N]. counts: [C], training images of each class.
+    Where there is no head and no tail, of all classes. No two images have the same class.
+    labels: int [N]. counts: [C], training images of each class.
     """
     positions: list[int] = []
-    for members in metrics.groups(counts, "paper").values():
+    groups = metrics.groups(counts, "paper") if metrics.is_long_tailed(counts) else {"all": np.arange(len(counts))}
+    for members in groups.values():
         candidates = rng.permutation(np.flatnonzero(np.isin(labels, members)))
         first_of_class = np.unique(labels[candidates], return_index=True)[1]
         positions += candidates[sorted(first_of_class)[:most]].tolist()
@@ -171,13 +173,10 @@ def pixels(run: Run, model: keras.Model, indices: Sequence[int] | np.ndarray) ->
 
 def mixed_views(recipe: Recipe, run: Run, teacher: keras.Model, *, views: int) -> MixedViews:
     """The teacher's answers to about this many training views, mixed as in the run before re-weighting."""
-    batch = 32
-    stream = pipeline.train(
+    stream = training_batches(
         run.splits.train,
         view=augment.training_view(**recipe.student.view.training(resize=recipe.data.resize)),
-        batch=batch,
-        steps=max(1, views // batch),
-        steps_per_epoch=pipeline.steps_per_epoch(len(run.splits.train), batch=batch),
+        views=views,
         seed=recipe.run.seed,
         max_pixels=recipe.data.max_pixels,
     )

@@ -82,7 +82,7 @@ def calibration(numbers: dict) -> list[dict]:
     """A reliability plot for each row."""
     figures = []
     for name, row in numbers["calibration"].items():
-        groups = {group: row[group] for group in metrics.GROUPS if row[group]}
+        groups = {group: row[group] for group in metrics.GROUPS if row[group]} or {"overall": row["overall"]}
         ece = listed({group: 100 * x["ece"] for group, x in groups.items()}, "{:.1f} %")
         figures.append(figure(plots.reliability(groups), caption=short(name), alt=f"Reliability of {name}; ECE {ece}"))
     return figures
@@ -107,7 +107,7 @@ def figures_of_sections(numbers: dict) -> dict[str, list[dict]]:
 
 
 def differences(numbers: dict) -> list[dict]:
-    """The figures of a comparison: for each head, the differences in the paper's groups."""
+    """The figures of a comparison: for each head, the differences in the groups of the second table."""
     reference, runs = numbers["compared"]["reference"], numbers["compared"]["differences"]
     figures = []
     for head in dict.fromkeys(head for rows in runs.values() for head in rows):
@@ -151,7 +151,8 @@ def rollouts(
     samples = []
     for image, heats, index in zip(images, maps, indices, strict=True):
         label = predictions.labels[index]
-        group = next(group for group, members in groups.items() if label in members)
+        words = [group for group, members in groups.items() if label in members]
+        words.append(f"{counts[label]} training images")
         panels = [figure(plots.picture(image), alt=f"test image of {names[label]}", caption="image")]
         panels += [
             figure(
@@ -161,7 +162,7 @@ def rollouts(
             )
             for head, heat in zip(("cls", "dist"), heats, strict=False)
         ]
-        samples.append({"panels": panels, "caption": f"{names[label]} ({group}, {counts[label]} training images)"})
+        samples.append({"panels": panels, "caption": f"{names[label]} ({', '.join(words)})"})
     return samples
 
 

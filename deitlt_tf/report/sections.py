@@ -39,7 +39,7 @@ def hits(predictions: Predictions, head: str, num_classes: int) -> tuple[np.ndar
 def table(
     by_model: Mapping[str, Predictions], class_counts: np.ndarray, *, resamples: int, seed: int, level: float
 ) -> dict[str, dict]:
-    """{convention: {row: {overall, head, mid, tail: {value, low, high} or None}}}, percent.
+    """{convention: {row: {each of `metrics.COLUMNS`: {value, low, high} or None}}}, percent.
 
     by_model: {name: predictions}. Other arguments: see `intervals.accuracy`.
     """
@@ -72,7 +72,7 @@ def history(journal: Sequence[Mapping[str, Any]], *, reweight_epoch: int | None)
         "cosine": {"cosine": "cosine"},
     }
     split = next((s for s in ("val", "test") if any(key.startswith(f"{s}/") for line in journal for key in line)), None)
-    for group in ("overall", *metrics.GROUPS):
+    for group in metrics.COLUMNS:
         keys_of[f"accuracy, {group}"] = {f"{split}/raw/paper/{head}/{group}": name for head, name in HEADS.items()}
     curves = {}
     for part, names in keys_of.items():
@@ -190,6 +190,7 @@ def mixed(views: MixedViews, class_counts: np.ndarray) -> dict[str, Any]:
                 "answers": float(np.isin(views.predicted, members).mean()),
             }
             for group, members in metrics.groups(class_counts, "paper").items()
+            if len(members)
         },
     }
 

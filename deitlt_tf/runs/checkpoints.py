@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from deitlt_tf.runs.files import replacing, write_text
+from deitlt_tf.runs.files import read_text, replacing, write_text
 
 MAX_CHECKPOINTS = 2  # older ones are deleted
 
@@ -70,7 +70,7 @@ class Journal:
         if not self.path.is_file():
             return []
         lines = []
-        for line in self.path.read_text().splitlines():
+        for line in read_text(self.path).splitlines():
             try:
                 lines.append(json.loads(line))
             except json.JSONDecodeError:  # the run was killed while it wrote this line
@@ -84,7 +84,7 @@ class Journal:
     def add(self, line: dict[str, Any]) -> None:
         """Append a line, on the disk when this returns. Raises OSError that names the file."""
         try:
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
                 file.flush()
                 os.fsync(file.fileno())

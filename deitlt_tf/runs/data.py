@@ -1,13 +1,15 @@
 """The splits that a run trains and measures on."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deitlt_tf.data import decode, sources
+from deitlt_tf.data import decode, sources, storage
 from deitlt_tf.devices.strategy import is_chief
 from deitlt_tf.runs.files import write_text
+from deitlt_tf.runs.fingerprint import differences, fingerprints, read_fingerprints
 
 
 def load_splits(
@@ -30,6 +32,59 @@ def load_splits(
         + f"{len(splits.test)} for testing"
     )
     return splits
+
+
+def identity(
+    splits: sources.Splits, *, name: str, val_fraction: float = 0.0, data_dir: str = "", **_: Any
+) -> dict[str, Any]:
+    """Keywords of `runs.folder.claim`: class names and fingerprints of the splits, and the flags that held images out.
+
+    name, val_fraction, data_dir: arguments of `load_splits`, which has loaded the splits; it may get the others, too.
+    """
+    return {
+        "class_names": splits.train.class_names,
+        "data": fingerprints(splits),
+        "drawn": drawn_flags(name, splits, val_fraction=val_fraction, data_dir=data_dir),
+    }
+
+
+def note_other_data(folder: Path, *, data: dict, drawn: list[str], **_: Any) -> None:
+    """Prints a line if these are not the data of the run in `folder`. data, drawn: of `identity`."""
+    try:
+        before = read_fingerprints(folder)
+    except ValueError as error:
+        print(f"note: {error}")
+        return
+    if before is not None and (sentences := differences(before, data)):
+        print(f"note: these are not the data of {folder}: {'; '.join(sentences)}.")
+    if before is None and drawn and (folder / "metrics.jsonl").is_file():
+        print(
+            f"note: {folder} is a run of version 0.1.0, which held out other images for {' and '.join(drawn)}: among "
+            "these test images are some that it was trained on."
+        )
+
+
+def drawn_flags(name: str, splits: sources.Splits, *, val_fraction: float, data_dir: str) -> list[str]:
+    """The flags that have held images out of these splits: val_fraction, and test_fraction where there is no test set.
+
+    name, val_fraction, data_dir: arguments of `data.sources.load`, which has loaded the splits.
+    """
+    flags = ["`val_fraction`"] if val_fraction else []
+    if name == "folder":  # the images of a split of its own lie in a folder that has no others
+        roots = [
+            path.removesuffix(storage.below_common_folder(list(part.images))[0]) + "/"
+            for part in (splits.train, splits.test)
+            for path in part.images[:1]
+        ]
+        own_test = not (roots[0].startswith(roots[1]) or roots[1].startswith(roots[0]))
+    elif name.startswith("tfds:"):
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder(name.removeprefix("tfds:"), data_dir=os.path.expanduser(data_dir) or None)
+        own_test = bool({"validation", "test"} & {*builder.info.splits})
+    else:
+        own_test = True
+    return flags if own_test else [*flags, "`test_fraction`"]
 
 
 def without_bad_images(splits: sources.Splits, *, max_pixels: int, report: Path) -> sources.Splits:

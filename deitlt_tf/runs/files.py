@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-UNFINISHED = ".unfinished-"  # start of temporary names; such files are deleted when the run is resumed
+UNFINISHED = ".unfinished-"  # start of temporary names, then the number of the process that writes the file
+ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}  # of text files, also for names that are not UTF-8
 
 
 @contextlib.contextmanager
@@ -32,7 +33,12 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Replace the file by this text; raises as `replacing` does."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, **ENCODING)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that `write_text` has written."""
+    return path.read_text(**ENCODING)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,13 +1,17 @@
 """What data a run has seen: a short text that changes when images or labels do."""
 
 import hashlib
+import json
 import os
+from pathlib import Path
 
 import numpy as np
 
 from deitlt_tf.data import storage
 from deitlt_tf.data.dataset import Source, Splits
+from deitlt_tf.runs.files import read_text, write_json
 
+FILE = "data.json"  # in the folder of a run: the fingerprints of the data that it began on
 SAMPLED = 256  # files whose sizes count, too: to ask a network disk for the size of every file would take minutes
 
 Fingerprints = dict[str, dict[str, object]]
@@ -45,6 +49,26 @@ def _size(path: str) -> int:
         return storage.size(path)
     except OSError:
         return -1
+
+
+def read_fingerprints(folder: Path) -> Fingerprints | None:
+    """What `write_fingerprints` wrote; None if there is no such file. Raises ValueError for a damaged file."""
+    path = folder / FILE
+    try:
+        before = json.loads(read_text(path))
+        return {str(name): {"images": int(x["images"]), "sha256": str(x["sha256"])} for name, x in before.items()}
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path} cannot be read, so whether the data are still those of the run is not known. If they are, delete "
+            "that file: it is written again."
+        ) from error
+
+
+def write_fingerprints(folder: Path, data: Fingerprints) -> None:
+    """Keep the fingerprints of the data of a run in its folder."""
+    write_json(folder / FILE, data)
 
 
 def differences(before: Fingerprints, now: Fingerprints) -> list[str]:

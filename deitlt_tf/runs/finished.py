@@ -8,9 +8,15 @@ import keras
 import numpy as np
 
 from deitlt_tf.models import interface
+from deitlt_tf.runs.files import read_text
 from deitlt_tf.runs.models import load_model, same_classes
 
-FILES = {"student": "student.keras", "ema": "student_ema.keras", "teacher": "teacher.keras"}
+FILES = {
+    "student": "student.keras",
+    "ema": "student_ema.keras",
+    "best": "student_best.keras",
+    "teacher": "teacher.keras",
+}
 
 
 class Finished(NamedTuple):
@@ -28,7 +34,7 @@ class Finished(NamedTuple):
 def load(folder: Path, *, weights: str) -> Finished:
     """The finished network of a run.
 
-    folder: of the run. weights: student, ema or teacher.
+    folder: of the run. weights: student, ema, best or teacher.
     Raises FileNotFoundError if the run does not have it or has no class names.
     """
     path = folder / FILES[weights]
@@ -58,9 +64,14 @@ def in_float32(model: keras.Model) -> keras.Model:
 def _class_names(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: neither the model file nor the run has class names.")
-    return tuple(path.read_text().splitlines())
+    return tuple(read_text(path).splitlines())
 
 
 def _class_counts(path: Path) -> np.ndarray | None:
-    counts = json.loads(path.read_text()).get("class_counts") if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        counts = json.loads(read_text(path)).get("class_counts")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): train's command writes it again.") from error
     return None if counts is None else np.asarray(counts)

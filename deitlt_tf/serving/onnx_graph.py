@@ -228,7 +228,8 @@ def convolutional(graph: Graph, model: keras.Model) -> str:
         if isinstance(operation, keras.layers.InputLayer):
             tensors[id(operation.output)] = "images"
             continue
-        inputs = [tensors[id(tensor)] for tensor in keras.tree.flatten(operation.input)]
+        # A model inside the model has inputs of its own; `counterpart` refuses it.
+        inputs = [tensors.get(id(tensor), "") for tensor in keras.tree.flatten(operation.input)]
         tensors[id(operation.output)] = counterpart(graph, operation, inputs)
     return tensors[id(model.output)]
 
@@ -266,7 +267,10 @@ def counterpart(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
             return cosine(graph, layer, x, name)
         case keras.layers.Average():
             return graph.op("Mean", *inputs, name=name)
-    raise ValueError(f"the ONNX export has no counterpart of layer {name!r} ({type(layer).__name__}).")
+    raise ValueError(
+        f"the ONNX export has no counterpart of layer {name!r} ({type(layer).__name__}). The exports to_litert and "
+        "to_saved_model take any network."
+    )
 
 
 def conv(graph: Graph, layer: keras.layers.Conv2D, x: str, name: str, *, pad: int) -> str:

@@ -5,6 +5,9 @@ where they have the shares t_y. The images of a class must look the same under b
 Source: Menon et al., ICLR 2021 (arXiv 2007.07314), section 4.1; Saerens et al. 2002.
 """
 
+import codecs
+import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,6 +17,9 @@ from tqdm import tqdm
 
 from deitlt_tf import losses
 from deitlt_tf.data import pipeline
+from deitlt_tf.runs.files import ENCODING
+
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what ENCODING makes of bytes that are not UTF-8
 
 
 def adjustment(*, target: np.ndarray, assumed: np.ndarray) -> np.ndarray:
@@ -34,7 +40,7 @@ def log_assumed(
     teacher_counts: np.ndarray | None = None,
     sampling: str = "instance",
     logit_adjustment: float = 0.0,
-    reweighted: bool = True,
+    reweighted: float = 1.0,
     plain: bool = False,
     beta: float = 0.9999,
 ) -> dict[str, np.ndarray]:
@@ -45,31 +51,45 @@ def log_assumed(
       `reweighted` adds the log of its class weights w.
     dist: its labels were the teacher's, with the shares q of `teacher_labels`. From epoch K on the loss weighs each of
       them by w_y (`beta`), which acts as sampling by q w: log a = log q + log w. Without `teacher_counts`, q = n^s.
+      Of weights that are older than epoch K or an average over it, `reweighted` log w is added instead of log w.
     mean: z = (z_cls + z_dist) / 2, so log a is the mean of both.
 
     class_counts: n, [C] training images of each class. teacher_counts: [C] of `teacher_labels`.
     sampling, logit_adjustment, beta: as the student was trained. plain: whether it is a ViT without a DIST head.
-    reweighted: whether its loss was weighted by class in the last epochs.
+    reweighted: share of re-weighted steps in its weights, 0..1; see `reweighted_share`.
 
     Subtracting log n from the mean would be wrong: training has already removed its part of log n from DIST. And q is
     not n: a balanced teacher predicts tail classes far more often than they occur.
-    Approximations: this ignores mixup, smoothing, that a teacher answers differently on augmented images, that weights
-    are averaged over epochs before and after K, and that the phase after K may be too short to converge.
+    Approximations: this ignores what mixup and smoothing do to the labels of CLS, and that the phase after K may be too
+    short to converge. An average of weights is treated as the average of the logits that its members have.
 
-    >>> log_a = log_assumed(class_counts=np.array([80, 20]), reweighted=False)
+    >>> log_a = log_assumed(class_counts=np.array([80, 20]), reweighted=0)
     >>> np.exp(log_a["cls"]).round(4).tolist()
     [0.8, 0.2]
     """
     sampled = pipeline.SAMPLING[sampling] * log_shares(class_counts)
     cls = sampled - logit_adjustment * log_shares(class_counts)
     dist = sampled if teacher_counts is None else log_shares(teacher_counts)
-    if reweighted:
-        weights = np.log(losses.class_balanced_weights(class_counts, beta))
-        if plain:
-            cls = cls + weights
-        else:
-            dist = dist + weights
+    weights = reweighted * np.log(losses.class_balanced_weights(class_counts, beta))
+    if plain:
+        cls = cls + weights
+    else:
+        dist = dist + weights
     return {"cls": cls, "dist": dist, "mean": (cls + dist) / 2}
+
+
+def reweighted_share(*, step: int, reweight_step: int, decay: float = 0.0) -> float:
+    """Share of re-weighted steps in the weights after `step` steps, 0..1.
+
+    reweight_step: the number of steps without re-weighting. decay: d of a moving average of the weights, in which the
+    steps after that have the share 1 - d^(step - reweight_step); 0: the weights of the step itself, so 0 or 1.
+
+    >>> reweighted_share(step=100, reweight_step=100), reweighted_share(step=101, reweight_step=100)
+    (0.0, 1.0)
+    >>> round(reweighted_share(step=200, reweight_step=100, decay=0.99), 3)
+    0.634
+    """
+    return 1 - decay ** max(0, step - reweight_step)
 
 
 def log_shares(counts: ArrayLike) -> np.ndarray:
@@ -83,8 +103,8 @@ def teacher_labels(
 ) -> np.ndarray:
     """One plus the number of training images for which the teacher predicts each class, float64 [C].
 
-    An image counts as often as `sampling` draws it. We add one, so that a class that the teacher never predicts is rare
-    and not impossible.
+    For a teacher that saw clean images. An image counts as often as `sampling` draws it. We add one, so that a class
+    that the teacher never predicts is rare and not impossible.
     teacher: images -> logits [B, C]. batches: (images, labels, mask) of the training images in the evaluation view.
     class_counts: [C], training images of each class.
     """
@@ -95,6 +115,16 @@ def teacher_labels(
         weights = np.asarray(mask) * draws[np.asarray(labels)]
         predicted = np.asarray(teacher(images)).argmax(-1)
         counts += np.bincount(predicted, weights=weights, minlength=len(counts))
+    return counts
+
+
+def mixed_teacher_labels(
+    teacher: Callable[[np.ndarray], np.ndarray], batches: Iterable, *, num_classes: int
+) -> np.ndarray:
+    """The same for a teacher that saw mixed views. batches: (images, targets) of views, as `sampling` draws them."""
+    counts = np.ones(num_classes)
+    for images, _ in batches:
+        counts += np.bincount(np.asarray(teacher(images)).argmax(-1), minlength=num_classes)
     return counts
 
 
@@ -118,34 +148,64 @@ def log_target(prior: str, *, class_names: tuple[str, ...], class_counts: np.nda
 def read_counts(path: str, class_names: tuple[str, ...]) -> np.ndarray:
     """The counts (or any shares) in a file, float64 [C].
 
-    A line is `count`, in the order of the classes, or `class count`. Blank lines and lines with # in front are skipped.
+    A line is `count`, in the order of the classes, or `class count`. Blank lines are skipped, and so are lines with #
+    in front, unless they are `class count` of a class of that name. Names are compared in Unicode's composed form,
+    because macOS writes the letters of file names in parts.
     Raises FileNotFoundError, or ValueError that names file, line and class.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"--prior={path}: neither uniform nor training, and there is no such file.")
-    counts: dict[str, float] = {}
+    classes = {_composed(name): index for index, name in enumerate(class_names)}
+    classes |= {name: index for index, name in enumerate(class_names)}
+    counts: dict[int, float] = {}
     unnamed = 0  # lines so far that are a count without a class
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
-        line = line.strip()
-        if not line or line.startswith("#"):
+    for number, line in enumerate(_lines(path), start=1):
+        place = f"{path}:{number}"
+        text = line.split()[-1] if line else ""
+        name, count = line.removesuffix(text).strip(), _number(text)
+        index = classes.get(name, classes.get(_composed(name)))
+        if not line or (line.startswith("#") and (index is None or count is None)):
             continue
-        text = line.split()[-1]
-        name = line.removesuffix(text).strip()
+        if index is None and (foreign := NOT_UTF8.search(line)):
+            byte = f"0x{ord(foreign[0]) - 0xDC00:02x}"
+            raise ValueError(f"{place}: {line!r} is not UTF-8 (byte {byte}): save the file as UTF-8.")
+        if count is None:
+            advice = " (write a decimal point, not a comma)" if "," in text else ""
+            raise ValueError(f"{place}: {line!r} is neither `count` nor `class count`{advice}.")
         if not name:
             if unnamed == len(class_names):
-                raise ValueError(f"{path}:{number}: more counts than the {len(class_names)} classes of the model.")
-            name, unnamed = class_names[unnamed], unnamed + 1
-        try:
-            count = float(text)
-        except ValueError:
-            raise ValueError(f"{path}:{number}: {line!r} is neither `count` nor `class count`.") from None
-        if name not in class_names:
-            raise ValueError(f"{path}:{number}: {name!r} is not a class of the model.")
-        if name in counts:
-            raise ValueError(f"{path}:{number}: class {name!r} has two counts.")
+                raise ValueError(f"{place}: more counts than the {len(class_names)} classes of the model.")
+            index, unnamed = unnamed, unnamed + 1
+        if index is None:
+            raise ValueError(f"{place}: {name!r} is not a class of the model.")
+        if index in counts:
+            raise ValueError(f"{place}: class {class_names[index]!r} has two counts.")
         if not 0 < count < np.inf:
-            raise ValueError(f"{path}:{number}: the count of class {name!r} must be above 0, not {text}.")
-        counts[name] = count
-    if missing := [name for name in class_names if name not in counts]:
+            raise ValueError(f"{place}: the count of class {class_names[index]!r} must be above 0, not {text}.")
+        counts[index] = count
+    if missing := [name for index, name in enumerate(class_names) if index not in counts]:
         raise ValueError(f"{path} has no count for class {missing[0]!r} ({len(missing)} missing).")
-    return np.array([counts[name] for name in class_names])
+    return np.array([counts[index] for index in range(len(class_names))])
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of a UTF-8 file, stripped; with or without a byte order mark, ended as on any system.
+
+    Bytes that are not UTF-8 become surrogates, as in the class names that `runs.files.read_text` returns.
+    Raises ValueError for UTF-16.
+    """
+    data = Path(path).read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"{path}:1: the text is in UTF-16, not in UTF-8: save the file as UTF-8.")
+    return [line.decode(**ENCODING).strip() for line in data.removeprefix(codecs.BOM_UTF8).splitlines()]

@@ -12,31 +12,62 @@ from deitlt_tf.evaluation import probes
 from deitlt_tf.models import interface, vit
 from deitlt_tf.serving.served import Served
 
+MOST_IMAGES = 64  # of a request to `bytes`, by default
+PARALLEL = 16  # images of a request that are decoded at the same time, where there are as many threads
+
 Signatures = Mapping[str, Callable[..., dict[str, tf.Tensor]]]
 Request = tuple[str, dict[str, tf.Tensor]]  # a signature's name and its inputs
 
 
-def views(image_bytes: tf.Tensor, *, size: int, resize: int, max_pixels: int) -> tf.Tensor:
+def views(
+    image_bytes: tf.Tensor, *, size: int, resize: int, max_pixels: int, max_images: int = MOST_IMAGES
+) -> tf.Tensor:
     """Encoded images of any sizes, string [N] -> their evaluation views, uint8 [N, size, size, 3].
 
     size: pixels. resize: short side before the centre crop; 0: no crop.
-    Raises tf.errors.InvalidArgumentError for the whole batch where one item is not an image, is damaged, or has more
-    than `max_pixels` pixels in its header, in which case nothing is decoded. The message calls it `image <index>`,
-    unless it is damaged.
+    max_pixels: of all images together. max_images: largest N. Both are checked from the headers, before any pixel is
+    decoded, so that a request of small files cannot ask for hours or gigabytes.
+    Raises tf.errors.InvalidArgumentError for the whole request where there is too much of it, and where one item is not
+    an image, is damaged, or has a side that `decode.decode` does not read. The message calls it `image <index>`, unless
+    it is damaged.
     """
+    number = tf.size(image_bytes)
+    few = decode.check(
+        number <= max_images, tf.strings.as_string(number), f" images are more than the limit of {max_images}"
+    )
+    with tf.control_dependencies([few]):
+        indices = tf.range(tf.size(image_bytes))
 
-    @tf.autograph.experimental.do_not_convert  # the function has no Python control flow to convert
+    def each(function: Callable[..., tf.Tensor], signature: tf.TensorSpec) -> tf.Tensor:
+        # The function has no Python control flow to convert.
+        function = tf.autograph.experimental.do_not_convert(function)
+        items = (indices, image_bytes)
+        return tf.map_fn(function, items, fn_output_signature=signature, parallel_iterations=PARALLEL)
+
+    def pixels(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        index, data = item
+        return decode.pixel_count(data, name=_name(index), max_pixels=max_pixels)
+
     def view(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         index, data = item
-        image = decode.decode(data, name="image " + tf.strings.as_string(index), max_pixels=max_pixels)
+        image = decode.decode(data, name=_name(index), max_pixels=max_pixels)
         return augment.evaluation_view(image, size=size, resize=resize)
 
-    indices = tf.range(tf.size(image_bytes))
-    return tf.map_fn(view, (indices, image_bytes), fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
+    total = tf.reduce_sum(each(pixels, tf.TensorSpec([], tf.float64)))
+    text = tf.strings.as_string(tf.cast(total, tf.int64))
+    small = decode.check(total <= max_pixels, "the images have ", text, f" pixels, more than the limit of {max_pixels}")
+    with tf.control_dependencies([small]):
+        indices = tf.identity(indices)
+    return each(view, tf.TensorSpec([size, size, 3], tf.uint8))
 
 
-def signatures(served: Served, *, top_k: int, max_pixels: int) -> Signatures:
-    """The functions to export, {name of the signature: function}; all of them accept any number of images N.
+def _name(index: tf.Tensor) -> tf.Tensor:
+    """How messages call an image of a request."""
+    return "image " + tf.strings.as_string(index)
+
+
+def signatures(served: Served, *, top_k: int, max_pixels: int, max_images: int = MOST_IMAGES) -> Signatures:
+    """The functions to export, {name of the signature: function}, for N images.
 
     serving_default: images, uint8 [N, S, S, 3], S = image_size: already in the evaluation view
       -> logits_cls, logits_dist, logits_mean (those of `served.heads`), probabilities: float32 [N, C];
@@ -45,7 +76,7 @@ def signatures(served: Served, *, top_k: int, max_pixels: int) -> Signatures:
       -> the same, and top_probabilities: float32 [N, k], top_labels: string [N, k], most probable first, k <= C.
     features: images as above -> features_cls, features_dist: float32 [N, D], the tokens after the last norm.
       A plain ViT has no features_dist; a convolutional network does not have this signature.
-    top_k: k. max_pixels: largest image that `bytes` decodes.
+    top_k: k. max_pixels, max_images: limits of a request to `bytes`, see `views`; the other signatures have none.
     """
     pixels = tf.TensorSpec([None, served.image_size, served.image_size, 3], tf.uint8, name="images")
     encoded = tf.TensorSpec(
@@ -53,7 +84,8 @@ def signatures(served: Served, *, top_k: int, max_pixels: int) -> Signatures:
     )  # REST decodes base64 in inputs whose name ends in _bytes
     labels = tf.constant(served.class_names)
     main = f"logits_{interface.main_head(served.heads)}"
-    view = {"size": served.image_size, "resize": served.eval_resize, "max_pixels": max_pixels}
+    view = {"size": served.image_size, "resize": served.eval_resize}
+    limits = {"max_pixels": max_pixels, "max_images": max_images}
 
     # The server does not compare a request with the signature, so we check shapes here. Without this, pixels without a
     # batch axis would end the process in the convolution, and pixels of another size would be cut into other images.
@@ -62,7 +94,7 @@ def signatures(served: Served, *, top_k: int, max_pixels: int) -> Signatures:
         return outputs | {"classes": tf.argmax(outputs[main], -1)}
 
     def answer_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = answer(views(tf.ensure_shape(image_bytes, encoded.shape), **view))
+        outputs = answer(views(tf.ensure_shape(image_bytes, encoded.shape), **view, **limits))
         best = tf.math.top_k(outputs[main], min(top_k, len(served.class_names))).indices
         top_probabilities = tf.gather(outputs["probabilities"], best, batch_dims=1)
         return outputs | {"top_probabilities": top_probabilities, "top_labels": tf.gather(labels, best)}
@@ -93,14 +125,16 @@ def write(functions: Signatures, folder: Path, *, served: Served) -> None:
         tf.saved_model.save(module, str(folder), signatures=functions)
 
 
-def examples(functions: Signatures, *, size: int) -> list[Request]:
+def examples(functions: Signatures, *, size: int, max_images: int = MOST_IMAGES) -> list[Request]:
     """One request for each signature, as a client might send it: to warm the server up, and to check the export.
 
-    size: S of the signature. `images` are random pixels; `image_bytes` are a PNG and a JPEG of another size and shape.
+    size: S of the signature. `images` are random pixels; `image_bytes` are a PNG and a JPEG of another size and shape,
+    or the PNG alone where `max_images` is 1.
     """
     noise = np.random.default_rng(0).integers(0, 256, (2 * size, 3 * size, 3), np.uint8)
     pixels = {"images": tf.constant(noise[None, :size, :size])}
-    encoded = {"image_bytes": tf.stack([tf.io.encode_png(noise[:size, :size]), tf.io.encode_jpeg(noise)])}
+    files = [tf.io.encode_png(noise[:size, :size]), tf.io.encode_jpeg(noise)]
+    encoded = {"image_bytes": tf.stack(files[:max_images])}
     return [(name, encoded if name == "bytes" else pixels) for name in functions]
 
 

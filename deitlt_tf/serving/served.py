@@ -1,5 +1,6 @@
 """The parts that all exports share: the finished network of a workdir, its outputs, and images to check a file on."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -11,14 +12,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deitlt_tf.data import decode, pipeline, sources
-from deitlt_tf.models import interface
-from deitlt_tf.recipes.recipe import Recipe, View
+from deitlt_tf.data import augment, decode, pipeline, sources
+from deitlt_tf.evaluation.predictions import mixed_batches, training_batches
+from deitlt_tf.models import interface, resizing
+from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.runs import finished
 from deitlt_tf.runs.data import load_splits
-from deitlt_tf.runs.files import write_json
+from deitlt_tf.runs.files import read_text, write_json
 from deitlt_tf.runs.models import load_model, same_classes
 from deitlt_tf.serving import priors
+
+MIXED_VIEWS, MIXED_VIEWS_PER_CLASS = 4096, 20  # views to count a teacher's labels on: the larger number of both
 
 
 class Served(NamedTuple):
@@ -82,13 +86,18 @@ def load_served(recipe: Recipe, *, weights: str, heads: str = "all", prior: str 
     adjustment = None
     if prior:
         adjustment = prior_adjustment(recipe, prior, names, counts, weights=weights, head=main)
-    size, view = model.input_shape[1], view_of(recipe, weights=weights)
-    return Served(model, names, counts, head, adjustment, size, view.eval_resize, recipe.data.max_pixels)
+    size, resize = evaluation_view(recipe, model, weights=weights)
+    return Served(model, names, counts, head, adjustment, size, resize, recipe.data.max_pixels)
 
 
-def view_of(recipe: Recipe, *, weights: str) -> View:
-    """The image view of the network `weights` of a run."""
-    return recipe.teacher.view if weights == "teacher" else recipe.student.view
+def evaluation_view(recipe: Recipe, model: keras.Model, *, weights: str) -> tuple[int, int]:
+    """The side of the evaluation view of the network `weights`, and the short side before its crop, pixels.
+
+    Raises ValueError where they do not fit: see `interface.view_size`.
+    """
+    teacher = weights == "teacher"
+    resize = (recipe.teacher if teacher else recipe.student).view.eval_resize
+    return interface.view_size(model, resize=resize, flag="teacher_eval_resize" if teacher else "eval_resize"), resize
 
 
 def prior_adjustment(
@@ -119,42 +128,100 @@ def prior_adjustment(
         teacher_counts=teacher_counts,
         sampling=student.batch.sampling,
         logit_adjustment=student.logit_adjustment,
-        reweighted=0 <= student.reweight_epoch < student.schedule.epochs,
+        reweighted=reweighted_share(recipe, weights=weights),
         plain=student.plain,
         beta=student.schedule.beta,
     )
     return priors.adjustment(target=target, assumed=assumed[head])
 
 
-def teacher_counts_of(recipe: Recipe, class_names: tuple[str, ...], class_counts: np.ndarray) -> np.ndarray | None:
-    """`priors.teacher_labels` of the run, float64 [C]; without a teacher, None and a note on the terminal.
+def reweighted_share(recipe: Recipe, *, weights: str) -> float:
+    """`priors.reweighted_share` of a network of a run, by the step and the kind of its weights in results.json.
 
-    The first call runs the teacher on all training images once. Later calls read WORKDIR/teacher_labels.json.
+    weights: a key of `runs.finished.FILES`. A run of an earlier version did not keep them: 1 if it was re-weighted.
     """
-    folder, max_pixels = recipe.run.folder, recipe.data.max_pixels
+    schedule, first = recipe.student.schedule, recipe.student.reweight_epoch
+    if not 0 <= first < schedule.epochs:
+        return 0.0
+    path = recipe.run.folder / "results.json"
+    results = json.loads(read_text(path)) if path.is_file() else {}
+    entry = results.get("weights", {}).get(Path(finished.FILES[weights]).stem)
+    if entry is None or "steps" not in results:
+        return 1.0
+    reweight_step = first * results["steps"] // schedule.epochs
+    return priors.reweighted_share(step=entry["step"], reweight_step=reweight_step, decay=entry.get("decay", 0.0))
+
+
+def teacher_counts_of(recipe: Recipe, class_names: tuple[str, ...], class_counts: np.ndarray) -> np.ndarray | None:
+    """How often the teacher named each class while DIST learnt from it, float64 [C]: see `priors.teacher_labels`.
+
+    A teacher that saw mixed views is asked about several thousand of them, as they were before re-weighting; one that
+    saw clean views about all training images. Without a teacher: None, and a note on the terminal.
+    The first call runs the teacher. Later calls read WORKDIR/teacher_labels.json.
+    """
+    folder, student = recipe.run.folder, recipe.student
     path, cache = folder / finished.FILES["teacher"], folder / "teacher_labels.json"
     if not path.is_file():
         print(f"--prior: there is no {path}; the labels of DIST are assumed to be as frequent as the classes.")
         return None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if cache.is_file() and (content := json.loads(cache.read_text()))["teacher"] == digest:
+    mixed = student.distillation.teacher_sees == "mixed"
+    key: dict[str, Any] = {"teacher": hashlib.sha256(path.read_bytes()).hexdigest(), "sampling": student.batch.sampling}
+    if mixed:
+        key |= {"view": dataclasses.asdict(student.view), "mixing": dataclasses.asdict(student.mixing)}
+    key = json.loads(json.dumps(key))
+    if cache.is_file() and (content := json.loads(read_text(cache))).get("key") == key:
         return np.array(content["counts"])
     model, _ = load_model(path)
     splits = load_splits(**recipe.data.loading(), folder=folder)
     same_classes(class_names, splits.train.class_names, path=path, num_outputs=model.output_shape[-1])
-    batches = pipeline.evaluation_batches(
-        splits.train, size=model.input_shape[1], resize=recipe.teacher.view.eval_resize, max_pixels=max_pixels
-    )
-    teacher = tf.function(lambda images: model(tf.cast(images, tf.float32), training=False), reduce_retracing=True)
+    count = _mixed_labels if mixed else _clean_labels
     counts = decode.naming_bad_images(
-        lambda: priors.teacher_labels(
-            teacher, batches, class_counts=class_counts, sampling=recipe.student.batch.sampling
-        ),
-        splits,
-        max_pixels=max_pixels,
+        lambda: count(recipe, model, splits.train, class_counts), splits, max_pixels=recipe.data.max_pixels
     )
-    write_json(cache, {"teacher": digest, "counts": counts.tolist()})
+    write_json(cache, {"key": key, "counts": counts.tolist()})
     return counts
+
+
+def _clean_labels(recipe: Recipe, model: keras.Model, source: sources.Source, class_counts: np.ndarray) -> np.ndarray:
+    """`priors.teacher_labels` for all training images in the teacher's evaluation view."""
+    batches = pipeline.evaluation_batches(
+        source,
+        size=model.input_shape[1],
+        resize=recipe.teacher.view.eval_resize,
+        max_pixels=recipe.data.max_pixels,
+    )
+    sampling = recipe.student.batch.sampling
+    return priors.teacher_labels(_teacher(model), batches, class_counts=class_counts, sampling=sampling)
+
+
+def _mixed_labels(recipe: Recipe, model: keras.Model, source: sources.Source, class_counts: np.ndarray) -> np.ndarray:
+    """`priors.mixed_teacher_labels` for views that the run's own augmentation and mixing make of training images."""
+    student, num_classes = recipe.student, len(class_counts)
+    stream = training_batches(
+        source,
+        view=augment.training_view(**student.view.training(resize=recipe.data.resize)),
+        views=max(MIXED_VIEWS, MIXED_VIEWS_PER_CLASS * num_classes),
+        seed=recipe.run.seed,
+        sampling=student.batch.sampling,
+        max_pixels=recipe.data.max_pixels,
+    )
+    batches = mixed_batches(
+        stream,
+        num_classes=num_classes,
+        mixing_options=student.mixing.keywords(),
+        seed=recipe.run.seed,
+        title="labels of the teacher",
+    )
+    return priors.mixed_teacher_labels(_teacher(model), batches, num_classes=num_classes)
+
+
+def _teacher(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """The teacher as a function: pixels of any size -> logits [B, C]."""
+
+    def logits(images: tf.Tensor) -> tf.Tensor:
+        return model(resizing.resize(tf.cast(images, tf.float32), model.input_shape[1]), training=False)
+
+    return tf.function(logits, reduce_retracing=True)
 
 
 class Images(NamedTuple):

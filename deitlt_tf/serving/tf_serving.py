@@ -18,14 +18,15 @@ BATCHING, COMPOSE = (
     "docker-compose.yml",
 )  # next to the versions; the server skips them because they are not numbers
 
+MOST_BATCHED = 32  # images in a batch of the server
 BATCHING_TEXT = """\
 # BatchingParameters of TensorFlow Serving: requests that arrive together run in one batch.
-# The server refuses a request of more images than max_batch_size. Adapt the numbers to your machine: an export never
-# overwrites this file.
-max_batch_size { value: 32 }
-batch_timeout_micros { value: 2000 }
-num_batch_threads { value: 4 }
-max_enqueued_batches { value: 64 }
+# The server refuses a request of more images than max_batch_size. The limits of the export (--request_images and
+# --request_megapixels) hold for a whole batch. Adapt the numbers to your machine: an export never overwrites this file.
+max_batch_size {{ value: {images} }}
+batch_timeout_micros {{ value: 2000 }}
+num_batch_threads {{ value: 4 }}
+max_enqueued_batches {{ value: 64 }}
 """
 
 COMPOSE_TEXT = """\
@@ -112,13 +113,16 @@ def write_warm_up(folder: Path, *, model: str, requests: Iterable[tuple[str, Map
             writer.write(log.SerializeToString())
 
 
-def write_server_files(out: Path, *, model: str) -> None:
+def write_server_files(out: Path, *, model: str, most_images: int = MOST_BATCHED) -> None:
     """Write batching.config and docker-compose.yml next to the versions; existing files stay, because users edit them.
+
+    most_images: the limit of `saved_model.views` for a request, which no batch may exceed.
 
     The release of the server is that of the installed tensorflow-serving-api, because an older one lacks operations.
     """
     tag = importlib.metadata.version("tensorflow-serving-api")
-    texts = {BATCHING: BATCHING_TEXT, COMPOSE: COMPOSE_TEXT.format(name=model, tag=tag, batching=BATCHING)}
+    batching = BATCHING_TEXT.format(images=min(MOST_BATCHED, most_images))
+    texts = {BATCHING: batching, COMPOSE: COMPOSE_TEXT.format(name=model, tag=tag, batching=BATCHING)}
     for name, text in texts.items():
         if not (out / name).exists():
             write_text(out / name, text)

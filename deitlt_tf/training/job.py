@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from deitlt_tf.data import pipeline, sources
+from deitlt_tf.recipes.checks import uneven_batch
 from deitlt_tf.recipes.recipe import Batch, Recipe
 from deitlt_tf.training.teacher_labels import TeacherLabels
 
@@ -80,7 +81,5 @@ def check_batch(size: int, *, parts: int = 1, flag: str) -> None:
     size: images of a batch. parts: the value of --accumulation. flag: name of the flag that sets `size`.
     """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if size % (replicas * parts):
-        raise ValueError(
-            f"--{flag}={size} does not split evenly over {replicas} devices with {parts} parts (--accumulation) each."
-        )
+    if sentence := uneven_batch(size, devices=replicas, parts=parts, flag=flag):
+        raise ValueError(sentence)

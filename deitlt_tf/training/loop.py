@@ -43,12 +43,10 @@ def make_step(
     @tf.function(autograph=False)  # no Python control flow of tensors is inside; without AutoGraph tracing is faster
     def step(batch: tuple, classes: tf.Tensor | None, request: tf.Tensor) -> tuple:
         def one_replica(batch: tuple, classes: tf.Tensor | None, request: tf.Tensor) -> tuple:
-            if classes is not None:
-                return model.train_step((*batch, replicas.own_part(classes))), (), sum_of_workers(request)
-            if not recording:
-                return model.train_step(batch), (), sum_of_workers(request)
-            losses, teacher_classes = model.step(batch)
-            return losses, replicas.gathered(teacher_classes), sum_of_workers(request)
+            known = None if classes is None else replicas.own_part(classes)
+            losses, teacher_classes = model.step(batch, teacher_classes=known)
+            new = replicas.gathered(teacher_classes) if recording and classes is None else ()
+            return losses, new, sum_of_workers(request)
 
         results = strategy.run(one_replica, args=(batch, classes, request))
         return tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], results)

@@ -40,7 +40,7 @@ def student_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
 
 
 def teacher_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
-    """A new teacher network; its weights are those of --teacher_init, if set."""
+    """A new teacher network, whose outputs are logits; its weights are those of --teacher_init, if set."""
     keras.utils.set_random_seed(recipe.run.seed)
     settings = recipe.teacher.network
     network = models.build(
@@ -48,6 +48,7 @@ def teacher_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
         num_classes=num_classes,
         image_size=recipe.teacher.view.image_size,
         classifier=settings.classifier,
+        scale=recipe.teacher.objective.scale,
         mean=settings.mean,
         std=settings.std,
     )

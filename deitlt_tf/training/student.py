@@ -1,10 +1,12 @@
 """The student's run: distil it (or train the plain ViT), measure it, save it."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deitlt_tf import optimizers
@@ -13,9 +15,12 @@ from deitlt_tf.devices.strategy import is_chief, wait_for_all
 from deitlt_tf.distill import Distiller
 from deitlt_tf.evaluation import metrics, selection
 from deitlt_tf.evaluation.tables import describe_groups
+from deitlt_tf.interop import pretrained
 from deitlt_tf.losses import NEVER
+from deitlt_tf.models import interface
 from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.runs.files import replacing, write_json
+from deitlt_tf.runs.fingerprint import fingerprint
 from deitlt_tf.runs.models import load_model, same_classes, save_model
 from deitlt_tf.training import teacher_labels
 from deitlt_tf.training.job import Job, check_batch, total_variables, training_batches
@@ -26,17 +31,23 @@ from deitlt_tf.training.networks import student_network
 def train_student(
     recipe: Recipe, splits: sources.Splits, *, folder: Path, teacher: keras.Model | None
 ) -> dict[str, Any]:
-    """Trains (or goes on training) the student, measures it and saves it; returns the content of results.json.
+    """Trains (or goes on training) the student, saves it and measures it; returns the content of results.json.
 
+    The teacher is measured before the student trains, and the student is saved before anything else can fail.
     folder: of the run. teacher: the loaded network; None: the student is a plain ViT.
     Raises ValueError for a recipe that does not fit data or devices, FloatingPointError at a NaN, and SystemExit after
     a SIGTERM.
     """
     run = StudentRun(recipe, splits, folder=folder, teacher=teacher)
-    results = decode.naming_bad_images(
-        lambda: run.measure_all(fit(run.job())), splits, max_pixels=recipe.data.max_pixels
-    )
-    run.save(results)
+
+    def reading(function: Callable[[], Any]) -> Any:
+        return decode.naming_bad_images(function, splits, max_pixels=recipe.data.max_pixels)
+
+    of_teacher = reading(run.measure_teacher)
+    weights = run.save(reading(lambda: fit(run.job())))
+    results = reading(run.measure_all) | of_teacher | run.facts() | {"weights": weights}
+    if is_chief():
+        write_json(folder / "results.json", results)
     return results
 
 
@@ -79,6 +90,7 @@ class StudentRun:
             accumulation=student.batch.accumulation,
             clip_norm=schedule.clip_norm,
             ema_decay=schedule.ema_decay,
+            ema_warmup=schedule.ema_warmup,
             seed=self.recipe.run.seed,
         )
         learning_rate = optimizers.WarmupCosine(
@@ -144,50 +156,60 @@ class StudentRun:
             return {}
         split, split_name = (val, "val") if val else (self.splits.test, "test")
         line: dict[str, Any] = {}
-        for weights, model in self.models.items():
+        for kind, model in self.models.items():
             measured = self.measure(model, split, split_name)
-            line |= metrics.flatten(measured, prefix=f"{split_name}/{weights}")
+            line |= metrics.flatten(measured, prefix=f"{split_name}/{kind}")
             if val:
-                selection.offer(model, measured=measured, weights=weights, step=step, memory=memory, folder=self.folder)
+                selection.offer(model, measured=measured, kind=kind, step=step, memory=memory, folder=self.folder)
         return line
 
-    def measure_all(self, memory: dict[str, Any]) -> dict[str, Any]:
-        """Accuracies on the test split: of the last weights, the best ones on the validation split, and the teacher.
+    def measure_teacher(self) -> dict[str, metrics.Accuracies]:
+        """{"teacher": its accuracies on the test split}; without a teacher, {}."""
+        if self.teacher is None:
+            return {}
+        measured = metrics.measure(
+            self.teacher,
+            self.splits.test,
+            eval_resize=self.recipe.teacher.view.eval_resize,
+            max_pixels=self.recipe.data.max_pixels,
+            class_counts=self.class_counts,
+            title="teacher, test",
+        )
+        return {"teacher": measured}
 
-        memory: that of `evaluate`. Where it names best weights, they are loaded into the student.
+    def save(self, memory: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Writes student.keras, student_ema.keras and, with a validation split, student_best.keras.
+
+        memory: that of `evaluate`. Where it names best weights, `models` gets them as "best".
+        Returns {name of a file without .keras: the step and kind of its weights}.
         """
-        results: dict[str, Any] = {
-            weights: self.measure(model, self.splits.test, "test") for weights, model in self.models.items()
-        }
-        student_weights = "the last weights"
+        last = {"step": self.steps}
+        weights: dict[str, dict[str, Any]] = {"student": last | {"kind": "raw"}}
+        decay = {"decay": self.recipe.student.schedule.ema_decay}
+        if self.distiller.ema:
+            weights["student_ema"] = last | {"kind": "ema"} | decay
         if "best" in memory:
-            student_weights = selection.load(self.distiller.student, memory=memory, folder=self.folder)
-            results["best"] = self.measure(self.distiller.student, self.splits.test, "test")
-        if self.teacher is not None:
-            results["teacher"] = metrics.measure(
-                self.teacher,
-                self.splits.test,
-                eval_resize=self.recipe.teacher.view.eval_resize,
-                max_pixels=self.recipe.data.max_pixels,
-                class_counts=self.class_counts,
-                title="teacher, test",
-            )
+            best = self.models["best"] = keras.models.clone_model(self.distiller.student)
+            chosen = selection.load(best, memory=memory, folder=self.folder)
+            weights["student_best"] = chosen | (decay if chosen["kind"] == "ema" else {})
+        if is_chief():
+            for name, model in zip(weights, self.models.values(), strict=True):
+                save_model(model, self.folder / f"{name}.keras", class_names=self.class_names)
+        return weights
+
+    def measure_all(self) -> dict[str, metrics.Accuracies]:
+        """Accuracies on the test split of each of `models`: the last weights, their average, and the best ones."""
+        return {kind: self.measure(model, self.splits.test, "test") for kind, model in self.models.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """What results.json says about the run besides accuracies."""
         counts = self.class_counts
-        return results | {
+        return {
             "groups": {convention: describe_groups(counts, convention) for convention in ("shots", "paper")},
             "class_counts": counts.tolist(),
-            "student.keras": student_weights,
+            "student.keras": "the last weights",
             "steps": self.steps,
         }
-
-    def save(self, results: dict[str, Any]) -> None:
-        """Writes results.json, student.keras and student_ema.keras."""
-        if not is_chief():
-            return
-        write_json(self.folder / "results.json", results)
-        save_model(self.distiller.student, self.folder / "student.keras", class_names=self.class_names)
-        if self.distiller.ema:
-            save_model(self.distiller.ema, self.folder / "student_ema.keras", class_names=self.class_names)
 
     def open_labels(self) -> teacher_labels.TeacherLabels:
         """The file of --teacher_labels, opened. Raises ValueError for a recipe whose DIST does not learn classes."""
@@ -199,7 +221,7 @@ class StudentRun:
         key = {f"--{name}": str(recipe.flags[name]) for name in teacher_labels.VIEWS}
         key["step without mixing (--mixing_off, --reweight_epoch)"] = str(self.distiller.mixing_off_step)
         key["devices times --accumulation"] = str(replicas * student.batch.accumulation)
-        key["training data, SHA-256"] = teacher_labels.fingerprint(self.splits.train)
+        key["training data, SHA-256"] = fingerprint(self.splits.train)
         key["teacher's file, SHA-256"] = teacher_labels.digest(self.folder / "teacher.keras")
         key["version of the views"] = str(augment.VERSION)
         key["TensorFlow"] = tf.__version__
@@ -226,14 +248,68 @@ def teacher_file(path: str) -> Path:
     return file
 
 
-def adopt_teacher(path: Path, copy: Path, *, class_names: tuple[str, ...]) -> keras.Model:
-    """The teacher from `path`, checked against the classes of the data; its file is copied to `copy`.
+def adopt_teacher(
+    path: Path,
+    copy: Path,
+    *,
+    class_names: tuple[str, ...],
+    eval_resize: int = 0,
+    image_size: int | None = None,
+    scale: float = 1.0,
+) -> keras.Model:
+    """The teacher from `path`, checked against the data and the evaluation view; its file is copied to `copy`.
 
-    Raises ValueError for a teacher of other classes.
+    eval_resize: short side before the centre crop of its evaluation view, pixels; 0: no crop.
+    image_size: side of the view that `eval_resize` was chosen for; where the teacher's input has another one, a note
+      says what the teacher sees. Defaults to the side of its input.
+    scale: factor that a teacher whose outputs are bare cosines gets, in `copy` too: see `pretrained.scale_cosines`.
+    Raises ValueError for a teacher of other classes, of several outputs, or with an input that the view cannot have.
     """
     teacher, names = load_model(path)
+    if not isinstance(teacher.output_shape, tuple):
+        raise ValueError(
+            f"{path} has several outputs, and a teacher has one, its logits [B, C]: choose one of them, as with "
+            "keras.Model(model.input, model.output[...]), and save that."
+        )
     same_classes(names, class_names, path=path, num_outputs=teacher.output_shape[-1])
-    if is_chief() and not (copy.is_file() and copy.samefile(path)):
-        with replacing(copy) as temporary:
-            temporary.write_bytes(path.read_bytes())
+    size = interface.view_size(teacher, resize=eval_resize, flag="teacher_eval_resize")
+    if eval_resize and size != (image_size or size):
+        share = round(eval_resize * size / image_size)
+        print(
+            f"note: at test time the teacher sees the central {size} pixels of {eval_resize} (--teacher_eval_resize). "
+            f"--teacher_eval_resize={share} shows it as much of an image as {eval_resize} to a network of {image_size}."
+        )
+    scaled = pretrained.scale_cosines(teacher, ldam=scale)
+    if scaled:
+        print(f"teacher: the outputs of {path} are bare cosines: they are multiplied by {scale:g} to make them logits")
+    if is_chief() and not _is_copy(copy, path, teacher if scaled else None):
+        if scaled:
+            save_model(teacher, copy, class_names=class_names)
+        else:
+            with replacing(copy) as temporary:
+                temporary.write_bytes(path.read_bytes())
     return teacher
+
+
+def _is_copy(copy: Path, path: Path, scaled: keras.Model | None) -> bool:
+    """Whether `copy` is the file `path`, or the teacher that was scaled.
+
+    A teacher is not saved twice, because no two files of Keras are equal, and kept teacher labels name their file.
+    """
+    if not copy.is_file() or scaled is None:
+        return copy.is_file() and copy.samefile(path)
+    model, _ = load_model(copy)
+    same = model.layers[-1].get_config() == scaled.layers[-1].get_config()
+    pairs = zip(model.get_weights(), scaled.get_weights(), strict=False)
+    return same and all(np.array_equal(a, b) for a, b in pairs)
+
+
+def late_validation(recipe: Recipe, splits: sources.Splits) -> str:
+    """A sentence where a validation split is held out and looked at only after the last epoch; else ""."""
+    every, epochs = recipe.run.eval_every, recipe.student.schedule.epochs
+    if splits.val is None or epochs == 1 or 0 < every < epochs:
+        return ""
+    return (
+        f"note: with --eval_every={every} the validation split ({len(splits.val)} images) is looked at only after the "
+        f"last epoch. Set, for example, --eval_every={max(1, epochs // 20)} to choose the best weights of many epochs."
+    )

@@ -1,5 +1,6 @@
 """The teacher's run: train the flat CNN, measure it, save it."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from deitlt_tf import objectives, optimizers
 from deitlt_tf.data import augment, decode, pipeline, sources
 from deitlt_tf.devices.strategy import from_chief, is_chief, wait_for_all
 from deitlt_tf.evaluation import metrics, tables
-from deitlt_tf.interop.pretrained import scale_cosines
 from deitlt_tf.losses import NEVER, ClassCounts
 from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.recipes.recipe import Teacher as Settings
+from deitlt_tf.runs.data import identity
 from deitlt_tf.runs.files import write_json
-from deitlt_tf.runs.folder import claim
+from deitlt_tf.runs.folder import claim, held
 from deitlt_tf.runs.models import save_model
 from deitlt_tf.teacher import Teacher
 from deitlt_tf.training.job import Job, check_batch, total_variables, training_batches
@@ -40,9 +41,15 @@ def train_teacher(recipe: Recipe, splits: sources.Splits) -> Path:
     """
     check_batch(recipe.teacher.batch.size, flag="teacher_batch_size")
     folder = teacher_folder(recipe)
+    with contextlib.nullcontext() if (folder / "teacher.keras").is_file() else held(folder):
+        return _train_in(folder, recipe, splits)
+
+
+def _train_in(folder: Path, recipe: Recipe, splits: sources.Splits) -> Path:
+    """`train_teacher`, while no other process trains in its folder."""
     finished, class_names = folder / "teacher.keras", splits.train.class_names
     if is_chief():
-        claim(folder, class_names=class_names, **recipe.teacher_identity())
+        claim(folder, **identity(splits, **recipe.data.loading()), **recipe.teacher_identity())
     if from_chief(finished.is_file()):
         print(f"teacher: {finished} is there, from the same recipe")
         return finished
@@ -51,8 +58,6 @@ def train_teacher(recipe: Recipe, splits: sources.Splits) -> Path:
     measured = decode.naming_bad_images(run.fit, splits, max_pixels=recipe.data.max_pixels)
     if is_chief():
         write_json(folder / "results.json", {"teacher": measured})
-        if recipe.teacher.objective.loss == "ldam":  # the other objectives train on the cosines without a scale
-            scale_cosines(run.network, ldam=recipe.teacher.objective.scale)
         save_model(run.network, finished, class_names=class_names)
     wait_for_all()  # until the chief has written the file that the other workers read
     tables.print_tables(tables.rows_of("teacher", measured), run.class_counts)

@@ -15,8 +15,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from deitlt_tf.data import storage
-from deitlt_tf.data.dataset import Source
 from deitlt_tf.runs.files import write_text
 
 MOST_CLASSES = 2**16 - 1
@@ -98,20 +96,3 @@ def digest(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fingerprint(source: Source) -> str:
-    """SHA-256 of labels and images: pixels and encoded images by their bytes, files by their names, not their content.
-
-    Names are relative to the common folder of all files, so that this folder can be moved.
-    """
-    sha256 = hashlib.sha256(np.ascontiguousarray(source.labels, "<i8").tobytes())
-    if source.kind == "pixels":
-        sha256.update(repr(source.images.shape).encode() + np.ascontiguousarray(source.images).tobytes())
-        return sha256.hexdigest()
-    images = list(source.images)
-    if source.kind == "paths":
-        images = [path.encode() for path in storage.below_common_folder(images)]
-    for image in images:
-        sha256.update(len(image).to_bytes(8, "little") + image)
-    return sha256.hexdigest()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -71,13 +72,23 @@ def test_tables_show_every_output_its_spread_and_its_difference_to_the_vit_of_it
 
 
 @pytest.mark.parametrize(
-    ("mean", "expected"), [([30], "holds"), ([30, 30], "holds"), ([30, 22], "not settled"), ([10], "does not hold")]
+    ("mean", "expected"),
+    [
+        ([30], "not settled"),  # clear, but of one seed
+        ([30, 30], "not settled"),
+        ([30, 30, 30], "holds"),
+        ([30, 30, 21], "not settled"),
+        ([10], "not settled"),
+        ([10, 10, 10], "does not hold"),
+        ([10, 10, 30], "not settled"),
+    ],
 )
-def test_a_claim_on_accuracy_is_settled_by_the_intervals_of_all_seeds(mean, expected):
+def test_a_claim_on_accuracy_is_settled_by_the_intervals_of_three_seeds(mean, expected):
     ours = [line("deit_lt_1", s, cls=21, dist=20, mean=n, teacher=40) for s, n in enumerate(mean)]
     every = runs(*ours, *(line(seed=s, cls=20, EMA=20) for s in range(3)))
     assert tables.verdict(claim(every, "above the plain ViT")) == expected
-    assert tables.verdict(claim(every, "above its own teacher")) == "does not hold"
+    own = "does not hold" if len(mean) == 3 else "not settled"
+    assert tables.verdict(claim(every, "above its own teacher")) == own
     assert len(claim(every, "above the plain ViT").parts["tail"]) == len(mean)
 
 
@@ -166,13 +177,18 @@ def test_what_needs_a_teacher_that_failed_is_left_out_and_named_and_the_rest_is_
 
 
 def test_the_committed_lines_are_recognised_and_give_the_committed_tables(tmp_path):
-    """The published runs were finished with the recipes of today, and no number of the published tables has moved."""
+    """The published runs were finished with the recipes of today, and no published accuracy or verdict has moved.
+
+    The bounds of intervals, in brackets, are those of `evaluation.intervals`: a better formula there moves them.
+    """
     shutil.copy(SCRIPT.with_name("ablation.jsonl"), tmp_path)
     lines = ablation.lines_of(tmp_path)
     left = {task.run for task in ablation.tasks(options(tmp_path)) if task.run}
     assert lines and left.isdisjoint((line["row"], line["seed"]) for line in lines)
     ablation.write_tables(tmp_path)
-    assert (tmp_path / "ablation.md").read_bytes() == SCRIPT.with_name("ablation.md").read_bytes()
+    ours, published = (path.read_text() for path in (tmp_path / "ablation.md", SCRIPT.with_name("ablation.md")))
+    bounds = r"\[[+-][\d.]+, [+-][\d.]+\]"
+    assert re.sub(bounds, "[]", ours) == re.sub(bounds, "[]", published)
 
 
 @pytest.mark.slow

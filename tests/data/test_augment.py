@@ -1,6 +1,8 @@
 """Views of one image: boxes as properties, resizing against Pillow, views as pure functions of image and seed."""
 
 import json
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -230,6 +232,56 @@ def test_the_evaluation_view_without_crop_sees_the_whole_image(shape):
 def test_a_very_long_image_is_no_memory_bomb():
     image = tf.zeros([1, 200_000, 3], tf.uint8) + 9  # its short side at 256 would be 40 gigabytes of floats
     assert (augment.evaluation_view(image, size=224, resize=256).numpy() == 9).all()
+
+
+MEMORY = """
+import resource
+import tensorflow as tf
+from deitlt_tf.data import augment, decode
+
+views = [
+    lambda image: augment.evaluation_view(image, size=224, resize=256),
+    lambda image: augment.evaluation_view(image, size=224, resize=0),
+    lambda image: augment.train_view(image, [1, 2], size=224, crop="none", resize="fast", erasing=0.0),
+    lambda image: augment.train_view(image, [1, 2], size=224, crop="padded", resize="exact", erasing=0.0),
+    lambda image: augment.train_view(image, [1, 2], size=224, crop="resized", erasing=0.0),
+]
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+for view in views:
+    view(tf.zeros([300, 400, 3], tf.uint8))
+before = peak()
+for shape in ([5, decode.MAX_SIDE, 3], [decode.MAX_SIDE, 5, 3], [5, 900_000, 3], [900_000, 5, 3]):
+    for view in views:
+        view(tf.zeros(shape, tf.uint8))
+print(peak() - before)
+"""
+
+
+def test_long_images_take_no_more_memory_than_their_pixels():
+    """Without the crop's support 2,300 MB for 5 x 900,000 pixels."""
+    result = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert float(result.stdout.split()[-1]) < 150
+
+
+@pytest.mark.parametrize("shape", [(7, 900), (900, 7), (3, 300), (45, 800), (2, 5000)])
+def test_long_images_look_as_pillow_resizes_them(shape):
+    image = photo(*shape)
+    ours = augment.resize_to(tf.constant(image), SIZE, mode="exact").numpy().astype(int)
+    theirs = np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    assert np.abs(ours - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("size", [8, 33])
+@pytest.mark.parametrize("resize", [33, 60])
+@pytest.mark.parametrize("shape", [(200, 300), (9, 400), (500, 40), (33, 33), (1, 90), (61, 60)])
+def test_the_crop_alone_is_what_the_whole_image_would_give(shape, size, resize):
+    image = photo(*shape)
+    height, width = (resize * side // min(shape) for side in shape)
+    whole = tf.image.resize(image, [height, width], "bicubic", antialias=True)
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    expected = np.clip(np.round(whole[top : top + size, left : left + size]), 0, 255)
+    ours = augment.evaluation_view(tf.constant(image), size=size, resize=resize).numpy().astype(int)
+    assert np.abs(ours - expected).max() <= 1 and (ours != expected).mean() < 0.02
 
 
 @pytest.mark.parametrize("photo", [0, 1])

@@ -11,6 +11,7 @@ from helpers.encodings import LIMIT, encoded
 from PIL import Image
 
 from deitlt_tf.data import decode
+from deitlt_tf.data.dataset import Source, Splits
 
 
 def pixels(height=23, width=37, channels=4):
@@ -102,6 +103,38 @@ def test_the_limit_counts_pixels_exactly_and_survives_huge_sides():
         decode.decode(header_only("BMP", 5000, -4000), name="x", max_pixels=LIMIT)
 
 
+def test_a_side_beyond_jpegs_own_limit_is_refused():
+    row = Image.fromarray(np.zeros([1, decode.MAX_SIDE + 1, 3], np.uint8))
+    for image, size in ((row, "65536 x 1"), (row.transpose(Image.Transpose.ROTATE_90), "1 x 65536")):
+        for file_format in ("PNG", "BMP"):
+            with pytest.raises(tf.errors.InvalidArgumentError, match=f"x: {size} pixels, a side of more than 65535"):
+                decode.decode(encoded(image, file_format), name="x", max_pixels=LIMIT)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"x: 8000000 x 1 pixels, a side"):
+        decode.decode(header_only("BMP", 8_000_000, 1), name="x", max_pixels=8 * LIMIT)
+    longest = encoded(row.crop((0, 0, decode.MAX_SIDE, 1)), "PNG")
+    assert decode.decode(longest, name="x", max_pixels=LIMIT).shape == (1, decode.MAX_SIDE, 3)
+
+
+def os2_bmp(data: bytes) -> bytes:
+    """The same pixels with the header of OS/2, 12 bytes."""
+    width, height = struct.unpack("<ii", data[18:26])
+    return b"BM" + struct.pack("<IIIIHHHH", len(data) - 28, 0, 26, 12, width, height, 1, 24) + data[54:]
+
+
+def test_other_kinds_of_bmp_are_refused_with_the_true_reason():
+    colours = encoded(picture("RGB"), "BMP")
+    packed = bytearray(encoded(picture("P"), "BMP"))
+    packed[30] = 1
+    assert Image.open(io.BytesIO(os2_bmp(colours))).size == (37, 23)
+    for data, reason in [
+        (encoded(picture("1"), "BMP"), "a BMP image of other than 8, 24 or 32 bits a pixel"),
+        (os2_bmp(colours), "a BMP image with the header of OS/2"),
+        (bytes(packed), "a compressed BMP image"),
+    ]:
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"x: {reason}"):
+            decode.decode(data, name="x", max_pixels=LIMIT)
+
+
 def test_a_bmp_stored_from_top_to_bottom():
     data = bytearray(encoded(Image.fromarray(pixels(channels=3)), "BMP"))
     data[22:26] = struct.pack("<i", -23)
@@ -170,3 +203,62 @@ def test_damaged_headers_give_reasons_and_nothing_worse():
     found = decode.bad_images(damaged, [str(i) for i in range(len(damaged))], max_pixels=LIMIT, progress=False)
     assert 50 < len(found) < len(damaged)
     assert all(reason.isprintable() for _, reason in found)
+
+
+# ---- a failed run names the image ------------------------------------------------------------------------------------
+
+
+def splits_of(path: str) -> Splits:
+    source = Source(np.array([path], object), np.zeros(1, np.int32), ("a",))
+    return Splits(source, None, source)
+
+
+def test_every_error_of_a_file_names_it(tmp_path, capsys):
+    (tmp_path / "link.jpg").symlink_to("link.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "damaged.jpg").write_bytes(b"")
+    for name, reason in [
+        ("link.jpg", "Too many levels of symbolic links"),
+        ("folder.jpg", "Is a directory"),
+        ("gone.jpg", "No such file"),
+        ("damaged.jpg", "not a JPEG"),
+    ]:
+        path = str(tmp_path / name)
+        with pytest.raises(ValueError, match=rf"^{path}: .*{reason}.*Repair or remove it, .* `skip_bad_images`"):
+            decode.naming_bad_images(
+                lambda path=path: decode.read(path, max_pixels=LIMIT), splits_of(path), max_pixels=LIMIT
+            )
+    assert "looking for all" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [tf.errors.PermissionDeniedError, tf.errors.UnknownError, tf.errors.DataLossError])
+def test_errors_that_no_image_causes_stay(tmp_path, error):
+    path = tmp_path / "good.png"
+    Image.fromarray(pixels(channels=3)).save(path)
+
+    def fail():
+        raise error(None, None, "the network")
+
+    with pytest.raises(error, match="the network"):
+        decode.naming_bad_images(fail, splits_of(str(path)), max_pixels=LIMIT)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("Unable to allocate 3 TiB"), tf.errors.ResourceExhaustedError(None, None, "OOM {{node x}} when")],
+)
+def test_a_lack_of_memory_says_what_to_lower(error):
+    def fail():
+        raise error
+
+    with pytest.raises(
+        ValueError, match=r"^memory ran out \((OOM +when|Unable to.*)\): lower `batch_size`, raise `acc"
+    ):
+        decode.naming_bad_images(fail, splits_of("gone.png"), max_pixels=LIMIT)
+
+
+def test_bars_fill_no_log_files(monkeypatch):
+    assert decode.bar_of(None)["disable"] and not decode.bar_of("x")["disable"]
+    for terminal, seconds in ((True, 0.5), (False, 30)):
+        monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal)
+        assert decode.bar_of("x")["mininterval"] == seconds

@@ -1,6 +1,7 @@
 """Batches: a stream is a function of its position, an epoch shows what it says, evaluation shows every image once."""
 
 import functools
+import gc
 
 import numpy as np
 import pytest
@@ -215,6 +216,24 @@ def test_files_encoded_images_and_pixels_are_the_same(tmp_path):
             np.testing.assert_array_equal(labels, same_labels)
         images, _, _ = next(pipeline.evaluation(other, view=as_it_is, batch=5).as_numpy_iterator())
         np.testing.assert_array_equal(images, pixels.images)
+
+
+def test_readers_of_a_source_share_one_copy_of_its_images():
+    data = encoded([(8, 8)] * 3)
+    first, second = (pipeline.train(data, view=as_it_is, batch=1, steps=1, steps_per_epoch=1) for _ in range(2))
+    (tensor,) = (reference() for source, reference in pipeline._TENSORS.items() if source is data)
+    assert pipeline._tensor(data) is tensor and tensor.shape == (3,)
+    third = pipeline.evaluation(data, view=as_it_is, batch=1)
+    del first, second, tensor
+    gc.collect()
+    assert pipeline._TENSORS[data]() is not None  # the last reader needs it
+    del third
+    gc.collect()
+    assert pipeline._TENSORS[data]() is None
+    count = len(pipeline._TENSORS)
+    del data
+    gc.collect()
+    assert len(pipeline._TENSORS) < count
 
 
 def test_fewer_images_than_a_batch_fill_it():

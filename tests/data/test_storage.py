@@ -18,8 +18,8 @@ from deitlt_tf.inspect_data import findings
 from deitlt_tf.interop import imports
 from deitlt_tf.recipes import command_line
 from deitlt_tf.report import numbers
+from deitlt_tf.runs.fingerprint import fingerprint
 from deitlt_tf.runs.folder import write_flags
-from deitlt_tf.training.teacher_labels import fingerprint
 
 URL = "ram://bucket/data set"
 

@@ -37,3 +37,9 @@ def test_one_head_and_no_counts_are_said(name, sizes, words):
     assert numbers["heads"] == ["cls"] and numbers["class_counts"] is numbers["groups"] is None
     text = " ".join(numbers["notes"])
     assert "one head" in text and "training images" in text and words in text
+
+
+def test_equally_frequent_classes_have_no_group():
+    numbers = known(models.build("vit_nano", **VIT), np.array([40, 50, 40]))
+    assert numbers["groups"] == ["", "", ""]
+    assert numbers["notes"][0].startswith("The classes are about equally frequent (40 to 50 images)")

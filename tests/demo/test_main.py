@@ -277,3 +277,30 @@ def test_images_are_dropped_and_pasted_too(opened, run):
         page.locator("#status", has_text=f"{kind}.png: ").wait_for(timeout=60_000)
     page.evaluate("document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: new DataTransfer() }))")
     page.locator("#mistake", has_text="That was not a file").wait_for()
+
+
+MANY = """self.onmessage = ({ data: { id } }) => {
+    const logits = new Float32Array(200000).map((_, c) => (c === 150000 ? 20 : 0));
+    const tensor = { dims: [1, logits.length], data: logits };
+    self.postMessage({ id, pixels: new Uint8Array(192), outputs: { logits_cls: tensor } });
+};"""
+
+
+def test_the_page_shows_the_best_of_200_000_classes(opened, tmp_path):
+    """With the page's own scripts, and a worker that answers at once."""
+    facts = {
+        "run": "large", "model": "large", "heads": ["cls"], "image_size": 8, "eval_resize": 0, "max_pixels": 10**6,
+        "class_names": [str(c) for c in range(200_000)], "class_counts": [7] * 200_000, "groups": [""] * 200_000,
+        "notes": [],
+    }  # fmt: skip
+    files = {f"/{path.name}": path for path in demo.PAGE.iterdir() if path.is_file()}
+    served = {name: demo.Content(demo.KINDS[path.suffix], path.read_bytes()) for name, path in files.items()}
+    served["/"] = served["/index.html"]
+    served["/facts.json"] = demo.Content("application/json", json.dumps(facts).encode())
+    served["/worker.js"] = demo.Content("text/javascript", MANY.encode())
+    page = opened(served)
+    (tmp_path / "a.png").write_bytes(encoded(photograph(20, 30), "PNG"))
+    page.set_input_files("#file", tmp_path / "a.png")
+    page.wait_for_selector("#answer:not([hidden])", timeout=60_000)
+    assert page.locator("#verdict").inner_text() == f"150000, {100 / (1 + 199_999 * np.exp(-20)):.1f} %"
+    assert page.locator(".count").all_inner_texts() == ["7 training images"] * 5  # equally frequent: without a group

@@ -97,7 +97,8 @@ DIGITS = shlex.split("""
     --eval_resize=0 --repeats=1 --model=deit_nano --patch_size=4 --embed_dim=16 --depth=1 --num_heads=2
     --epochs=4 --reweight_epoch=3 --batch_size=64 --accumulation=1 --lr=1e-3 --lr_rule=constant --ema_decay=.9
     --eval_every=2 --clip_norm=1 --teacher_model=resnet8 --teacher_image_size=16 --teacher_flip=false --teacher_epochs=2
-    --teacher_batch_size=64 --teacher_lr=.05 --teacher_rho=.1 --val_fraction=.1
+    --teacher_batch_size=64 --teacher_lr=.05 --teacher_rho=.1 --teacher_reweight_epoch=-1 --teacher_drops=
+    --val_fraction=.1
 """)
 
 

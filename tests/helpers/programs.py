@@ -15,7 +15,7 @@ SMALL = shlex.split("""
     --model=deit_nano --patch_size=4 --embed_dim=16 --depth=1 --num_heads=2
     --epochs=2 --reweight_epoch=1 --batch_size=7 --lr=1e-3 --lr_rule=constant --warmup_epochs=0 --ema_decay=.5
     --teacher_model=resnet8 --teacher_image_size=8 --teacher_epochs=1 --teacher_batch_size=7 --teacher_rho=.1
-    --teacher_lr=.01 --teacher_padding=1
+    --teacher_lr=.01 --teacher_padding=1 --teacher_reweight_epoch=-1 --teacher_drops=
 """)
 
 

@@ -3,10 +3,15 @@
 import json
 import os
 import shutil
+import time
 
+import numpy as np
 import pytest
 from helpers import GOLDEN, ROOT
 from helpers.encodings import SAMPLES, picture
+from PIL import Image
+
+from deitlt_tf.inspect_data import findings, survey
 
 
 @pytest.mark.slow
@@ -48,7 +53,7 @@ def test_all_mistakes_of_a_folder_at_once(inspect, folder):
     code, _, report = inspect(f"--data_dir={folder}")
     assert code == 1
     assert [sentence.replace(f"{folder}/", "") for sentence in report["errors"]] == [
-        "class folder train/cow holds no images (.jpg, .jpeg, .png, .webp, .bmp)",
+        "class folder train/cow holds no images (JPEG, PNG, WebP, BMP)",
         "test/zebra is a class that train/ does not have",
         "class 'cow' has no training images",
         "1 image missing, the first is test/bee/9.jpg",
@@ -123,3 +128,63 @@ def test_pixels_are_counted(inspect):
     assert code == 0 and report["splits"]["test"]["formats"] == {"pixels": 600} and report["unreadable"] == {}
     assert report["splits"]["train"]["width"]["median"] == 8 and report["classes"]["train"][0] == 118
     assert printed.count("\n     ") >= 10 and "between" not in printed
+
+
+def test_what_other_programs_show_differently_is_warned_of(inspect, folder):
+    ant = folder / "train" / "ant"
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name in ("turned.jpg", "turned.webp"):
+        picture(20, 30, seed=len(name)).save(ant / name, exif=turned)
+    for level, name in ((4095, "dark.png"), (900, "darker.png")):
+        Image.fromarray(np.random.default_rng(level).integers(0, level + 1, (9, 9)).astype(np.uint16)).save(ant / name)
+    cmyk = SAMPLES["jpeg cmyk"]
+    start = cmyk.index(b"\xff\xee")
+    (ant / "z.jpg").write_bytes(cmyk[:start] + cmyk[start + 2 + int.from_bytes(cmyk[start + 2 : start + 4]) :])
+    code, _, report = inspect(f"--data_dir={folder}")
+    first, second, third = report["warnings"]
+    assert code == 0 and first.startswith(
+        "2 images of train have an EXIF orientation, which training, exports and the demo"
+    )
+    assert first.endswith(f"the first is {ant}/turned.jpg")
+    assert second.startswith("1 image of train are CMYK JPEGs") and second.endswith(f"{ant}/z.jpg")
+    assert third.startswith("2 PNG images of train have 16 bits a channel") and "in a sample of 2 is 40" in third
+    picture(9, 9, mode="L").convert("I;16").point(lambda level: level * 257).save(ant / "bright.png")
+    assert len(inspect(f"--data_dir={folder}")[2]["warnings"]) == 2
+
+
+def test_notes_on_the_folder_are_warnings(inspect, folder):
+    (folder / "train" / "ant" / "a.tif").write_bytes(b"II*")
+    for name in ("owl", "robin"):
+        shutil.copytree(folder / "test" / "bee", folder / "train" / "birds" / name)
+    code, printed, report = inspect(f"--data_dir={folder}")
+    assert (
+        code == 0
+        and f"{folder}/train has files that are not read, as they are not JPEG, PNG, WebP or BMP: 1 .tif." in printed
+    )
+    assert any("birds/ (owl/, robin/)" in sentence for sentence in report["warnings"])
+    shutil.rmtree(folder / "test")
+    shutil.rmtree(folder / "val")
+    (folder / "extra").mkdir()
+    code, printed, _ = inspect(f"--data_dir={folder}")  # there is no test set
+    assert code == 1 and f"note: {folder} has folders that are not read: extra/." in printed
+
+
+def test_placeholders_of_a_disk_are_empty_files(inspect, folder):
+    (folder / "train" / "ant" / "online only.jpg").write_bytes(b"")
+    code, printed, _ = inspect(f"--data_dir={folder}")
+    assert code == 1 and "online only.jpg: empty file" in printed
+
+
+def test_many_missing_folders_take_time_in_proportion(tmp_path):
+    def seconds(count):
+        folders = {f"n{i}/deep": 2 for i in range(count)}
+        files = [f"n{i}/deep/{j}.jpg" for i in range(count) for j in range(2)] + ["rest/0.jpg"]
+        listed = [*files, "rest/1.jpg"]
+        start = time.perf_counter()
+        assert len(survey.absent_folders(listed, files)) == count
+        (*_, more, single) = findings.on_missing(files=files, folders=folders, root=str(tmp_path))
+        assert f"{count - 10} more folders missing" in more and "1 image missing elsewhere" in single
+        return time.perf_counter() - start
+
+    assert seconds(20_000) < 1

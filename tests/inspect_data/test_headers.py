@@ -1,6 +1,7 @@
 """Headers against Pillow and the decoder: the same sizes, and nothing is refused that could be decoded."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def test_sizes_equal_pillows(name, width, height):
     data = ENCODINGS[name](picture(width, height))
     with Image.open(io.BytesIO(data)) as image:
         image.load()
-        assert header(data)[1:] == image.size == (width, height)
+        assert header(data)[1:3] == image.size == (width, height)
         assert header(data).format.upper() == image.format
 
 
@@ -69,3 +70,63 @@ def test_what_headers_refuse_the_decoder_refuses():
     sure = set(range(len(SAMPLES), len(images) - len(damaged)))
     assert sure <= by_headers <= by_decoder and by_decoder.isdisjoint(range(len(SAMPLES)))
     assert len(by_headers) - len(sure) > 50  # damaged headers are noticed, too
+
+
+# ---- remarks ---------------------------------------------------------------------------------------------------------
+
+
+def exif(orientation: int, *, description: bool = False) -> bytes:
+    entries = Image.Exif()
+    if description:
+        entries[0x010E] = "a description"
+    entries[0x0112] = orientation
+    return entries.tobytes()
+
+
+def big_endian_exif(orientation: int) -> bytes:
+    entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
+    return b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_images_turned_by_exif_are_remarked(file_format, orientation):
+    turned = [headers.TURNED] if 2 <= orientation <= 8 else []
+    for data in (exif(orientation), exif(orientation, description=True), big_endian_exif(orientation)):
+        image = encoded(picture(), file_format, exif=data)
+        assert list(header(image).remarks) == turned and header(image)[1:3] == (23, 17)
+
+
+@given(st.binary(max_size=200))
+def test_damaged_exif_is_no_mistake(data):
+    for file_format in ("JPEG", "PNG", "WEBP"):
+        for exif in (b"Exif\0\0II*\0" + data, b"Exif\0\0" + data):
+            assert header(encoded(picture(3, 3), file_format, exif=exif))[1:3] == (3, 3)
+
+
+def test_samples_have_no_remarks_except_where_other_programs_show_something_else():
+    assert {name for name, data in SAMPLES.items() if header(data).remarks} == set()
+    deep = encoded(Image.fromarray(np.zeros([4, 4], np.uint16)), "PNG")
+    assert header(deep).remarks == (headers.DEEP,)
+    cmyk = SAMPLES["jpeg cmyk"]
+    start = cmyk.index(b"\xff\xee")
+    end = start + 2 + int.from_bytes(cmyk[start + 2 : start + 4])
+    without_mark = cmyk[:start] + cmyk[end:]
+    assert header(without_mark).remarks == (headers.CMYK,)
+    theirs = np.asarray(Image.open(io.BytesIO(without_mark)).convert("RGB")).astype(int)
+    ours = decode.decode(without_mark, name="x", max_pixels=LIMIT).numpy()
+    assert np.abs(ours - theirs).mean() > 10  # which is why they are remarked
+
+
+def test_other_kinds_of_bmp_get_the_true_reason():
+    colours = SAMPLES["bmp"]
+    os2 = b"BM" + struct.pack("<IIIIHHHH", len(colours) - 28, 0, 26, 12, 23, 17, 1, 24) + colours[54:]
+    packed = bytearray(SAMPLES["bmp palette"])
+    packed[30] = 1
+    for data, reason in [
+        (encoded(picture(mode="1"), "BMP"), "a BMP image of 1 bits a pixel"),
+        (os2, "a BMP image with the header of OS/2"),
+        (bytes(packed), "a compressed BMP image"),
+    ]:
+        with pytest.raises(ValueError, match=reason):
+            header(data)

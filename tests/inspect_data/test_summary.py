@@ -45,6 +45,13 @@ def test_groups_have_all_classes_and_images_under_both_conventions():
     assert summary.group_sizes(counts)["shots"]["tail"] == {"classes": 2, "images": 8}
 
 
+def test_a_balanced_set_is_drawn_without_head_and_tail(tmp_path):
+    summary.plot(np.array([40, 50, 40]), tmp_path / "balanced.svg")
+    summary.plot(np.array([400, 50, 4]), tmp_path / "tailed.svg")
+    assert all((tmp_path / name).stat().st_size > 5000 for name in ("balanced.svg", "tailed.svg"))
+    assert not any(group["classes"] for group in summary.group_sizes(np.array([40, 50, 40]))["paper"].values())
+
+
 def test_class_weights_are_those_that_training_would_use():
     recipe = recipe_of(["test", "--beta=.9", "--reweight_epoch=7", "--teacher_reweight_epoch=-1", "--teacher_beta=0"])
     weights = summary.class_weights(recipe, np.array([4, 2]))

@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 
+import numpy as np
 from helpers.encodings import LIMIT, encoded, in_memory, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from deitlt_tf.data.decode import MAX_SIDE
 from deitlt_tf.inspect_data import survey
 
 PATHS = st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join), min_size=1, unique=True)
@@ -54,3 +57,18 @@ def test_copies_are_images_with_the_same_bytes_in_files_and_in_memory(tmp_path, 
         read_whole.clear()
         assert survey.copies({"train": (source, looks)}) == [[("train", 0), ("train", 2)]]
         assert len(read_whole) == 4  # the pair and the disguised pair
+
+
+def test_sides_are_bounded_as_the_decoder_bounds_them():
+    row = encoded(Image.fromarray(np.zeros([1, MAX_SIDE + 1, 3], np.uint8)), "PNG")
+    for data, problem in (
+        (row, "image 0: 65536 x 1 pixels, a side of more than 65535 is not read"),
+        (row[:50], "cut off"),
+    ):
+        (check,) = survey.check_files(in_memory([data]), max_pixels=LIMIT)
+        assert problem in check.problem
+
+
+def test_parents_end_at_the_root():
+    assert [*survey.parents("a/b/c.jpg")] == ["a/b", "a"]
+    assert [*survey.parents("c.jpg")] == [] and [*survey.parents("/a/c.jpg")] == ["/a", "/"]

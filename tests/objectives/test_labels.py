@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from deitlt_tf import losses
+from deitlt_tf.models import resnet
 from deitlt_tf.objectives.labels import FromLabels
 
 COUNTS = np.array([40, 20, 10, 5])
@@ -46,6 +47,27 @@ def test_margin_and_scale_are_those_of_ldam():
     inputs = {"images": IMAGES, "labels": LABELS}
     expected = losses.ldam(LABELS, net(IMAGES), COUNTS, max_margin=0.2, scale=10.0)
     np.testing.assert_allclose(objective.losses(inputs), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_the_margin_of_ldam_is_one_of_cosines_whatever_the_scale_of_the_network(scale):
+    keras.utils.set_random_seed(1)
+    net = keras.Sequential([keras.Input([4]), resnet.CosineClassifier(4, scale=scale)])
+    objective = FromLabels(net, COUNTS, max_margin=0.3, scale=30.0)
+    expected = losses.ldam(LABELS, net(IMAGES) / scale, COUNTS, max_margin=0.3, scale=30.0)
+    np.testing.assert_allclose(objective.losses({"images": IMAGES, "labels": LABELS}), expected, rtol=1e-5)
+
+
+def test_other_losses_take_the_logits_as_they_are():
+    net = keras.Sequential([keras.Input([4]), resnet.CosineClassifier(4, scale=30.0)])
+    each = FromLabels(net, COUNTS, loss="ce").losses({"images": IMAGES, "labels": LABELS})
+    np.testing.assert_allclose(each, losses.cross_entropy(LABELS, net(IMAGES)), rtol=1e-6)
+
+
+def test_ldam_of_a_linear_classifier_is_refused():
+    net = keras.Sequential([keras.Input([4]), keras.layers.Dense(4)], name="line")
+    with pytest.raises(ValueError, match=r"LDAM subtracts its margin from cosines, and line ends in a linear classif"):
+        FromLabels(net, COUNTS)
 
 
 def test_an_unknown_loss_is_refused():

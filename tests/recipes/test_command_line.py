@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deitlt_tf.recipes import command_line
-from deitlt_tf.recipes.flags import COMMANDS_OWN, FIRST, FLAGS, GROUPS, OURS, RECIPE
+from deitlt_tf.recipes.flags import COMMANDS_OWN, FIRST, FLAGS, GROUPS, LARGEST_SEED, OURS, RECIPE
 from deitlt_tf.recipes.recipe import as_text
 from deitlt_tf.runs.folder import write_flags
 
@@ -137,7 +137,12 @@ def test_a_value_of_the_wrong_type_names_its_flag(argument):
         ("--erasing=2", "--erasing=2 is not a number from 0 to 1. Probability of random erasing."),
         ("--crop=circle", "--crop=circle is not one of resized, padded, none."),
         ("--flip=perhaps", "--flip=perhaps is not true or false."),
-        ("--split_seed=x", "--split_seed=x is not a whole number. Seed of"),
+        ("--split_seed=x", "--split_seed=x is not a whole number from 0 to 4294967295. Seed of"),
+        ("--port=x", "--port=x is not a whole number from 0 to 65535. demo: port"),
+        ("--lr=0", "--lr=0 is not a number above 0. Learning rate"),
+        ("--beta=1", "--beta=1 is not a number of at least 0 and below 1. beta of"),
+        ("--warmup_epochs=-1", "--warmup_epochs=-1 is not a number of at least 0. Epochs"),
+        ("--logit_adjustment=nan", "--logit_adjustment=nan is not a number. tau:"),
     ],
 )
 def test_a_wrong_value_says_which_values_are_right(argument, message):
@@ -177,10 +182,10 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
     st.fixed_dictionaries(
         {},
         optional={
-            "seed": st.integers(),
-            "data_dir": words.map(str.strip),
+            "seed": st.integers(0, LARGEST_SEED),
+            "data_dir": words.map(str.strip).filter(lambda path: not path.startswith("~")),
             "randaugment": words.map(str.strip),
-            "imbalance": numbers,
+            "imbalance": st.floats(1, allow_nan=False, allow_infinity=False),
             "crop": st.sampled_from(["resized", "padded", "none"]),
             "baseline": st.booleans(),
             "teacher_flip": st.booleans(),
@@ -234,7 +239,8 @@ def test_help_shows_the_flags_that_people_change_first(name, tmp_path):
     done = run_program(name, "--help", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"python -m deitlt_tf.{name}" in done.stdout
-    assert headings(done.stdout) == {"Flags that people change first": [*FIRST]}
+    first = {heading: [name for name in names if name in FIRST] for heading, names in GROUPS.items()}
+    assert headings(done.stdout) == {heading: names for heading, names in first.items() if names}
     assert f"--helpfull shows all {len(RECIPE)} flags" in done.stdout
 
 
@@ -316,10 +322,13 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "argv", ["program"])
-    with pytest.raises(SystemExit) as exited:
-        command_line.program(main, "A program.")
-    assert exited.value.code == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    printed = {}
+    for checkpoints in (False, True):
+        with pytest.raises(SystemExit) as exited:
+            command_line.program(main, "A program.", checkpoints=checkpoints)
+        assert exited.value.code == 130
+        printed[checkpoints] = capsys.readouterr().err
+    assert printed[False] == "interrupted.\n" and "the same command goes on from the last checkpoint" in printed[True]
 
 
 def test_a_command_gets_its_recipe_and_its_own_flags(monkeypatch, capsys):

@@ -125,6 +125,23 @@ def test_the_same_run_gives_the_same_page(run):
     assert before == [(run / f"report.{kind}").read_bytes() for kind in ("html", "json")]
 
 
+@pytest.mark.slow
+def test_a_balanced_set_is_reported_without_head_and_tail(tmp_path):
+    folder = finished(tmp_path, teacher=True)
+    journal(folder)
+    for name in COLOURS:
+        for path in sorted((tmp_path / "images" / "train" / name).iterdir())[3:]:
+            path.unlink()
+    make(folder)
+    numbers, page = read(folder)
+    assert "rank: the classes are about equally frequent (3 images each): there is no head and no tail" in page.words
+    row = numbers["table"]["paper"]["student mean"]
+    assert row["head"] is row["mid"] is row["tail"] is None and row["balanced"]["value"] == row["overall"]["value"]
+    assert numbers["confusions"] is numbers["duel"] is None and numbers["mixed"]["groups"] == {}
+    assert "3 training images)" in page.words and "By group" not in page.words  # the rollouts' captions
+    assert "groups of the paper" not in page.words
+
+
 def without(folder: Path, copy: Path, *names: str) -> Path:
     shutil.copytree(folder, copy)
     for name in names:

@@ -1,5 +1,7 @@
 """The numbers of each section, from predictions, probes and journals written by hand."""
 
+import time
+
 import numpy as np
 import pytest
 from helpers.report_pages import by_hand
@@ -35,6 +37,7 @@ def test_a_table_has_the_accuracies_of_every_row_within_their_bounds():
     table = sections.table({"student": ours}, counts, resamples=20, seed=0, level=0.95)
     assert list(table) == ["shots", "paper"] and list(table["paper"]) == ["student CLS", "student DIST"]
     row = table["paper"]["student CLS"]
+    assert row["overall"]["value"] == pytest.approx(100 * 4 / 7) and row["balanced"]["value"] == 75
     assert row["head"]["value"] == 100 and row["mid"]["value"] == 100 and row["tail"]["value"] == 25
     for bound in row.values():
         assert bound["low"] <= bound["value"] <= bound["high"]
@@ -95,3 +98,25 @@ def test_calibration_and_shifts_have_a_row_for_every_head():
     for head, row in zip(("cls", "dist", "mean"), shifts.values(), strict=True):
         assert row["uniform"] == pytest.approx(100 * ours.right(head).mean())  # every class has as many images
         assert [*row][:1] == ["backward 50"] and [*row][-1:] == ["forward 50"]
+
+
+def test_sections_of_8142_classes_take_seconds():
+    """As many classes and test images as iNaturalist 2018 has."""
+    classes = 8142
+    draw, counts = np.random.default_rng(0), np.geomspace(1000, 2, classes).astype(int)
+    labels = np.repeat(np.arange(classes), 3)
+    predicted = {
+        head: np.where(draw.random(len(labels)) < 0.6, labels, draw.integers(0, classes, len(labels)))
+        for head in sections.HEADS
+    }
+    ours = predictions.Predictions(labels, predicted, {head: draw.random(len(labels)) for head in predicted})
+    names = [str(c) for c in range(classes)]
+    start = time.perf_counter()
+    sections.table({"student": ours}, counts, resamples=1000, seed=0, level=0.95)
+    sections.compared(ours, ours, counts, resamples=1000, seed=0, level=0.95)
+    sections.by_class(ours, counts, names)
+    sections.confusions(ours, counts, names)
+    sections.calibration({"student": ours}, counts)
+    sections.shifts({"student": ours}, counts)
+    sections.duel(ours, counts, most=12)
+    assert time.perf_counter() - start < 20

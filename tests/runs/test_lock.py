@@ -41,6 +41,19 @@ def test_a_folder_is_free_again_after_the_block(tmp_path):
         pass
 
 
+def test_a_folder_that_was_only_locked_is_removed_again(tmp_path):
+    with pytest.raises(KeyError), lock.locked(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+        raise KeyError
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "empty").mkdir()  # was there before
+    for name in ("run", "empty"):
+        with lock.locked(tmp_path / name):
+            if name == "run":
+                (tmp_path / name / "flags.cfg").touch()
+    assert {path.name for path in tmp_path.rglob("*")} == {"run", "empty", lock.FILE, "flags.cfg"}
+
+
 def test_another_process_is_named_and_leaves_nothing_when_it_is_killed(other, tmp_path):
     with pytest.raises(ValueError, match=f"in use by process {other.pid} on "), lock.locked(tmp_path):
         pass

@@ -77,10 +77,29 @@ def test_the_teachers_labels_are_counted_as_often_as_sampling_shows_the_images(s
     np.testing.assert_allclose(counts, np.add(expected, 1))
 
 
-def read(tmp_path, text: str):
+def test_the_labels_of_mixed_views_are_counted_as_the_stream_draws_them():
+    batches = [(np.eye(3)[[0, 0, 2]], None), (np.eye(3)[[0, 1]], None)]
+    np.testing.assert_array_equal(priors.mixed_teacher_labels(lambda x: x, batches, num_classes=3), [4, 2, 2])
+
+
+def test_weights_from_before_reweighting_keep_what_it_takes_out():
+    counts, teacher = np.array([100, 10, 1]), np.array([50, 50, 11])
+    log_w = np.log(losses.class_balanced_weights(counts))
+    before, after = (
+        priors.log_assumed(class_counts=counts, teacher_counts=teacher, reweighted=share)["dist"] for share in (0, 1)
+    )
+    np.testing.assert_allclose(before, np.log(teacher / 111))
+    np.testing.assert_allclose(after - before, log_w)
+    # An average with d = 0.5, one step after K: half of it is re-weighted.
+    share = priors.reweighted_share(step=11, reweight_step=10, decay=0.5)
+    part = priors.log_assumed(class_counts=counts, teacher_counts=teacher, reweighted=share)["dist"]
+    np.testing.assert_allclose(part - before, log_w / 2)
+
+
+def read(tmp_path, text: str | bytes, names: tuple[str, ...] = NAMES):
     path = tmp_path / "counts.txt"
-    path.write_text(text)
-    return priors.read_counts(str(path), NAMES)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return priors.read_counts(str(path), names)
 
 
 @pytest.mark.parametrize("text", ["3\n2\n1\n", "# note\n\nred 1\nblue whale 3\ngreen\t2\n", "3e0\nred 1\n2.0"])
@@ -98,11 +117,47 @@ def test_counts_are_read_in_the_order_of_the_classes_or_by_name(tmp_path, text):
         ("3\n2\nblue whale 1\n", r"counts\.txt:3: class 'blue whale' has two counts"),
         ("3\n0\n1\n", r"counts\.txt:2: the count of class 'green' must be above 0"),
         ("3\nnan\n1\n", r"counts\.txt:2: the count of class 'green' must be above 0"),
+        ("3\n0,5\n1\n", r"counts\.txt:2: '0,5' is neither .* \(write a decimal point, not a comma\)"),
+        ("#4 1\n", r"counts\.txt has no count for class 'blue whale' \(3 missing\)"),
+        ("blue whale 3\r\ngr\u00fcn 2\r\n".encode("latin-1"), r"counts\.txt:2: .*byte 0xfc.*: save the file as UTF-8"),
+        ("3\n2\n1\n".encode("utf-16"), r"counts\.txt:1: the text is in UTF-16, .*: save the file as UTF-8"),
     ],
 )
 def test_a_bad_file_of_counts_is_told_by_line_and_class(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff3\n2\n1\n",
+        "\ufeffblue whale 3\r\ngreen 2\r\nred 1\r\n",
+        "3\r2\r1",
+        "  3 \n\t2\n1  ",
+        "# Stra\u00dfe\n3\n2\n1\n".encode("latin-1"),  # a comment, in whatever encoding
+    ],
+)
+def test_files_of_other_systems_are_read(tmp_path, text):
+    np.testing.assert_array_equal(read(tmp_path, text), [3, 2, 1])
+
+
+def test_a_class_may_look_like_a_comment(tmp_path):
+    np.testing.assert_array_equal(read(tmp_path, "# test shares\n#1 5\nb 6\n", ("#1", "b")), [5, 6])
+    np.testing.assert_array_equal(read(tmp_path, "#\n# 5\n#b 7\nb 6\n", ("#", "b")), [5, 6])
+    np.testing.assert_array_equal(read(tmp_path, "# a note\n# a note 3\nb 4", ("# a note", "b")), [3, 4])
+
+
+def test_a_class_is_found_however_its_letters_are_composed(tmp_path):
+    """macOS names folders with parts of letters; a file of counts is typed with whole ones."""
+    whole, parts = "\u00e9t\u00e9", "e\u0301te\u0301"
+    for names, text in (((parts, "b"), whole), ((whole, "b"), parts)):
+        np.testing.assert_array_equal(read(tmp_path, f"{text} 5\nb 6\n", names), [5, 6])
+
+
+def test_a_class_whose_name_is_not_utf_8_is_named_by_its_bytes(tmp_path):
+    name = b"gr\xfcn".decode(errors="surrogateescape")
+    np.testing.assert_array_equal(read(tmp_path, b"gr\xfcn 5\nb 6\n", (name, "b")), [5, 6])
 
 
 def test_targets():

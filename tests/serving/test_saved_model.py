@@ -4,13 +4,17 @@ import base64
 import json
 import re
 import subprocess
+import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import ROOT, tiny_run
-from helpers.saved_models import SHAPES, bad_files, check_answers, evaluated
+from helpers.saved_models import SHAPES, bad_files, check_answers, encoded, evaluated
+from PIL import Image
 
+from deitlt_tf.data import decode
+from deitlt_tf.recipes.flags import FLAGS
 from deitlt_tf.serving import saved_model
 from deitlt_tf.serving.served import load_served
 
@@ -41,6 +45,58 @@ def test_the_signatures_compute_what_evaluation_does_and_refuse_what_they_should
                 call("bytes", image_bytes=np.array([ours.files[0], file], object))
     finally:
         tf.config.run_functions_eagerly(False)
+
+
+def refusal(files, **limits) -> str:
+    """What `views` says of a request; in a graph, as a server runs it."""
+    view = tf.function(lambda x: saved_model.views(x, size=8, resize=0, **limits))
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        view(tf.constant(files))
+    return error.value.message
+
+
+def png(width: int, height: int) -> bytes:
+    return encoded(Image.new("RGB", (width, height)), "png")
+
+
+def test_a_request_has_a_limit_of_images_and_one_of_pixels_in_all():
+    view = tf.function(lambda x: saved_model.views(x, size=8, resize=0, max_pixels=10_000, max_images=4))
+    assert view(tf.constant([png(50, 50)] * 4)).shape == (4, 8, 8, 3)  # exactly as much as is allowed
+    assert view(tf.constant([], tf.string)).shape == (0, 8, 8, 3)
+    limits = {"max_pixels": 10_000, "max_images": 4}
+    assert "5 images are more than the limit of 4" in refusal([png(9, 9)] * 5, **limits)
+    assert "the images have 10001 pixels, more than the limit of 10000" in refusal(
+        [png(100, 99), png(101, 1)], **limits
+    )
+    assert "image 1: 101 x 100 pixels are more than the limit" in refusal([png(9, 9), png(101, 100)], **limits)
+    assert saved_model.MOST_IMAGES == 64 == FLAGS["request_images"].default
+
+
+def test_too_much_is_refused_before_any_pixel_is_decoded(monkeypatch):
+    """The first image is damaged behind its header: whoever decodes it says so."""
+    half = png(60, 60)[:50]
+    for files in ([half] * 3, [half, png(100, 100)], [half, b"hello"]):
+        assert "Invalid PNG" not in refusal(files, max_pixels=10_000, max_images=2)
+    assert "Invalid PNG" in refusal([half], max_pixels=10_000, max_images=2)
+
+
+def test_the_images_of_a_request_are_decoded_at_the_same_time(monkeypatch):
+    """Two decodings wait for each other: one after the other they would wait for ever."""
+    together = threading.Barrier(2, timeout=60)
+
+    def meet(pixels):
+        together.wait()
+        return pixels
+
+    real = decode.decode
+
+    def slow(data, **keywords):
+        pixels = tf.numpy_function(meet, [real(data, **keywords)], tf.uint8, stateful=False)
+        return tf.ensure_shape(pixels, [None, None, 3])
+
+    monkeypatch.setattr(decode, "decode", slow)
+    view = tf.function(lambda x: saved_model.views(x, size=8, resize=0, max_pixels=10_000))
+    assert view(tf.constant([png(20, 20)] * 6)).shape == (6, 8, 8, 3)
 
 
 def test_the_rest_request_of_the_documentation_is_what_the_signature_takes(tiny, tmp_path):
@@ -83,3 +139,5 @@ def test_an_example_of_every_signature_is_two_sizes_of_image():
     assert requests["features"]["images"].shape == (1, 6, 6, 3)
     sizes = [tf.io.decode_image(data).shape[:2] for data in requests["bytes"]["image_bytes"]]
     assert sizes == [(6, 6), (12, 18)]
+    (single,) = dict(saved_model.examples(functions, size=6, max_images=1))["bytes"]["image_bytes"]
+    assert tf.io.decode_image(single).shape[:2] == (6, 6)

@@ -1,5 +1,6 @@
 """What all exports share: the network with its heads and prior, the images to check on, paths and metadata."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -91,6 +92,79 @@ def test_a_prior_undoes_the_weights_of_dist_if_the_recipe_has_weighted_it(tiny, 
     network = load(tmp_path, *arguments, heads="dist", prior="uniform")
     shift = -priors.log_assumed(class_counts=COUNTS, reweighted=reweighted)["dist"]
     np.testing.assert_allclose(network.adjustment, shift - shift.mean(), atol=1e-6)
+
+
+def weights_in(folder, **entries: dict) -> None:
+    """Write which weights a run of two steps has kept, as its training does."""
+    path = folder / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 2, "weights": entries}))
+
+
+@pytest.mark.parametrize(
+    ("entry", "share"),
+    [
+        ({"step": 2, "kind": "raw"}, 1),  # K = 1 of two epochs, of one step each
+        ({"step": 1, "kind": "raw"}, 0),
+        ({"step": 2, "kind": "ema", "decay": 0.75}, 0.25),
+        ({"step": 1, "kind": "ema", "decay": 0.75}, 0),
+        (None, 1),  # a run of an earlier version
+    ],
+)
+def test_a_prior_goes_by_what_the_kept_weights_saw(tiny, tmp_path, entry, share):
+    for name in ("flags.cfg", "student.keras", "results.json"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    if entry:
+        weights_in(tmp_path, student=entry)
+    network = load(tmp_path, "--reweight_epoch=1", heads="dist", prior="uniform")
+    shift = -priors.log_assumed(class_counts=COUNTS, reweighted=share)["dist"]
+    np.testing.assert_allclose(network.adjustment, shift - shift.mean(), atol=1e-6)
+
+
+def test_each_network_goes_by_its_own_weights(tiny, tmp_path):
+    for name in ("flags.cfg", "results.json"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    raw, ema = {"step": 1, "kind": "raw"}, {"step": 2, "kind": "ema", "decay": 0.9}
+    weights_in(tmp_path, student=raw | {"step": 2}, student_ema=ema, student_best=raw)
+    recipe = tiny_run.recipe_of(tmp_path, "--reweight_epoch=1")
+    shares = [served.reweighted_share(recipe, weights=weights) for weights in ("student", "ema", "best")]
+    assert shares == pytest.approx([1, 0.1, 0])
+
+
+@pytest.mark.parametrize("sees", ["mixed", "clean"])
+def test_the_teachers_labels_are_those_that_dist_learnt_from(tiny, monkeypatch, sees):
+    """Mixed views: uint8 or float pixels of the run's own view, mixed; clean ones: every training image once."""
+    images = []
+
+    def teacher(model):
+        def answer(pixels):
+            images.append(np.asarray(pixels, np.float32))
+            return np.eye(len(COUNTS))[np.zeros(len(pixels), int)]
+
+        return answer
+
+    monkeypatch.setattr(served, "_teacher", teacher)
+    monkeypatch.setattr(served, "write_json", lambda path, content: None)
+    # Half of two images in all views: what is drawn has values that no image has.
+    recipe = tiny_run.recipe_of(tiny, f"--teacher_sees={sees}", "--mix_prob=1", "--switch_prob=0", "--mixup=0.8")
+    counts = served.teacher_counts_of(recipe, tiny_run.CLASS_NAMES, COUNTS)
+    number = served.MIXED_VIEWS if sees == "mixed" else COUNTS.sum()
+    np.testing.assert_array_equal(counts, [1 + number, 1, 1])
+    pixels = np.concatenate(images)
+    assert np.any(pixels != np.round(pixels)) == (sees == "mixed")
+
+
+def test_labels_that_an_earlier_version_kept_are_not_used(tiny, tmp_path):
+    for path in tiny.glob("*.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    digest = hashlib.sha256((tmp_path / "teacher.keras").read_bytes()).hexdigest()
+    cache = tmp_path / "teacher_labels.json"
+    cache.write_text(json.dumps({"teacher": digest, "counts": [1, 1, 10**9]}))
+    recipe = tiny_run.recipe_of(tmp_path)
+    counts = served.teacher_counts_of(recipe, tiny_run.CLASS_NAMES, COUNTS)
+    assert counts.sum() == served.MIXED_VIEWS + 3 and counts.tolist() == json.loads(cache.read_text())["counts"]
+    other = tiny_run.recipe_of(tmp_path, "--mixup=0.3")
+    served.teacher_counts_of(other, tiny_run.CLASS_NAMES, COUNTS)
+    assert json.loads(cache.read_text())["key"]["mixing"]["mixup"] == 0.3  # other views: counted again
 
 
 @pytest.mark.slow

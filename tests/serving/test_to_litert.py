@@ -32,7 +32,7 @@ def test_a_run_as_two_files(run, tiny, tmp_path):
     code, printed = run(f"--workdir={tiny}", f"--out={out}", "--quantize=int8")
     assert code == 0, printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["student.int8.tflite", "student.tflite"]
-    for text in ("float32: logits within", "0 of 36 predictions differ", "mean, int8", "paper: head", "ms at 32"):
+    for text in ("float32: logits within", "0 of 36 predictions differ", "mean, int8", "rank: head", "ms at 32"):
         assert text in printed
     model, _ = load_model(tiny / "student.keras")
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)

@@ -54,7 +54,7 @@ def test_a_run_as_files_of_three_kinds(run, tiny, tmp_path):
     assert sorted(path.name for path in out.parent.iterdir()) == [
         "student.fp16.onnx", "student.int8.onnx", "student.onnx",
     ]  # fmt: skip
-    for text in ("float32: logits within", "0 of 36 predictions differ", "mean, int8", "paper: head", "ms at 32"):
+    for text in ("float32: logits within", "0 of 36 predictions differ", "mean, int8", "rank: head", "ms at 32"):
         assert text in printed
     images, expected = evaluated(tiny)
     rounded = with_weights_in_half_precision(tiny, images)

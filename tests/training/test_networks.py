@@ -43,6 +43,24 @@ def test_a_teacher_has_the_classifier_and_the_pixels_of_the_recipe():
     np.testing.assert_allclose(normalize.get_config()["std"], (0.4, 0.5, 0.6))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "layer", "scale"),
+    [
+        ([], "fc", 30),
+        (["--teacher_scale=20"], "fc", 20),
+        (["--teacher_loss=ce", "--teacher_classifier=cosine"], "fc", 30),
+        (["--teacher_loss=mdcs", "--teacher_model=mdcs_resnet8"], "expert1.fc", 30),
+        (["--teacher_loss=ce"], "fc", None),
+        (["--teacher_loss=balanced_softmax"], "fc", None),
+        (["--teacher_loss=paco"], "fc", None),
+        (["--teacher_loss=glmc"], "fc", None),
+    ],
+)
+def test_a_teacher_has_the_classifier_that_its_loss_needs_and_its_outputs_are_logits(arguments, layer, scale):
+    classifier = teacher_network(recipe(*arguments), num_classes=5).get_layer(layer)
+    assert getattr(classifier, "scale", None) == scale
+
+
 def test_a_student_starts_from_another_ones_weights(tmp_path, capsys):
     first = student_network(recipe("--seed=3"), num_classes=3)
     save_model(first, tmp_path / "first.keras", class_names=("a", "b", "c"))

@@ -13,13 +13,16 @@ import numpy as np
 
 from deitlt_tf.data.dataset import (
     Complain,
+    Note,
     Source,
     Splits,
     and_more,
     class_counts,
     image_names,
     long_tail_counts,
+    print_note,
     raise_mistake,
+    require_class_names,
     split_off,
     subsample,
     take,
@@ -46,27 +49,31 @@ def load(
     imbalance_seed: int = 0,
     download: bool = True,
     complain: Complain = raise_mistake,
+    note: Note = print_note,
 ) -> Splits:
-    """The splits of the data set `name`; every choice of images has a seed, and every split is stratified.
+    """The splits of the data set `name`; every choice of images has a seed, and takes its share of every class.
 
     name: folder, list, inat, cifar10_lt, cifar100_lt, digits_lt or tfds:<any classification set>.
     data_dir: path or URL of its folder, see `folders.read`, `lists.read_lists`, `lists.inat` and `packaged`.
-    train_list, val_list, test_list, class_names_file: files of the source list, see `lists.read_lists`.
+    train_list, val_list, test_list: files of the sources list and inat, see `lists.read_lists` and `lists.inat`.
+    class_names_file: of the source list.
     image_root: folder that the paths of the sources list and inat start from; default: data_dir.
     test_fraction: share of each class that becomes the test set of a folder or TFDS set without one.
     imbalance: rho, the long tail imposed on the training images of any source; 1 leaves them as they are.
     imbalance_type, imbalance_seed: see `dataset.long_tail_counts` and `dataset.subsample`.
     val_fraction: share of the training images, taken after that, that becomes the validation split; 0: none. So
-        training and validation images together are never more than the official training images.
+        training and validation images together are never more than the official training images. See
+        `dataset.split_off`.
     split_seed: of the test and the validation split. download: whether TFDS may download the set.
     complain: called with each mistake after which reading can go on. If it returns, missing images stay in the splits,
         and images whose class has no training images are left out.
+    note: called with a sentence on what is left out or may be meant otherwise, see `folders.read`.
     Raises ValueError, FileNotFoundError or OSError with a sentence that names the argument or the file.
     """
     data_dir = data_dir and os.path.expanduser(data_dir)
     sources = {
         "folder": lambda: folders.read(
-            data_dir=data_dir, test_fraction=test_fraction, split_seed=split_seed, complain=complain
+            data_dir=data_dir, test_fraction=test_fraction, split_seed=split_seed, complain=complain, note=note
         ),
         "list": lambda: lists.read_lists(
             data_dir=data_dir,
@@ -77,7 +84,14 @@ def load(
             class_names_file=class_names_file,
             complain=complain,
         ),
-        "inat": lambda: lists.inat(data_dir=data_dir, image_root=image_root, complain=complain),
+        "inat": lambda: lists.inat(
+            data_dir=data_dir,
+            train_list=train_list,
+            val_list=val_list,
+            test_list=test_list,
+            image_root=image_root,
+            complain=complain,
+        ),
         "cifar10_lt": lambda: packaged.cifar("cifar10", data_dir=data_dir, download=download),
         "cifar100_lt": lambda: packaged.cifar("cifar100", data_dir=data_dir, download=download),
         "digits_lt": lambda: packaged.digits(split_seed=split_seed),
@@ -93,6 +107,7 @@ def load(
     if key not in sources:
         raise ValueError(f"source {name!r} is unknown: choose one of {', '.join(sources)}")
     splits = sources[key]()
+    require_class_names(splits.train.class_names)
     train, val = splits.train, splits.val
     if imbalance != 1:
         counts = class_counts(train.labels, len(train.class_names))

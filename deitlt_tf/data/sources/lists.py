@@ -6,6 +6,7 @@ No image is opened here. Whether all of them exist is checked folder by folder.
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,10 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deitlt_tf.data import storage
-from deitlt_tf.data.dataset import Complain, Source, Splits, and_more, raise_mistake
+from deitlt_tf.data.dataset import Complain, Source, Splits, and_more, names_below, raise_mistake, require_class_names
 
 # A path that `_inside` need not shorten: no part of it is empty or starts with a dot.
 _PLAIN_PATH = re.compile(r"[^/\\:.][^/\\:]*(/[^/\\:.][^/\\:]*)*")
+
+
+ONE_CLASS = "an image has one class"
 
 
 class Listing(NamedTuple):
@@ -128,34 +132,76 @@ def read_list(file: str) -> Listing:
 # ---- iNaturalist -----------------------------------------------------------------------------------------------------
 
 
-def inat(*, data_dir: str | None, image_root: str | None = None, complain: Complain = raise_mistake) -> Splits:
-    """iNaturalist 2018: data_dir/train2018.json, and val2018.json as the test set, since test labels are not public.
+def inat(
+    *,
+    data_dir: str | None,
+    train_list: str | None = None,
+    val_list: str | None = None,
+    test_list: str | None = None,
+    image_root: str | None = None,
+    complain: Complain = raise_mistake,
+) -> Splits:
+    """iNaturalist's or COCO's JSON: images, annotations (one category for each image), categories.
 
-    Labels number the categories in the order of their ids.
+    Labels number the categories of the training file in the order of their ids.
+    train_list, val_list, test_list: JSON files, relative to data_dir. With val_list but no test_list, val_list is the
+        test set. Defaults: train2018.json, and val2018.json as the test set, since iNaturalist's test labels are not
+        public.
     image_root: folder that the paths are relative to, itself relative to data_dir; default: data_dir.
     Raises ValueError or FileNotFoundError that names the file.
     """
-    holds = "train2018.json, val2018.json and the folder train_val2018 with the images"
-    root = storage.require_data_dir(data_dir, source="inat", holds=holds, files=("train2018.json", "val2018.json"))
-    files = [os.path.join(root, file) for file in ("train2018.json", "val2018.json")]
-    train_json, val_json = (_read_json(file) for file in files)
-    try:
-        categories = sorted(train_json["categories"], key=lambda category: category["id"])
-        label_of = {category["id"]: label for label, category in enumerate(categories)}
-        class_names = tuple(str(category["name"]) for category in categories)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{files[0]} is not an iNaturalist file: categories need {error}") from error
-    contents = zip(files, (train_json, val_json), strict=True)
-    listings = [_json_listing(file, data, label_of) for file, data in contents]
+    held_out = [file for file in (val_list, test_list) if file] or ["val2018.json"]
+    files = [train_list or "train2018.json", *held_out]
+    holds = f"{', '.join(files)} and the images, for iNaturalist 2018 in the folder train_val2018"
+    root = storage.require_data_dir(data_dir, source="inat", holds=holds, files=files)
+    files = [storage.join(root, file) for file in files]
+    contents = [_read_json(file) for file in files]
+    names = [_category_names(file, data) for file, data in zip(files, contents, strict=True)]
+    if not names[0]:
+        raise ValueError(f"{files[0]} is not an iNaturalist file: it has no categories")
+    ids = sorted(names[0])
+    class_names = tuple(names[0][key] for key in ids)
+    require_class_names(class_names, [f"category {key} of {files[0]}" for key in ids])
+    for file, others in zip(files[1:], names[1:], strict=True):
+        if differing := [key for key in others if others[key] != names[0].get(key, others[key])]:
+            key = differing[0]
+            both = f"{names[0][key]!r} in {files[0]} and {others[key]!r} in {file}"
+            raise ValueError(f"category {key} is {both}: the files need the same ids of categories")
+    label_of = {key: label for label, key in enumerate(ids)}
+    listings = [
+        _json_listing(file, data, label_of, class_names, complain=complain)
+        for file, data in zip(files, contents, strict=True)
+    ]
     image_root = storage.join(root, image_root or "")
     return _listed_splits(listings, root=image_root, class_names=class_names, complain=complain)
 
 
-def _json_listing(file: str, data: dict[str, Any], label_of: dict[int, int]) -> Listing:
-    """data: the parsed content of `file`. label_of: {id of a category: its label}."""
+def _category_names(file: str, data: dict[str, Any]) -> dict[int, str]:
+    """{id of a category: its name}; {} where the file of a held-out split has none."""
     try:
-        category_of = {item["image_id"]: item["category_id"] for item in data["annotations"]}
-        labels = [label_of[category_of[image["id"]]] for image in data["images"]]
+        pairs = [(category["id"], str(category["name"])) for category in data.get("categories", ())]
+        sorted(key for key, _ in pairs)  # ids of one type
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not an iNaturalist file: categories need {error}") from error
+    names = dict(pairs)
+    if again := [(key, name) for key, name in pairs if names[key] != name]:
+        key, name = again[0]
+        raise ValueError(f"{file}: category {key} is both {name!r} and {names[key]!r}: each id has one name")
+    return names
+
+
+def _json_listing(
+    file: str, data: dict[str, Any], label_of: dict[int, int], class_names: Sequence[str], *, complain: Complain
+) -> Listing:
+    """data: the parsed content of `file`. label_of: {id of a category: its label}."""
+    label_of_image: dict[Any, int] = {}
+    differing: dict[Any, tuple[int, int]] = {}
+    try:
+        for item in data["annotations"]:
+            image, label = item["image_id"], label_of[item["category_id"]]
+            if label_of_image.setdefault(image, label) != label:
+                differing[image] = label_of_image[image], label
+        labels = [label_of_image[image["id"]] for image in data["images"]]
         paths = [_inside(image["file_name"], file) for image in data["images"]]
     except (KeyError, TypeError) as error:
         raise ValueError(
@@ -163,6 +209,12 @@ def _json_listing(file: str, data: dict[str, Any], label_of: dict[int, int]) -> 
         ) from error
     if not paths:
         raise ValueError(f"{file} is empty: it lists no images")
+    if several := [(image["file_name"], image["id"]) for image in data["images"] if image["id"] in differing]:
+        path, key = several[0]
+        first, second = (class_names[label] for label in differing[key])
+        complain(
+            ValueError(f"{file}: {path} is annotated as {first!r} and as {second!r}: {ONE_CLASS}{and_more(several)}")
+        )
     return Listing(file, paths, np.array(labels, np.int32))
 
 
@@ -172,22 +224,52 @@ def _json_listing(file: str, data: dict[str, Any], label_of: dict[int, int]) -> 
 def _listed_splits(
     listings: Sequence[Listing], *, root: str, class_names: tuple[str, ...], complain: Complain
 ) -> Splits:
-    """[train, (val,) test] -> Splits, after a check that all images exist and no training image is in another split."""
+    """[train, (val,) test] -> Splits, after checks.
+
+    All images should exist, no image of a list has two classes, and no training image is in another list.
+    """
+    for listing in listings:
+        _check_labels(listing, class_names, complain=complain)
     train_paths = set(listings[0].paths)
     for listing in listings[1:]:
         if shared := train_paths.intersection(listing.paths):
             where = f"both in {listings[0].file} and in {listing.file}"
             complain(ValueError(f"{min(shared)} is {where}: an image belongs to one split{and_more(shared)}"))
     folders: dict[str, frozenset[str]] = {}
+    sources = []
     for listing in listings:
-        if absent := _missing(root, listing.paths, folders):
+        absent = _missing(root, listing.paths, folders)
+        on_disk = _in_other_unicode_form(root, absent, folders)
+        if absent := [path for path in absent if path not in on_disk]:
             count = f"{len(absent)} of {len(listing.paths)} images of {listing.file}"
-            complain(FileNotFoundError(f"{count} are not under {root}, the first is {absent[0]}"))
-    sources = [
-        Source(np.array([os.path.join(root, path) for path in listing.paths], object), listing.labels, class_names)
-        for listing in listings
-    ]
+            advice = "; write paths with / instead of \\" if "\\" in absent[0] else ""
+            complain(FileNotFoundError(f"{count} are not under {root}, the first is {absent[0]}{advice}"))
+        paths = [os.path.join(root, on_disk.get(path, path)) for path in listing.paths]
+        sources.append(Source(np.array(paths, object), listing.labels, class_names, names_below(root, paths)))
     return Splits(sources[0], sources[1] if len(sources) == 3 else None, sources[-1])
+
+
+def _check_labels(listing: Listing, class_names: Sequence[str], *, complain: Complain) -> None:
+    """Calls `complain` for images that a list names twice, with two labels."""
+    label_of: dict[str, int] = {}
+    labels = listing.labels.tolist()
+    pairs = enumerate(zip(listing.paths, labels, strict=True))
+    if again := [i for i, (path, label) in pairs if label_of.setdefault(path, label) != label]:
+        path, label = listing.paths[again[0]], labels[again[0]]
+        place = f"{listing.file}:{listing.lines[again[0]]}" if listing.lines else listing.file
+        both = f"{class_names[label_of[path]]!r} and {class_names[label]!r}"
+        complain(ValueError(f"{place}: {path} is listed with two classes, {both}: {ONE_CLASS}{and_more(again)}"))
+
+
+def _in_other_unicode_form(root: str, absent: Sequence[str], folders: dict[str, frozenset[str]]) -> dict[str, str]:
+    """{path of a list: path of its file}, where the two write accents in another Unicode form, as macOS does."""
+    paths = [path for path in absent if not path.isascii()]
+    on_disk: dict[str, str] = {}
+    for form in ("NFC", "NFD"):
+        others = [unicodedata.normalize(form, path) for path in paths]
+        lacking = {*_missing(root, others, folders)}
+        on_disk |= {path: other for path, other in zip(paths, others, strict=True) if other not in lacking}
+    return on_disk
 
 
 def _missing(root: str, paths: Sequence[str], folders: dict[str, frozenset[str]]) -> list[str]:
@@ -229,15 +311,19 @@ def _folder_names(train: Listing, num_classes: int) -> tuple[str, ...]:
 
 
 def _read_class_names(file: str, num_classes: int) -> tuple[str, ...]:
-    """The lines of `file`; raises ValueError if there are not as many as classes."""
-    class_names = tuple(line.strip() for line in storage.read_text(file).strip().split("\n"))
+    """The lines of `file`, all of them: # begins a name, too. Raises ValueError if there are not as many as classes."""
+    class_names = tuple(line.strip() for line in storage.read_text(file).rstrip().split("\n"))
     if len(class_names) != num_classes:
         raise ValueError(f"{file} names {len(class_names)} classes, but the training list has {num_classes}")
+    require_class_names(class_names, [f"{file}:{line}" for line in range(1, num_classes + 1)])
     return class_names
 
 
 def _read_json(file: str) -> dict[str, Any]:
     try:
-        return json.loads(storage.read_text(file))
+        content = json.loads(storage.read_text(file))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is not an iNaturalist file: it holds no object with images, annotations, categories")
+    return content

@@ -55,17 +55,21 @@ def tfds_set(
             f"tfds:{name} is no classification set: it needs the features image (uint8) and label (ClassLabel)"
         )
     class_names = tuple(features["label"].names)
+    # `shards` writes the names of the files, as many sets of TFDS do.
+    named = isinstance(features.get("file_name"), tfds.features.Text)
     decoders = tfds.decode.PartialDecoding(
-        {"image": True, "label": True}, decoders={"image": tfds.decode.SkipDecoding()}
+        {"image": True, "label": True} | ({"file_name": True} if named else {}),
+        decoders={"image": tfds.decode.SkipDecoding()},
     )
 
     def dataset(split: str) -> Iterable[dict[str, Any]]:
         return tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders))
 
     def read(split: str) -> Source:
-        examples = [(example["image"], example["label"]) for example in dataset(split)]
-        images, labels = zip(*examples, strict=True)
-        return Source(np.array(images, object), np.array(labels, np.int32), class_names)
+        rows = [(row["image"], row["label"], row.get("file_name", b"").decode()) for row in dataset(split)]
+        images, labels, file_names = zip(*rows, strict=True)
+        names = np.array(file_names, object) if named else None
+        return Source(np.array(images, object), np.array(labels, np.int32), class_names, names)
 
     labelled = [
         split

@@ -99,7 +99,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 // ---- output: the answer
 
 function softmax(logits) {
-  const highest = Math.max(...logits);
+  const highest = logits.reduce((a, b) => Math.max(a, b)); // Math.max(...logits) fails for 120,000 classes
   const powers = Array.from(logits, (z) => Math.exp(z - highest));
   const total = powers.reduce((a, b) => a + b, 0);
   return powers.map((power) => power / total);
@@ -119,7 +119,8 @@ function topClasses(logits) {
 
 const percent = (p) => (p < 0.001 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`);
 const images = (count) => `${count.toLocaleString("en")} training image${count === 1 ? "" : "s"}`;
-const described = ({ count, group }) => (count === undefined ? "" : `${group}, ${images(count)}`);
+/** "tail, 5 training images"; without the group where the classes are about equally frequent. */
+const described = ({ count, group }) => (count === undefined ? "" : [group, images(count)].filter(Boolean).join(", "));
 const named = (top) => (top.count === undefined ? top.name : `${top.name} (${described(top)})`);
 
 function panel(head, classes) {
@@ -135,8 +136,11 @@ function row({ name, probability, count, group }) {
       make("data", { value: probability }, percent(probability))),
     make("div", { className: "bar", ariaHidden: "true" }, bar),
   ];
-  if (count !== undefined) lines.push(make("div", { className: "count" }, make("b", {}, group), ` · ${images(count)}`));
-  return make("li", { className: group ?? "none" }, ...lines);
+  if (count !== undefined) {
+    const parts = group ? [make("b", {}, group), ` · ${images(count)}`] : [images(count)];
+    lines.push(make("div", { className: "count" }, ...parts));
+  }
+  return make("li", { className: group || "none" }, ...lines);
 }
 
 function experts({ cls, dist }) {

@@ -32,8 +32,8 @@ export function picture(pixels, size) {
 
 /** Half the picture, half `heat` [grid, grid]; violet is the lowest value of `heat`, yellow the highest. */
 export function overlay(pixels, size, heat, grid) {
-  const low = Math.min(...heat);
-  const range = Math.max(Math.max(...heat) - low, 1e-12);
+  const low = heat.reduce((a, b) => Math.min(a, b));
+  const range = Math.max(heat.reduce((a, b) => Math.max(a, b)) - low, 1e-12);
   const side = Math.max(size, LEAST);
   return draw(side, (x, y) => {
     const under = pixelAt(pixels, size, Math.floor((x * size) / side), Math.floor((y * size) / side));

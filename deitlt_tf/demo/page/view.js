@@ -48,8 +48,8 @@ function spansOf(width, height, size, resize) {
   return { columns, rows };
 }
 
-const first = (axis) => Math.min(...axis.map((span) => span.start));
-const last = (axis) => Math.max(...axis.map((span) => span.start + span.weights.length));
+const first = (axis) => axis.reduce((least, { start }) => Math.min(least, start), Infinity);
+const last = (axis) => axis.reduce((most, { start, weights }) => Math.max(most, start + weights.length), 0);
 
 /**
  * Pixels uint8 [size, size, 3] of an ImageBitmap. Only pixels that the crop depends on are read, in strips, so that a

@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,117 @@ def test_inat_mistakes_are_named(tmp_path):
     (tmp_path / "train2018.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"train2018\.json is missing: `data_dir` should hold"):
         sources.load("inat", data_dir=str(tmp_path))
+
+
+def test_inat_files_of_other_names(tmp_path):
+    for split, images in (("a", {1: ("t/7/a.jpg", 7), 2: ("t/3/b.jpg", 3)}), ("b", {1: ("t/3/c.jpg", 3)})):
+        touch(tmp_path, *(name for name, _ in images.values()))
+        (tmp_path / f"{split}.json").write_text(json.dumps(inat_json(images)))
+    splits = sources.load("inat", data_dir=str(tmp_path), train_list="a.json", val_list="b.json")
+    assert splits.val is None and relative(splits.test, tmp_path) == [("t/3/c.jpg", 0)]
+    (tmp_path / "c.json").write_text(json.dumps(inat_json({4: ("t/7/d.jpg", 7)})))
+    touch(tmp_path, "t/7/d.jpg")
+    splits = sources.load("inat", data_dir=str(tmp_path), train_list="a.json", val_list="b.json", test_list="c.json")
+    assert relative(splits.val, tmp_path) == [("t/3/c.jpg", 0)] and relative(splits.test, tmp_path) == [
+        ("t/7/d.jpg", 1)
+    ]
+    with pytest.raises(FileNotFoundError, match=r"val2018\.json is missing"):
+        sources.load("inat", data_dir=str(tmp_path), train_list="a.json")
+
+
+def change(data: dict, **parts) -> str:
+    return json.dumps(data | parts)
+
+
+def test_inat_files_that_contradict_themselves_are_refused(tmp_path):
+    train, val = inat_json({1: ("t/7/a.jpg", 7), 5: ("t/3/b.jpg", 3)}), inat_json({2: ("t/3/c.jpg", 3)})
+    touch(tmp_path, "t/7/a.jpg", "t/3/b.jpg", "t/3/c.jpg")
+    again = [*train["annotations"], {"image_id": 5, "category_id": 7}]
+    repeated = [*train["annotations"], {"image_id": 5, "category_id": 3}]
+    fox = [{"id": 7, "name": "fox"}, {"id": 3, "name": "fox "}]
+    other = [{"id": 7, "name": "Fungi"}, {"id": 3, "name": "Aves"}]
+    for train_text, val_text, message in [
+        (
+            change(train, annotations=again),
+            json.dumps(val),
+            r"train2018\.json: t/3/b\.jpg is annotated as 'Fungi' and as",
+        ),
+        (
+            change(train, categories=fox),
+            json.dumps(val),
+            r"category 3 of .* and category 7 of .* have the same name, 'fox'",
+        ),
+        (
+            json.dumps(train),
+            change(val, categories=other),
+            r"category 7 is 'Aves' in .*train2018.* and 'Fungi' in .*val2018",
+        ),
+        (
+            change(train, categories=[]),
+            json.dumps(val),
+            r"train2018\.json is not an iNaturalist file: it has no categories",
+        ),
+        ("[]", json.dumps(val), r"train2018\.json is not an iNaturalist file: it holds no object"),
+    ]:
+        (tmp_path / "train2018.json").write_text(train_text)
+        (tmp_path / "val2018.json").write_text(val_text)
+        with pytest.raises(ValueError, match=message):
+            sources.load("inat", data_dir=str(tmp_path))
+    (tmp_path / "train2018.json").write_text(change(train, annotations=repeated))  # two animals of one class
+    (tmp_path / "val2018.json").write_text(change({name: val[name] for name in ("images", "annotations")}))
+    assert len(sources.load("inat", data_dir=str(tmp_path)).train) == 2
+
+
+# ---- files as people write them --------------------------------------------------------------------------------------
+
+
+def test_an_image_with_two_classes_is_refused_with_its_line(tmp_path):
+    train = ["a/1.jpg 0", "b/1.jpg 1", "a/1.jpg 1"]
+    with pytest.raises(ValueError, match=r"train\.txt:3: a/1\.jpg is listed with two classes, .* and .*one class"):
+        sources.load("list", **write_lists(tmp_path, train=train, test=["a/2.jpg 0"]))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_lists_are_read_in_the_encodings_that_editors_write(tmp_path, encoding, newline):
+    options = write_lists(tmp_path, train=["é/1.jpg 0", "b/1.jpg 1"], test=["é/2.jpg 0"])
+    text = newline.join(["é/1.jpg 0", "b/1.jpg 1", ""])
+    (tmp_path / "train.txt").write_bytes(text.encode(encoding))
+    assert sources.load("list", **options).train.class_names == ("é", "b")
+
+
+def test_lists_in_another_encoding_are_named_with_the_line(tmp_path):
+    options = write_lists(tmp_path, train=["é/1.jpg 0", "b/1.jpg 1"], test=["é/2.jpg 0"])
+    for data, line in [("b/1.jpg 0\né/1.jpg 1\n".encode("cp1252"), 2), ("b/1.jpg 0\n".encode("utf-16-le"), 1)]:
+        (tmp_path / "train.txt").write_bytes(data)
+        with pytest.raises(ValueError, match=rf"train\.txt is not UTF-8 text: .* in line {line}\. Save it again"):
+            sources.load("list", **options)
+
+
+def test_names_of_classes_may_look_like_comments_and_must_differ(tmp_path):
+    options = write_lists(tmp_path, train=["a/1.jpg 0", "b/1.jpg 1"], test=["a/2.jpg 0"]) | {
+        "class_names_file": "names"
+    }
+    (tmp_path / "names").write_text("#1 fan\n# two\n")
+    assert sources.load("list", **options).train.class_names == ("#1 fan", "# two")
+    (tmp_path / "names").write_text("crane\ncrane \n")
+    with pytest.raises(ValueError, match=r"names:1 and .*names:2 have the same name, 'crane'"):
+        sources.load("list", **options)
+    (tmp_path / "names").write_text("\ncrane\n")
+    with pytest.raises(ValueError, match=r"names:1 has the name ''"):
+        sources.load("list", **options)
+
+
+def test_accents_may_be_written_in_another_form_than_the_files(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    options = write_lists(tmp_path, train=[f"{decomposed}/1.jpg 0", "b/1.jpg 1"], test=["b/2.jpg 1"])
+    (tmp_path / "train.txt").write_text(f"{composed}/1.jpg 0\nb/1.jpg 1\n", encoding="utf-8")
+    train = sources.load("list", **options).train
+    assert os.path.isfile(train.images[0]) and train.class_names == (composed, "b")
+
+
+def test_backslashes_are_named(tmp_path):
+    options = write_lists(tmp_path, train=["a/1.jpg 0", "b/1.jpg 1"], test=["a/2.jpg 0"])
+    (tmp_path / "train.txt").write_text("a\\1.jpg 0\nb\\1.jpg 1\n")
+    with pytest.raises(FileNotFoundError, match=r"the first is a\\1\.jpg; write paths with / instead of"):
+        sources.load("list", **options)
