@@ -40,7 +40,7 @@ RECIPE = Path(__file__).parents[1] / "configs" / "folder_small.cfg"
 EPOCHS, TEACHER_EPOCHS = 100, 40
 PROBE_IMAGES = 2000  # a rank needs several times as many images as the network has channels
 # The recipe is DeiT-LT (1). Rows and teachers list the flags that they change.
-COMMON = ["--nobaseline", "--checkpoint_seconds=300"]
+COMMON = ["--nobaseline", "--checkpoint_seconds=300", "--noema_warmup"]
 
 OTHER_LOSS = ["--teacher_classifier=linear", "--teacher_rho=0.05"]
 TEACHERS = {
@@ -60,7 +60,7 @@ BEST_TEACHER = "ldam_sam"
 
 # A line of ablation.jsonl leaves out flags with their default value. A default that changed after the first lines were
 # written stays as it was then, or those lines would no longer be recognised.
-DEFAULTS = recipe_flags.DEFAULTS | {"teacher_classifier": "cosine"}
+DEFAULTS = recipe_flags.DEFAULTS | {"teacher_classifier": "cosine", "ema_warmup": False}
 
 
 class Row(NamedTuple):
@@ -219,7 +219,8 @@ def student_flags(options: argparse.Namespace, row: str, seed: int) -> list[str]
         f"--workdir={folder_of(options.out_dir, row, seed)}",
         f"--seed={seed}",
         f"--epochs={options.epochs}",
-        f"--reweight_epoch={round(options.epochs * reweighted)}",
+        # At most the last epoch, because a recipe refuses K = epochs.
+        f"--reweight_epoch={min(round(options.epochs * reweighted), options.epochs - 1)}",
         f"--eval_every={max(1, options.epochs // 10)}",
         *changes,
     ]

@@ -146,7 +146,9 @@ class Distiller(TrainingStep):
         self.mixing_off_step = mixing_off_step
         if isinstance(teacher, keras.Model):
             self.teacher_size, self.ask_teacher = input_side(teacher, teacher_size), in_inference(teacher)
-            check_model(teacher, self.num_classes)
+            shape = known_shape(teacher, "output_shape")
+            if shape is not None:
+                check_output(shape, self.num_classes)
             if distillation == "soft":
                 self.refuse_probabilities(self.teacher_size or student.input_shape[1])
         else:
@@ -280,7 +282,7 @@ class Distiller(TrainingStep):
             return known, None
         assert self.ask_teacher is not None, "a plain ViT has no teacher"
         logits = self.ask_teacher(resizing.resize(images, self.teacher_size or images.shape[1]))
-        check_logits(logits, self.num_classes)
+        check_output(logits, self.num_classes)
         logits = tf.stop_gradient(tf.cast(logits, tf.float32))
         if self.distillation == "soft" and not self.asks_model:  # a model was tried when this object was constructed
             logits = checked(logits, ~are_probabilities(logits), PROBABILITIES)
@@ -290,7 +292,9 @@ class Distiller(TrainingStep):
         """Raises ValueError if the teacher answers two images of noise, of this side, with probabilities."""
         assert self.ask_teacher is not None, "a plain ViT has no teacher"
         noise = 255 * np.random.default_rng(0).random((2, size, size, 3), np.float32)
-        if are_probabilities(tf.cast(self.ask_teacher(tf.constant(noise)), tf.float32)):
+        logits = self.ask_teacher(tf.constant(noise))
+        check_output(logits, self.num_classes)
+        if are_probabilities(tf.cast(logits, tf.float32)):
             raise ValueError(PROBABILITIES)
 
     def losses_of(self, lesson: Lesson, cls_share: tf.Tensor, dist_share: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -366,9 +370,8 @@ def input_side(teacher: keras.Model, size: int | None) -> int | None:
 
     Raises ValueError for a teacher that does not take [B, S, S, 3], or another S than `size`.
     """
-    try:
-        shape = teacher.input_shape
-    except (AttributeError, ValueError):  # a subclass of keras.Model that has not been called
+    shape = known_shape(teacher, "input_shape")
+    if shape is None:
         return size
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] != shape[2] or shape[3] not in (3, None):
         raise ValueError(f"the teacher takes {shape}: it has to take images [B, S, S, 3].")
@@ -377,27 +380,28 @@ def input_side(teacher: keras.Model, size: int | None) -> int | None:
     return shape[1] or size
 
 
-def check_model(teacher: keras.Model, num_classes: int) -> None:
-    """`check_logits` of a model's symbolic output. A subclass of keras.Model has none before its first step."""
+def known_shape(model: keras.Model, name: str) -> Any:
+    """A model's `input_shape` or `output_shape`; None for a subclass of keras.Model that has not been called."""
     try:
-        logits = teacher.output
+        return getattr(model, name)
     except (AttributeError, ValueError):
-        return
-    check_logits(logits, num_classes)
+        return None
 
 
-def check_logits(logits: Any, num_classes: int) -> None:
-    """Raises ValueError unless a teacher's output is one tensor [B, C]."""
-    if isinstance(logits, (dict, list, tuple)):
-        names = f" ({', '.join(logits)})" if isinstance(logits, dict) else ""
+def check_output(output: Any, num_classes: int) -> None:
+    """Raises ValueError unless a teacher's output is one tensor [B, C]. output: what it returns, or the shape of that."""
+    is_shape = isinstance(output, tuple) and all(side is None or isinstance(side, int) for side in output)
+    if isinstance(output, (dict, list, tuple)) and not is_shape:
+        names = f" with {', '.join(output)}" if isinstance(output, dict) else ""
         raise ValueError(
-            f"the teacher has {len(logits)} outputs{names}, and a teacher has one, logits [B, {num_classes}]: choose "
-            "one of them, as with keras.Model(teacher.input, teacher.output[...])."
+            f"the teacher returns a {type(output).__name__}{names}, and a teacher has one output, logits "
+            f"[B, {num_classes}]: choose one of them, as with keras.Model(teacher.input, teacher.output[...])."
         )
-    if not tf.TensorShape([None, num_classes]).is_compatible_with(logits.shape):
+    shape = tf.TensorShape(output if is_shape else output.shape)
+    if not shape.is_compatible_with([None, num_classes]):
         raise ValueError(
-            f"the teacher's output has the shape {logits.shape}: class_counts has {num_classes} classes, so it has to "
-            f"be logits [B, {num_classes}]."
+            f"the teacher's output has the shape {shape}, and class_counts has {num_classes} classes: a teacher's output "
+            f"is logits [B, {num_classes}]."
         )
 
 

@@ -26,28 +26,30 @@ def main(recipe: Recipe, *, checkpoint: str, class_order: str, to_torch: str) ->
     from deitlt_tf.devices.strategy import prepare
     from deitlt_tf.interop import imports
     from deitlt_tf.runs.folder import write_flags
+    from deitlt_tf.runs.lock import locked
 
     prepare(**recipe.run.numerics())
     folder, cfg = recipe.run.folder, recipe.run.folder / "flags.cfg"
     if to_torch:
         imports.save_for_timm(folder, Path(to_torch))
         return
-    network = imports.import_checkpoint(
-        Path(checkpoint),
-        folder,
-        num_heads=recipe.student.network.num_heads,
-        stated={role: stated(recipe, teacher=role == "teacher") for role in ("student", "teacher")},
-        data=imports.training_data(recipe.data.name, **recipe.data.source()),
-        class_names_file=recipe.data.class_names_file,
-        class_order=class_order,
-        ldam_scale=recipe.teacher.objective.scale,
-    )
-    earlier = dict(command_line.recipe_of(["", *command_line.read_flagfile(cfg)]).flags) if cfg.is_file() else {}
-    explicit = recipe.explicit_flags
-    flags = earlier | {name: x for name, x in recipe.flags.items() if name in explicit or name not in earlier}
-    described = flags_of(network.name, network.options, mean=network.mean, std=network.std, recipe=recipe)
-    write_flags(folder, as_text(flags | described))
-    print(f"{folder}: flags.cfg, class_names.txt, results.json")
+    with locked(folder):
+        network = imports.import_checkpoint(
+            Path(checkpoint),
+            folder,
+            num_heads=recipe.student.network.num_heads,
+            stated={role: stated(recipe, teacher=role == "teacher") for role in ("student", "teacher")},
+            data=imports.training_data(recipe.data.name, **recipe.data.source()),
+            class_names_file=recipe.data.class_names_file,
+            class_order=class_order,
+            ldam_scale=recipe.teacher.objective.scale,
+        )
+        earlier = dict(command_line.recipe_of(["", *command_line.read_flagfile(cfg)]).flags) if cfg.is_file() else {}
+        explicit = recipe.explicit_flags
+        flags = earlier | {name: x for name, x in recipe.flags.items() if name in explicit or name not in earlier}
+        described = flags_of(network.name, network.options, mean=network.mean, std=network.std, recipe=recipe)
+        write_flags(folder, as_text(flags | described))
+        print(f"{folder}: flags.cfg, class_names.txt, results.json")
 
 
 def program() -> None:

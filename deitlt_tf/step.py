@@ -133,6 +133,9 @@ class TrainingStep(keras.Model):
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         """What Keras' `fit` calls: `step`, for a batch (images, labels) or (images, labels, sample weights)."""
         images, labels, sample_weight = self.unpacked(data)
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            message = "a device has no image of this batch: batch with drop_remainder=True."
+            images = tf.nest.map_structure(lambda x: checked(x, tf.size(labels) > 0, message), images)
         values, _ = self.step((images, labels), sample_weight=sample_weight)
         for name, value in values.items():
             self.means[name].update_state(value, sample_weight=tf.size(labels))
@@ -148,8 +151,10 @@ class TrainingStep(keras.Model):
     def unpacked(self, data: tuple) -> tuple[Any, tf.Tensor, tf.Tensor | None]:
         """Images, labels int [B] and sample weights float32 [B] (or None) of a batch as Keras has it, all checked."""
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if labels is None:
-            raise ValueError(f"a {type(self).__name__} needs labels: batches are (images, labels).")
+        if labels is None or isinstance(labels, (dict, list, tuple)):
+            raise ValueError(
+                f"a {type(self).__name__} needs labels, one tensor for all heads: batches are (images, labels)."
+            )
         images = tuple(images) if isinstance(images, list) else images
         if sample_weight is not None:
             sample_weight = weights_of_samples(sample_weight)
@@ -208,20 +213,29 @@ def class_labels(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
     and for a row that is not one-hot: ValueError, or inside a graph InvalidArgumentError when it runs.
     """
     labels = tf.convert_to_tensor(labels)
-    columns = labels.shape[1] if labels.shape.rank == 2 else 1
-    if labels.shape.rank not in (1, 2) or columns not in (1, num_classes):
+    shape = labels.shape
+    if not any(shape.is_compatible_with(right) for right in ([None], [None, 1], [None, num_classes])):
         raise ValueError(
-            f"labels have the shape {labels.shape}: with {num_classes} classes they have to be [B], [B, 1], or one-hot "
+            f"labels have the shape {shape}: with {num_classes} classes they have to be [B], [B, 1], or one-hot "
             f"[B, {num_classes}]."
         )
     if not (labels.dtype.is_integer or labels.dtype.is_floating or labels.dtype == tf.bool):
         raise ValueError(f"labels are of type {labels.dtype.name}: they have to be numbers 0 to {num_classes - 1}.")
-    if columns > 1:
-        shares = tf.cast(labels, tf.float32)
-        one_hot = tf.reduce_all((shares == 0) | (shares == 1)) & tf.reduce_all(tf.reduce_sum(shares, 1) == 1)
-        message = "labels of several columns have to be one-hot. Soft labels are not offered: mix in the step (mixing)."
-        return checked(tf.argmax(shares, -1), one_hot, message)
-    labels = tf.reshape(labels, [-1])
+    if shape.rank == 1:
+        return _from_numbers(labels, num_classes)
+    rows = tf.reshape(labels, [tf.shape(labels)[0], -1]) if shape.rank is None else labels
+    if rows.shape[1] is None:  # Keras traces `evaluate` so after batches of labels [B] and [B, 1]
+        one_column = tf.shape(rows)[1] == 1
+        branches = [
+            lambda: tf.cast(_from_numbers(rows[:, 0], num_classes), tf.int64),
+            lambda: _from_one_hot(rows, num_classes),
+        ]
+        return tf.cond(one_column, *branches)
+    return _from_numbers(rows[:, 0], num_classes) if rows.shape[1] == 1 else _from_one_hot(rows, num_classes)
+
+
+def _from_numbers(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Labels [B] of any type of number -> int [B], checked."""
     if labels.dtype.is_floating:
         labels = checked(labels, tf.reduce_all(labels == tf.round(labels)), "labels have to be whole numbers.")
     if labels.dtype not in (tf.int32, tf.int64):
@@ -236,10 +250,18 @@ def class_labels(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
     )
 
 
+def _from_one_hot(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """One-hot labels [B, C] of any type of number -> int64 [B], checked."""
+    labels = tf.cast(labels, tf.float32)
+    one_hot = tf.reduce_all((labels == 0) | (labels == 1)) & tf.reduce_all(tf.reduce_sum(labels, 1) == 1)
+    message = f"labels of several columns have to be one-hot [B, {num_classes}]: soft labels are not offered."
+    return checked(tf.argmax(labels, -1), one_hot & (tf.shape(labels)[1] == num_classes), message)
+
+
 def weights_of_samples(weights: tf.Tensor) -> tf.Tensor:
     """float32 [B], of sample weights [B] or [B, 1] of any type of number. Raises as `class_labels` does."""
     weights = tf.convert_to_tensor(weights)
-    if weights.shape.rank not in (1, 2) or (weights.shape.rank == 2 and weights.shape[1] != 1):
+    if not any(weights.shape.is_compatible_with(right) for right in ([None], [None, 1])):
         raise ValueError(f"sample weights have the shape {weights.shape}: they have to be [B], one for each image.")
     weights = tf.reshape(tf.cast(weights, tf.float32), [-1])
     valid = tf.reduce_all((weights >= 0) & tf.math.is_finite(weights))

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from deitlt_tf import optimizers
@@ -28,6 +29,22 @@ def test_warmup_drops_are_constant_within_an_epoch():
     ours = [float(schedule(10 * e + 9)) for e in (0, 1, 4, 5, 159, 160, 179, 180, 199)]
     np.testing.assert_allclose(ours, [0.02, 0.04, 0.1, 0.1, 0.1, 0.001, 0.001, 1e-5, 1e-5], rtol=1e-5)
     assert float(schedule(10)) == float(schedule(19))
+
+
+@pytest.mark.parametrize(
+    ("warmup", "rates"),
+    [
+        (2, [0.5] * 4 + [1] * 8 + [0.1]),
+        (2.5, [0.4] * 4 + [0.8] * 4 + [0.9, 1, 1, 1] + [0.1]),
+        (0.5, [0.5, 1] + [1] * 10 + [0.1]),
+        (0, [1] * 12 + [0.1]),
+    ],
+)
+def test_a_warm_up_may_end_within_an_epoch(warmup, rates):
+    schedule = optimizers.WarmupDrops(peak=1.0, steps_per_epoch=4, drops={3: 0.1}, warmup_epochs=warmup)
+    np.testing.assert_allclose([float(schedule(step)) for step in range(13)], rates, rtol=1e-6)
+    again = optimizers.WarmupDrops.from_config(schedule.get_config())
+    assert [float(again(step)) for step in range(13)] == [float(schedule(step)) for step in range(13)]
 
 
 def test_sgd_is_torchs_when_the_rate_drops():

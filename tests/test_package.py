@@ -1,5 +1,6 @@
 """What is installed without a checkout: recipes, commands and exports, from an empty folder."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -23,6 +24,42 @@ FIRST_STEPS += ("--teacher_epochs=1", "--teacher_reweight_epoch=-1", "--teacher_
 def test_every_room_is_packaged():
     rooms = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("deitlt_tf/**/__init__.py")}
     assert {*PROJECT["tool"]["setuptools"]["packages"]} == rooms | {"deitlt_tf.configs"}
+
+
+def in_another_process(code: str, **environment: str) -> subprocess.CompletedProcess:
+    settings = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"} | environment
+    return subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, timeout=120)
+
+
+SENTENCE = "ImportError: deitlt_tf needs Keras on TensorFlow, and this Keras is set to run on {} ({}): put "
+
+
+@pytest.mark.parametrize("code", ["import deitlt_tf, keras", "import deitlt_tf.models"])
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_another_backend_of_keras_is_refused_with_where_it_is_set(code, backend, tmp_path):
+    done = in_another_process(code, KERAS_BACKEND=backend)
+    assert done.returncode == 1 and SENTENCE.format(backend, "the environment has KERAS_BACKEND") in done.stderr
+    (tmp_path / "keras.json").write_text(json.dumps({"backend": backend}))
+    done = in_another_process(code, KERAS_HOME=str(tmp_path))
+    assert done.returncode == 1 and SENTENCE.format(backend, f"{tmp_path / 'keras.json'} has it") in done.stderr
+
+
+def test_a_keras_that_is_there_already_is_looked_at():
+    code = (
+        "import sys, types, deitlt_tf; sys.modules['keras'] = types.ModuleType('keras'); sys.modules['keras'].config ="
+    )
+    code += " types.SimpleNamespace(backend=lambda: 'jax'); del sys.modules['deitlt_tf']; import deitlt_tf"
+    done = in_another_process(code)
+    assert done.returncode == 1 and "this Keras is set to run on jax" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", None])
+def test_a_keras_json_without_a_backend_means_tensorflow(text, tmp_path):
+    if text is not None:
+        (tmp_path / "keras.json").write_text(text)
+    code = "import deitlt_tf; print(deitlt_tf._backend_setting())"
+    assert in_another_process(code, KERAS_HOME=str(tmp_path)).stdout == "tensorflow\n"
+    assert in_another_process(code, KERAS_HOME=str(tmp_path), KERAS_BACKEND="").stdout == "tensorflow\n"
 
 
 def test_the_version_is_written_twice_and_alike():

@@ -40,11 +40,11 @@ def test_a_whole_run_killed_and_resumed_and_evaluated(run, images, tmp_path, mon
         "EMA mean",
         "teacher",
         "shots: head",
-        "paper: head",
+        "rank: head",
     ):
         assert name in printed
     for name in (
-        *("flags.cfg", "metrics.jsonl", "results.json", "class_names.txt"),
+        *("flags.cfg", "metrics.jsonl", "results.json", "class_names.txt", "data.json", "teacher/data.json"),
         *("student.keras", "student_ema.keras", "teacher.keras", "teacher/teacher.keras"),
     ):
         assert (workdir / name).is_file(), name
@@ -226,6 +226,12 @@ def test_damaged_images_and_bombs_are_named_or_left_out(run, images, tmp_path):
         (["--batch_size=7", "--accumulation=2"], "--batch_size=7 does not split evenly over 1 devices with 2 parts"),
         (["--teacher_batch_size=0"], "--teacher_batch_size=0 is not a whole number of at least 1"),
         (["--mean=a,b,c"], "--mean=a,b,c is not a list of numbers"),
+        (["--workdir={tmp}/bad.txt"], "{tmp}/bad.txt: File exists. A file stands where a folder is needed"),
+        (["--beta=1"], "--beta=1 is not a number of at least 0 and below 1."),
+        (
+            ["--method=vit_drw", "--reweight_epoch=9"],
+            "--reweight_epoch=9 is not below --epochs=2: the loss would never",
+        ),
         (["--data=list", "--train_list={tmp}/bad.txt", "--test_list={tmp}/bad.txt"], "{tmp}/bad.txt:2"),
         (["--data=list", "--train_list={tmp}/leaves.txt", "--test_list={tmp}/leaves.txt"], "leaves the image root"),
     ],
@@ -240,6 +246,38 @@ def test_a_mistake_is_one_sentence(run, images, tmp_path, arguments, message):
     assert code == 1 and message.format(tmp=tmp_path) in printed, printed
     assert printed.count("\n") <= 3 and "Traceback" not in printed
     assert not list(tmp_path.rglob("*.keras"))
+
+
+def test_a_run_is_evaluated_from_any_folder_and_other_data_are_noted(run, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, printed = run(train, *SMALL, "--data_dir=images", "--workdir=run", "--method=vit")
+    assert code == 0, printed
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, again = run(evaluate, "--workdir=../run")
+    assert code == 0 and table(again) <= table(printed) and "note" not in again, again
+    picture((230, 10, 20), 9).save(images / "test" / "red" / "new.png")
+    code, again = run(evaluate, "--workdir=../run")
+    assert code == 0 and "note: these are not the data of ../run: the test split had 12 images and has 13" in again
+    before = snapshot(tmp_path / "run")
+    code, again = run(train, f"--flagfile={tmp_path / 'run' / 'flags.cfg'}")
+    assert code == 1 and "holds a run on other data: the test split had 12 images and has 13 images now" in again
+    assert snapshot(tmp_path / "run") == before
+
+
+def test_train_teacher_refuses_what_train_refuses_of_the_teacher(run, images, tmp_path):
+    arguments = [*SMALL, f"--data_dir={images}", f"--workdir={tmp_path / 'run'}", "--patch_size=3", "--epochs=1"]
+    code, printed = run(train_teacher, *arguments, "--teacher_reweight_epoch=160")
+    assert code == 1 and "--teacher_reweight_epoch=160 is not below --teacher_epochs=1" in printed
+    code, printed = run(train_teacher, *arguments, "--teacher_eval_resize=4")
+    assert code == 1 and "--teacher_eval_resize=4 is smaller than --teacher_image_size=8" in printed
+    assert not (tmp_path / "run").exists()
+    code, printed = run(train_teacher, *arguments)  # mistakes of a student are not looked at
+    assert code == 0, printed
+    picture((230, 10, 20), 9).save(images / "train" / "red" / "new.png")
+    code, printed = run(train_teacher, *arguments)
+    assert code == 1 and "the train split had 23 images and has 24 images now" in printed
+    assert "--teacher_workdir" in printed
 
 
 def test_empty_class_folder_is_named(run, images, tmp_path):

@@ -37,6 +37,12 @@ def read_journal(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def table(printed):
+    """The rows of the printed tables, without the column "balanced", which version 0.1.0 did not have."""
+    rows = [line.split() for line in printed.splitlines() if line.startswith(("teacher ", "student ", "EMA "))]
+    return [row[:-4] + row[-3:] for row in rows]
+
+
 def flattened(values, path=""):
     if not isinstance(values, dict):
         return {path: values}
@@ -57,7 +63,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(run, runs):
     lines, expected = read_journal(runs / "begun"), read_journal(runs / "finished")
     assert lines[:3] == expected[:3] and len(lines) == len(expected) == 6
     for line, other in zip(lines, expected, strict=True):
-        assert line == pytest.approx(other, rel=1e-3, abs=1e-4)
+        assert {name: line[name] for name in other} == pytest.approx(other, rel=1e-3, abs=1e-4)
     for name in ("student.keras", "student_ema.keras", "teacher.keras"):
         models = [keras.models.load_model(runs / folder / name) for folder in ("begun", "finished")]
         for weight, other in zip(*(model.weights for model in models), strict=True):
@@ -74,9 +80,9 @@ def test_a_finished_run_is_evaluated_to_the_same_table(run, runs, capsys):
     for row, name in {"teacher": "teacher", "student": "raw", "EMA": "ema"}.items():
         rows |= tables.rows_of(row, results[name])
     tables.print_tables(rows, np.array(results["class_counts"]))
-    expected = capsys.readouterr().out
+    expected = table(capsys.readouterr().out)
     code, printed = run(evaluate, "--workdir=finished")
-    assert code == 0 and expected in printed, printed
+    assert code == 0 and len(expected) == 14 and table(printed) == expected, printed
 
 
 @pytest.mark.parametrize("weights", [name for name in finished.FILES if name != "best"])  # its best.npz was no model

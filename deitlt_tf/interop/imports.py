@@ -102,7 +102,9 @@ def training_data(name: str, **source: Any) -> sources.Source | None:
     if not train_list and name == "folder" and not source["data_dir"]:
         return None
     source |= {"test_list": source["test_list"] or source["val_list"] or train_list, "val_list": ""}
-    return sources.load("list" if train_list else name, **source, complain=lambda mistake: None).train
+    if train_list and name != "inat":  # which has files of its own kind
+        name = "list"
+    return sources.load(name, **source, complain=lambda mistake: None).train
 
 
 def read_names(path: str) -> tuple[str, ...] | None:

@@ -18,7 +18,7 @@ class FromLabels:
     loss: "ce", "ldam" or "balanced_softmax". Defaults to "ldam".
     max_margin: float. Largest margin of LDAM, for the rarest class. Defaults to 0.5.
     scale: float. LDAM multiplies the cosines by it, whatever the scale of the network is. Defaults to 30.
-    Raises ValueError for another `loss`, and for LDAM of a linear classifier.
+    Raises ValueError for another `loss`.
     Source: Cao et al., NeurIPS 2019 (LDAM); Ren et al., NeurIPS 2020 (balanced softmax).
     """
 
@@ -41,11 +41,6 @@ class FromLabels:
         }
         if loss not in functions:
             raise ValueError(f"loss={loss} is unknown: choose one of {', '.join(functions)}.")
-        if loss == "ldam" and isinstance(network.layers[-1], keras.layers.Dense):
-            raise ValueError(
-                f"LDAM subtracts its margin from cosines, and {network.name} ends in a linear classifier: "
-                "take a cosine one, or another loss."
-            )
         self.network, self.loss = network, functions[loss]
         self.network_scale = getattr(network.layers[-1], "scale", 1.0)
         self.margins = partial(losses.ldam, class_counts=class_counts, max_margin=max_margin, scale=scale)

@@ -49,6 +49,17 @@ def uneven_batch(size: int, *, devices: int, parts: int = 1, flag: str) -> str:
     return f"--{flag}={size} does not split evenly over {devices} devices with {parts} parts (--accumulation) each."
 
 
+def wrong_classifier(teacher: Teacher) -> str:
+    """A sentence if the teacher's loss cannot train its classifier; else ""."""
+    loss, classifier = teacher.objective.loss, teacher.network.classifier
+    if classifier in CLASSIFIERS[loss]:
+        return ""
+    return (
+        f"--teacher_loss={loss} cannot train --teacher_classifier={classifier}: set "
+        f"--teacher_classifier={' or '.join(CLASSIFIERS[loss])}, or leave it out."
+    )
+
+
 def _student_mistakes(recipe: Recipe) -> Iterator[str]:
     student, network, batch = recipe.student, recipe.student.network, recipe.student.batch
     names = [f"deit_{size}" for size in STUDENTS]
@@ -112,12 +123,7 @@ def _objective_mistakes(teacher: Teacher) -> Iterator[str]:
         yield f"--teacher_loss=mdcs trains three experts: as --teacher_model choose one of {', '.join(experts)}."
     if loss in ("ldam", "paco", "glmc") and model in experts:
         yield f"--teacher_loss={loss} does not go with --teacher_model={model}: choose another model, or the loss mdcs."
-    if (classifier := teacher.network.classifier) not in CLASSIFIERS[loss]:
-        needed = " or ".join(CLASSIFIERS[loss])
-        yield (
-            f"--teacher_loss={loss} cannot train --teacher_classifier={classifier}: set --teacher_classifier={needed}, "
-            "or leave it out."
-        )
+    yield from filter(None, [wrong_classifier(teacher)])
     if loss in ("mdcs", "glmc") and late >= 0:
         yield (
             f"--teacher_reweight_epoch={late} does not go with --teacher_loss={loss}, "

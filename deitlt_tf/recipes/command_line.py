@@ -233,7 +233,10 @@ def usage(doc: str, *, takes: Collection[str] = (), full: bool = False) -> str:
             lines.append(f"  --{name}={shlex.quote(str(default))}")
             lines += textwrap.wrap(flag.help, 110, initial_indent=" " * 8, subsequent_indent=" " * 8)
     if not full:
-        lines += ["", f"These are the flags that people change first. --helpfull shows all {len(RECIPE) + len(takes)} flags."]
+        lines += [
+            "",
+            f"These are the flags that people change first. --helpfull shows all {len(RECIPE) + len(takes)} flags.",
+        ]
     return "\n".join(lines)
 
 

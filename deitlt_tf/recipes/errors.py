@@ -12,6 +12,7 @@ NO_PERMISSION = "Change the permissions of that file or folder, or name another 
 REMEDIES: dict[int | str, str] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), NO_SPACE),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, "PermissionDeniedError"), NO_PERMISSION),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "A file stands where a folder is needed: name another folder."),
     errno.EMFILE: "Raise the limit of open files (ulimit -n), then start the same command again.",
 }
 OUT_OF_MEMORY = re.compile(r"\bOOM\b|out of memory|OUT_OF_MEMORY|failed to allocate", re.IGNORECASE)

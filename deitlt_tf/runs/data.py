@@ -9,7 +9,8 @@ import numpy as np
 from deitlt_tf.data import decode, sources, storage
 from deitlt_tf.devices.strategy import is_chief
 from deitlt_tf.runs.files import write_text
-from deitlt_tf.runs.fingerprint import differences, fingerprints, read_fingerprints
+from deitlt_tf.runs.fingerprint import Fingerprints, differences, fingerprints, read_fingerprints
+from deitlt_tf.runs.folder import is_of_version_0_1
 
 
 def load_splits(
@@ -48,7 +49,7 @@ def identity(
     }
 
 
-def note_other_data(folder: Path, *, data: dict, drawn: list[str], **_: Any) -> None:
+def note_other_data(folder: Path, *, data: Fingerprints, drawn: list[str], **_: Any) -> None:
     """Prints a line if these are not the data of the run in `folder`. data, drawn: of `identity`."""
     try:
         before = read_fingerprints(folder)
@@ -57,7 +58,7 @@ def note_other_data(folder: Path, *, data: dict, drawn: list[str], **_: Any) -> 
         return
     if before is not None and (sentences := differences(before, data)):
         print(f"note: these are not the data of {folder}: {'; '.join(sentences)}.")
-    if before is None and drawn and (folder / "metrics.jsonl").is_file():
+    if before is None and drawn and is_of_version_0_1(folder) and (folder / "metrics.jsonl").is_file():
         print(
             f"note: {folder} is a run of version 0.1.0, which held out other images for {' and '.join(drawn)}: among "
             "these test images are some that it was trained on."

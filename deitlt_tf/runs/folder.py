@@ -81,16 +81,22 @@ def refuse_other(
         raise ValueError(f"{folder} holds a model but no flags.cfg: it is not a run that could go on. {advice(role)}.")
 
 
+def is_of_version_0_1(folder: Path) -> bool:
+    """Whether version 0.1 has written the folder's flags.cfg, which then does not say where the run was started."""
+    path = folder / "flags.cfg"
+    return path.is_file() and STARTED_IN not in read_text(path)
+
+
 def refuse_other_data(folder: Path, *, data: Fingerprints, drawn: Collection[str] = (), role: str = "student") -> None:
     """Raises ValueError, with the numbers of images, if `folder` holds a run on other data; writes nothing.
 
     data: of the splits of this run. role: see `has_begun`.
-    drawn: names of flags that held images out. A run without data.json is of version 0.1.0, which chose other ones.
+    drawn: names of flags that held images out; version 0.1.0 chose other images for them.
     """
     if not has_begun(folder, role=role):
         return
     before = read_fingerprints(folder)
-    if before is None and drawn:
+    if before is None and drawn and is_of_version_0_1(folder):
         raise ValueError(
             f"{folder} holds a run of version 0.1.0, which held out other images for {' and '.join(drawn)}: going on "
             f"would measure on images that it was trained on. {advice(role)} to begin again, or take that version."

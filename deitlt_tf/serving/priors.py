@@ -5,8 +5,6 @@ where they have the shares t_y. The images of a class must look the same under b
 Source: Menon et al., ICLR 2021 (arXiv 2007.07314), section 4.1; Saerens et al. 2002.
 """
 
-import codecs
-import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,10 +14,7 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from deitlt_tf import losses
-from deitlt_tf.data import pipeline
-from deitlt_tf.runs.files import ENCODING
-
-NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what ENCODING makes of bytes that are not UTF-8
+from deitlt_tf.data import pipeline, storage
 
 
 def adjustment(*, target: np.ndarray, assumed: np.ndarray) -> np.ndarray:
@@ -151,6 +146,7 @@ def read_counts(path: str, class_names: tuple[str, ...]) -> np.ndarray:
     A line is `count`, in the order of the classes, or `class count`. Blank lines are skipped, and so are lines with #
     in front, unless they are `class count` of a class of that name. Names are compared in Unicode's composed form,
     because macOS writes the letters of file names in parts.
+    path: of a text file, see `storage.read_text`.
     Raises FileNotFoundError, or ValueError that names file, line and class.
     """
     if not Path(path).is_file():
@@ -159,16 +155,13 @@ def read_counts(path: str, class_names: tuple[str, ...]) -> np.ndarray:
     classes |= {name: index for index, name in enumerate(class_names)}
     counts: dict[int, float] = {}
     unnamed = 0  # lines so far that are a count without a class
-    for number, line in enumerate(_lines(path), start=1):
-        place = f"{path}:{number}"
+    for number, line in enumerate(storage.read_text(path).split("\n"), start=1):
+        place, line = f"{path}:{number}", line.strip()
         text = line.split()[-1] if line else ""
         name, count = line.removesuffix(text).strip(), _number(text)
         index = classes.get(name, classes.get(_composed(name)))
         if not line or (line.startswith("#") and (index is None or count is None)):
             continue
-        if index is None and (foreign := NOT_UTF8.search(line)):
-            byte = f"0x{ord(foreign[0]) - 0xDC00:02x}"
-            raise ValueError(f"{place}: {line!r} is not UTF-8 (byte {byte}): save the file as UTF-8.")
         if count is None:
             advice = " (write a decimal point, not a comma)" if "," in text else ""
             raise ValueError(f"{place}: {line!r} is neither `count` nor `class count`{advice}.")
@@ -197,15 +190,3 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
-
-
-def _lines(path: str) -> list[str]:
-    """The lines of a UTF-8 file, stripped; with or without a byte order mark, ended as on any system.
-
-    Bytes that are not UTF-8 become surrogates, as in the class names that `runs.files.read_text` returns.
-    Raises ValueError for UTF-16.
-    """
-    data = Path(path).read_bytes()
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ValueError(f"{path}:1: the text is in UTF-16, not in UTF-8: save the file as UTF-8.")
-    return [line.decode(**ENCODING).strip() for line in data.removeprefix(codecs.BOM_UTF8).splitlines()]

@@ -20,7 +20,6 @@ from deitlt_tf.losses import NEVER
 from deitlt_tf.models import interface
 from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.runs.files import replacing, write_json
-from deitlt_tf.runs.fingerprint import fingerprint
 from deitlt_tf.runs.models import load_model, same_classes, save_model
 from deitlt_tf.training import teacher_labels
 from deitlt_tf.training.job import Job, check_batch, total_variables, training_batches
@@ -221,7 +220,7 @@ class StudentRun:
         key = {f"--{name}": str(recipe.flags[name]) for name in teacher_labels.VIEWS}
         key["step without mixing (--mixing_off, --reweight_epoch)"] = str(self.distiller.mixing_off_step)
         key["devices times --accumulation"] = str(replicas * student.batch.accumulation)
-        key["training data, SHA-256"] = fingerprint(self.splits.train)
+        key["training data, SHA-256"] = teacher_labels.fingerprint(self.splits.train)
         key["teacher's file, SHA-256"] = teacher_labels.digest(self.folder / "teacher.keras")
         key["version of the views"] = str(augment.VERSION)
         key["TensorFlow"] = tf.__version__
@@ -273,7 +272,7 @@ def adopt_teacher(
         )
     same_classes(names, class_names, path=path, num_outputs=teacher.output_shape[-1])
     size = interface.view_size(teacher, resize=eval_resize, flag="teacher_eval_resize")
-    if eval_resize and size != (image_size or size):
+    if eval_resize and image_size and size != image_size:
         share = round(eval_resize * size / image_size)
         print(
             f"note: at test time the teacher sees the central {size} pixels of {eval_resize} (--teacher_eval_resize). "

@@ -12,6 +12,7 @@ from deitlt_tf.data import augment, decode, pipeline, sources
 from deitlt_tf.devices.strategy import from_chief, is_chief, wait_for_all
 from deitlt_tf.evaluation import metrics, tables
 from deitlt_tf.losses import NEVER, ClassCounts
+from deitlt_tf.recipes.checks import wrong_classifier
 from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.recipes.recipe import Teacher as Settings
 from deitlt_tf.runs.data import identity
@@ -172,6 +173,8 @@ def make_objective(
             f"--teacher_model={settings.network.model} scales its cosines itself, and so does --teacher_loss=ldam: "
             "take --teacher_loss=mdcs, ce or balanced_softmax."
         )
+    if sentence := wrong_classifier(settings):
+        raise ValueError(sentence)
     keywords: dict[str, dict[str, Any]] = {
         "paco": {"temperature": aim.temperature, "queue": aim.queue, "dim": aim.dim, "alpha": aim.alpha},
         "mdcs": {"weight": aim.consistency, "ramp_steps": aim.consistency_epochs * steps_per_epoch},

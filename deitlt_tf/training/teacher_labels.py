@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from deitlt_tf.runs.files import write_text
+from deitlt_tf.runs.fingerprint import fingerprint as fingerprint  # of the training data, a part of the key
 
 MOST_CLASSES = 2**16 - 1
 

@@ -91,8 +91,8 @@ def student(parts: int) -> tuple[keras.Model, list]:
 def cnn(*, contrastive: bool) -> tuple[keras.Model, list]:
     """SAM and clipping over a ResNet whose batch statistics are those of all replicas."""
     keras.utils.set_random_seed(2)
-    kind = {"classifier": "linear"} if contrastive else {}
-    network = models.build("resnet8", num_classes=4, image_size=8, **kind)
+    classifier = "linear" if contrastive else "cosine"  # LDAM takes cosines
+    network = models.build("resnet8", num_classes=4, image_size=8, classifier=classifier)
     objective = paco.Paco(network, COUNTS, queue=16, dim=4) if contrastive else None
     model = teacher.Teacher(network, COUNTS, objective, rho=0.1, reweight_step=1, clip_norm=1.0)
     optimizer = optimizers.SGD(0.05, l2=1e-3)

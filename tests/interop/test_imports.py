@@ -312,3 +312,14 @@ def test_logits_equal_those_of_torchvision(torch, tmp_path, name):
     logits = torch_weights.build(network)(pixels).numpy()
     print(name, np.abs(logits - expected).max(), "of", np.abs(expected).max())
     np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_classes_of_a_json_file_of_any_name(tmp_path):
+    categories = [{"id": 1, "name": "Fungi"}, {"id": 2, "name": "Aves"}]
+    annotations = [{"image_id": image, "category_id": 2 if image else 1} for image in range(3)]
+    images = [{"id": image, "file_name": f"{image}.jpg"} for image in range(3)]
+    content = {"categories": categories, "annotations": annotations, "images": images}
+    (tmp_path / "own.json").write_text(json.dumps(content))
+    recipe = command_line.recipe_of(["import", "--data=inat", f"--data_dir={tmp_path}", "--train_list=own.json"])
+    train = imports.training_data(recipe.data.name, **recipe.data.source())
+    assert train.class_names == ("Fungi", "Aves") and train.labels.tolist() == [0, 1, 1]

@@ -64,12 +64,6 @@ def test_other_losses_take_the_logits_as_they_are():
     np.testing.assert_allclose(each, losses.cross_entropy(LABELS, net(IMAGES)), rtol=1e-6)
 
 
-def test_ldam_of_a_linear_classifier_is_refused():
-    net = keras.Sequential([keras.Input([4]), keras.layers.Dense(4)], name="line")
-    with pytest.raises(ValueError, match=r"LDAM subtracts its margin from cosines, and line ends in a linear classif"):
-        FromLabels(net, COUNTS)
-
-
 def test_an_unknown_loss_is_refused():
     with pytest.raises(ValueError, match=r"loss=focal is unknown: choose one of ce, ldam, balanced_softmax"):
         FromLabels(network(), COUNTS, loss="focal")

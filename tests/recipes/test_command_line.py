@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deitlt_tf.recipes import command_line
-from deitlt_tf.recipes.flags import COMMANDS_OWN, FIRST, FLAGS, GROUPS, LARGEST_SEED, OURS, RECIPE
+from deitlt_tf.recipes.flags import COMMANDS_OWN, FIRST, FLAGS, GROUPS, LARGEST_SEED, OURS, PATHS, RECIPE
 from deitlt_tf.recipes.recipe import as_text
 from deitlt_tf.runs.folder import write_flags
 
@@ -211,6 +211,68 @@ def test_a_workdir_gives_the_flags_of_its_run_and_the_command_line_wins(tmp_path
         parse(from_workdir=True)
 
 
+# ---- paths ----
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    recipe(home, "--epochs=3\n--teacher=~/t.keras\n--flagfile=~/inner.cfg\n", name="a.cfg")
+    recipe(home, "--batch_size=8\n", name="inner.cfg")
+    recipe(home / "run", "--epochs=5\n", name="flags.cfg")
+    monkeypatch.setenv("HOME", str(home))
+    values = parse("--flagfile=~/a.cfg", *(f"--{name}=~/x" for name in PATHS if name != "teacher"), "--compare=~/a,b,~")
+    assert values["compare"] == [f"{home}/a", "b", str(home)] and FLAGS["compare"].value == values["compare"]
+    assert {values[name] for name in PATHS if name not in ("teacher", "compare")} == {f"{home}/x"}
+    assert (values["teacher"], values["epochs"], values["batch_size"]) == (f"{home}/t.keras", 3, 8)
+    assert parse("--workdir=~/run", from_workdir=True)["epochs"] == 5
+    assert parse("--init=keras_hub:~/preset")["init"] == f"keras_hub:{home}/preset"
+    words = {"prior": "uniform", "class_order": "as_is", "init": "keras_hub:vit_base", "data_dir": "gs://a/~b"}
+    assert {name: parse(f"--{name}={value}")[name] for name, value in words.items()} == words
+    with pytest.raises(ValueError, match=r"--workdir=~nobody_of_this_name/x: there is no such home folder.*\./~nobody"):
+        parse("--workdir=~nobody_of_this_name/x")
+
+
+def test_every_flag_that_says_file_or_folder_is_a_path():
+    named = {name for name in OURS if re.search(r"\b(files?|folder|workdirs?|FILE\.keras)\b", FLAGS[name].help, re.I)}
+    no_path = {"quantize", "fp16", "data", "test_fraction"}  # what they speak of is not their value
+    assert named - no_path <= {*PATHS}
+
+
+def test_relative_paths_of_a_run_count_from_where_it_was_started(tmp_path, monkeypatch):
+    start, elsewhere = tmp_path / "start", tmp_path / "elsewhere"
+    for folder in (start / "images", elsewhere):
+        folder.mkdir(parents=True)
+    typed = {"data_dir": "images", "train_list": "a.txt", "teacher": "t.keras", "init": "keras_hub:x", "workdir": "run"}
+    monkeypatch.chdir(start)
+    write_flags(start / "run", as_text(parse() | typed))
+    same = parse("--workdir=run", from_workdir=True)
+    assert {name: same[name] for name in typed} == typed
+    monkeypatch.chdir(elsewhere)
+    for arguments in (["--workdir=../start/run"], [f"--flagfile={start / 'run' / 'flags.cfg'}"]):
+        there = parse(*arguments, from_workdir="workdir" in arguments[0])
+        assert there["data_dir"] == str(start / "images") and there["teacher"] == str(start / "t.keras")
+        assert there["train_list"] == "a.txt"  # relative to data_dir, which has moved along
+        assert there["init"] == "keras_hub:x" and there["out"] == ""
+    assert parse("--workdir=../start/run", "--data_dir=mine", from_workdir=True)["data_dir"] == "mine"
+    (start / "images").rmdir()
+    (elsewhere / "images").mkdir()
+    assert parse("--workdir=../start/run", from_workdir=True)["data_dir"] == "images"  # both were moved
+
+    write_flags(start / "run", as_text(parse() | typed | {"data_dir": ""}))
+    text = (start / "run" / "flags.cfg").read_text().replace(str(elsewhere), str(start))
+    (start / "run" / "flags.cfg").write_text(text)
+    assert parse("--workdir=../start/run", from_workdir=True)["train_list"] == str(start / "a.txt")
+
+
+def test_a_flag_file_of_another_encoding_is_named(tmp_path):
+    path = tmp_path / "recipe.cfg"
+    path.write_bytes("# für\n--epochs=3\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"recipe\.cfg is not UTF-8 text"):
+        parse(f"--flagfile={path}")
+    (tmp_path / "flags.cfg").write_bytes(b"--data_dir=caf\xe9\n")  # a name on the disk that is not UTF-8
+    assert os.fsencode(parse(f"--workdir={tmp_path}", from_workdir=True)["data_dir"]) == b"caf\xe9"
+
+
 # ---- programs ----
 
 
@@ -329,6 +391,40 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
         assert exited.value.code == 130
         printed[checkpoints] = capsys.readouterr().err
     assert printed[False] == "interrupted.\n" and "the same command goes on from the last checkpoint" in printed[True]
+
+
+def test_an_error_of_the_system_is_one_sentence_and_a_fault_is_not(monkeypatch, capsys):
+    def main(recipe):
+        Path("/nowhere/x.txt").read_text(encoding="utf-8")
+
+    def faulty(recipe):
+        raise KeyError("x")
+
+    monkeypatch.setattr(sys, "argv", ["program"])
+    with pytest.raises(SystemExit) as exited:
+        command_line.program(main, "A program.")
+    assert exited.value.code == 1
+    assert capsys.readouterr().err == "error: /nowhere/x.txt: No such file or directory.\n"
+    with pytest.raises(KeyError):
+        command_line.program(faulty, "A program.")
+
+
+def test_programs_run_keras_on_tensorflow_whatever_is_set(monkeypatch):
+    backends = []
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr(sys, "argv", ["program"])
+    command_line.program(lambda recipe: backends.append(os.environ["KERAS_BACKEND"]), "A program.")
+    assert backends == ["tensorflow"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "printed"), [("ascii", rb"\xe9\u65e5"), ("latin-1", b"\xe9\\u65e5"), ("utf-8", "é日".encode())]
+)
+def test_a_terminal_without_a_letter_gets_its_code(encoding, printed, tmp_path):
+    code = r"from deitlt_tf.recipes.command_line import program; program(lambda recipe: print('\xe9\u65e5'), '')"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, printed, b"")
 
 
 def test_a_command_gets_its_recipe_and_its_own_flags(monkeypatch, capsys):

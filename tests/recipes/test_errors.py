@@ -30,6 +30,7 @@ def system_error(number: int, *files: str) -> OSError:
             "runs/x: Permission denied. Change the permissions of that file or folder, or name another one.",
         ),
         (errno.EROFS, "runs/x: Read-only file system. Change the permissions of"),
+        (errno.EEXIST, "runs/x: File exists. A file stands where a folder is needed: name another folder."),
         (errno.EMFILE, "runs/x: Too many open files. Raise the limit of open files"),
     ],
 )

@@ -78,7 +78,7 @@ SHARED = {
     "method": "deit_lt", "model": "deit_base", "image_size": 224, "patch_size": 16, "drop_path": 0.1,
     "crop": "resized", "crop_min_scale": 0.08, "flip": True, "randaugment": "rand-m9-mstd0.5-inc1", "erasing": 0.25,
     "repeats": 3, "warmup_epochs": 5, "warmup_lr": 1e-6, "min_lr": 1e-5, "weight_decay": 0.05, "clip_norm": 0,
-    "ema_decay": 0.99996, "mixup": 0.8, "cutmix": 1, "mix_prob": 1, "switch_prob": 0.5, "smoothing": 0.1,
+    "ema_decay": 0.99984, "mixup": 0.8, "cutmix": 1, "mix_prob": 1, "switch_prob": 0.5, "smoothing": 0.1,
     "distillation": "hard", "alpha": 0.5, "beta": 0.9999,
 }  # fmt: skip
 TEACHERS = {

@@ -2,7 +2,10 @@
 
 import pytest
 
-from deitlt_tf.runs.data import load_splits
+from deitlt_tf.runs.checkpoints import Checkpoints
+from deitlt_tf.runs.data import identity, load_splits, note_other_data
+from deitlt_tf.runs.files import write_text
+from deitlt_tf.runs.folder import claim
 
 
 def test_a_line_says_how_many_images_there_are(images, tmp_path, capsys):
@@ -40,3 +43,50 @@ def test_a_class_that_loses_all_of_its_images_is_named(images, tmp_path):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"class 'red' has no readable training image left: see .*skipped_images\.txt"):
         load_splits("folder", folder=tmp_path, data_dir=str(images), skip_bad_images=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "drawn"),
+    [
+        ({"name": "folder"}, []),
+        ({"name": "folder", "data_dir": "train"}, ["`test_fraction`"]),
+        ({"name": "folder", "val_fraction": 0.5}, ["`val_fraction`"]),
+        ({"name": "folder", "data_dir": "train", "val_fraction": 0.4}, ["`val_fraction`", "`test_fraction`"]),
+        ({"name": "digits_lt"}, []),
+    ],
+)
+def test_the_flags_that_held_images_out_are_known(images, tmp_path, source, drawn):
+    if source["name"] == "folder":
+        source = source | {"data_dir": str(images / source.get("data_dir", ""))}
+    splits = load_splits(folder=tmp_path, **source)
+    keywords = identity(splits, skip_bad_images=False, **source)
+    assert keywords["drawn"] == drawn and keywords["class_names"] == splits.train.class_names
+    assert keywords["data"]["train"]["images"] == len(splits.train)
+
+
+def test_an_evaluation_says_in_a_line_that_the_data_are_others(images, tmp_path, capsys):
+    def keywords(**source):
+        splits = load_splits("folder", folder=tmp_path, **source)
+        capsys.readouterr()
+        return identity(splits, name="folder", **source)
+
+    one, other = keywords(data_dir=str(images)), keywords(data_dir=str(images / "train"))
+    folder = tmp_path / "run"
+    claim(folder, flags={}, **one)
+    note_other_data(folder, **one)
+    assert capsys.readouterr().out == ""
+    note_other_data(folder, **other)
+    text = capsys.readouterr().out
+    assert text.startswith(f"note: these are not the data of {folder}: the train split had 23 images and has ")
+    write_text(folder / "data.json", "?")
+    note_other_data(folder, **one)
+    assert capsys.readouterr().out.startswith(f"note: {folder / 'data.json'} cannot be read")
+
+    (folder / "data.json").unlink()
+    write_text(folder / "flags.cfg", "")
+    note_other_data(folder, **other)
+    assert capsys.readouterr().out == ""  # an imported model
+    write_text(folder / "metrics.jsonl", "")
+    Checkpoints(folder).save(1, {}, {})
+    note_other_data(folder, **other)
+    assert "is a run of version 0.1.0, which held out other images for `test_fraction`" in capsys.readouterr().out

@@ -160,6 +160,9 @@ def test_a_folder_belongs_to_one_set_of_data(tmp_path, role, flag):
 def test_a_run_of_version_0_1_0_gets_its_data_unless_other_images_were_held_out(tmp_path):
     claim_with(tmp_path)
     Checkpoints(tmp_path).save(1, {}, {})
+    claim_with(tmp_path, data=DATA, drawn=["`val_fraction`"])  # this version has begun it
+    (tmp_path / "data.json").unlink()
+    write_text(tmp_path / "flags.cfg", "".join(f"--{name}={value}\n" for name, value in FLAGS.items()))
     before = contents(tmp_path)
     with pytest.raises(
         ValueError, match=r"version 0\.1\.0, which held out other images for `val_fraction` and `test_fr"

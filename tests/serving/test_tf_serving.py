@@ -37,6 +37,9 @@ def test_the_server_files_are_read_as_they_should_and_are_the_users_to_edit(tmp_
     tf_serving.write_server_files(tmp_path, model="tiny")
     parameters = text_format.Parse((tmp_path / tf_serving.BATCHING).read_text(), batching_parameters())
     assert parameters.max_batch_size.value == 32 and parameters.num_batch_threads.value >= 1
+    tf_serving.write_server_files(tmp_path / "few", model="tiny", most_images=7)
+    few = text_format.Parse((tmp_path / "few" / tf_serving.BATCHING).read_text(), batching_parameters())
+    assert few.max_batch_size.value == 7
     compose = (tmp_path / tf_serving.COMPOSE).read_text()
     mounted, config = re.search(r"- \.:(/models/tiny):ro", compose), re.search(r"_file=(/models/tiny)/(\S+)\]", compose)
     assert mounted and config and config[1] == mounted[1] and (tmp_path / config[2]).is_file()

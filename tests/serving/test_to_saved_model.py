@@ -117,6 +117,25 @@ def test_a_bad_image_is_an_error_of_its_request_alone(tiny, predict):
 
 
 @pytest.mark.slow
+def test_a_request_of_too_much_is_refused_whole(tiny, predict):
+    small = encoded(Image.new("RGB", (60, 60)), "png")
+    for number, message in ((65, "65 images are more than the limit of 64"), (3, "the images have 10800 pixels")):
+        code, said = refusal(predict, "bytes", image_bytes=np.array([small] * number, object))
+        assert code == grpc.StatusCode.INVALID_ARGUMENT and message in said
+    assert len(predict("bytes", image_bytes=np.array([small] * 2, object))["classes"]) == 2
+
+
+@pytest.mark.slow
+def test_an_export_for_one_image_a_request_warms_up_and_batches_accordingly(tiny, tmp_path):
+    out = tmp_path / "single"
+    version = export(tiny, out, "--request_images=1")
+    assert "max_batch_size { value: 1 }" in (out / "batching.config").read_text()
+    answer = tf.saved_model.load(str(version)).signatures["bytes"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="2 images are more than the limit of 1"):
+        answer(image_bytes=tf.constant(evaluated(tiny).files[:2]))
+
+
+@pytest.mark.slow
 def test_inputs_of_another_shape_or_type_are_refused(predict):
     for signature, inputs in SHAPES:
         code, said = refusal(predict, signature, **inputs)

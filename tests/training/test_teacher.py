@@ -34,6 +34,7 @@ def test_its_folder_is_its_own_or_lies_in_the_run():
         (["--teacher_loss=mdcs", "--teacher_reweight_epoch=0"], "teacher_reweight_epoch=0 does not go with"),
         (["--teacher_loss=glmc", "--teacher_reweight_epoch=0"], "teacher_loss=glmc, which weighs the classes itself"),
         (["--teacher_loss=ldam", "--teacher_model=mdcs_resnet8"], "mdcs_resnet8 scales its cosines itself"),
+        (["--teacher_classifier=linear"], "--teacher_loss=ldam cannot train --teacher_classifier=linear: set"),
     ],
 )
 def test_a_teacher_that_contradicts_itself_is_refused(arguments, message):
