@@ -389,7 +389,7 @@ def known_shape(model: keras.Model, name: str) -> Any:
 
 
 def check_output(output: Any, num_classes: int) -> None:
-    """Raises ValueError unless a teacher's output is one tensor [B, C]. output: what it returns, or the shape of that."""
+    """Raises ValueError unless a teacher's output is one tensor [B, C]. output: what it returns, or its shape."""
     is_shape = isinstance(output, tuple) and all(side is None or isinstance(side, int) for side in output)
     if isinstance(output, (dict, list, tuple)) and not is_shape:
         names = f" with {', '.join(output)}" if isinstance(output, dict) else ""
@@ -400,8 +400,8 @@ def check_output(output: Any, num_classes: int) -> None:
     shape = tf.TensorShape(output if is_shape else output.shape)
     if not shape.is_compatible_with([None, num_classes]):
         raise ValueError(
-            f"the teacher's output has the shape {shape}, and class_counts has {num_classes} classes: a teacher's output "
-            f"is logits [B, {num_classes}]."
+            f"the teacher's output has the shape {shape}, and class_counts has {num_classes} classes: it has to be "
+            f"logits [B, {num_classes}]."
         )
 
 

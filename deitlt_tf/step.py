@@ -177,7 +177,7 @@ class TrainingStep(keras.Model):
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Builds the optimiser; all else is built. Keras would average a batch over workers, which fails."""
-        if not self.optimizer.built:
+        if self.compiled and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trained)
 

@@ -388,6 +388,213 @@ def test_plain_vit_needs_no_teacher_and_the_other_way_round():
         distill.Distiller(small("vit_nano"), teacher(), COUNTS)
 
 
+@pytest.mark.parametrize("name", ["deit_nano", "vit_nano"])
+@pytest.mark.parametrize("off", [False, True])
+def test_weights_of_samples_are_mixed_as_the_images_are(name, off):
+    """L_cls = sum s CE / sum s and L_dist = sum s w CE / sum s w, with s = lambda s_i + (1 - lambda) s_j."""
+    images, labels = batch()
+    samples = np.array([0, 1, 2, 3, 5, 8, 13, 0], np.int64)
+    flat = None if name == "vit_nano" else teacher()
+    options = {"reweight_step": 0} | (NO_MIXING if off else {})
+    distiller = compiled(distill.Distiller(small(name, drop_path=0.0), flat, COUNTS, **options), lr=0.0)
+    seed = fold(step_seed(0, tf.constant(0, tf.int64)), distill.MIXING)
+    lesson = distiller.lesson(images, labels, tf.constant(0, tf.int64), seed)
+    shares = np.eye(8)
+    if not off:
+        order = tf.range(8)  # of which image a mixed one has how much
+        shares = mixing.mix(tf.cast(images, tf.float32), order, seed, num_classes=8, smoothing=0.0)[1].numpy()
+    s = shares @ samples
+    assert off or np.abs(s - samples).max() > 0.1
+    logits = distiller.student(lesson.images, training=False)
+    cls, dist = (logits, logits) if flat is None else (logits["cls"], logits["dist"])
+    cls_losses = losses.cross_entropy(lesson.cls_targets, cls).numpy()
+    dist_losses = cls_losses if flat is None else losses.cross_entropy(lesson.dist_targets, dist).numpy()
+    w = s * lesson.weights.numpy()
+    parts = distiller.train_step((images, labels, samples))
+    if flat is None:
+        assert float(parts["loss"]) == pytest.approx((w * cls_losses).sum() / w.sum(), rel=1e-4)
+    else:
+        assert float(parts["cls_loss"]) == pytest.approx((s * cls_losses).sum() / s.sum(), rel=1e-4)
+        assert float(parts["dist_loss"]) == pytest.approx((w * dist_losses).sum() / w.sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("weights", [np.ones(8, np.int64), np.ones((8, 1), np.float32), np.ones(8, bool)])
+def test_weights_of_samples_of_one_change_no_bit(weights):
+    """Integers are weights, too, and not the teacher's classes."""
+    runs = [compiled(distill.Distiller(small(), teacher(), COUNTS, reweight_step=0)) for _ in range(2)]
+    plain, weighted = (run.train_step((*batch(), *extra)) for run, extra in zip(runs, ((), (weights,)), strict=True))
+    assert {name: float(x) for name, x in plain.items()} == {name: float(x) for name, x in weighted.items()}
+    for a, b in zip(runs[0].student.get_weights(), runs[1].student.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_weights_of_samples_are_split_with_the_batch():
+    """Two replicas, or parts, equal one."""
+    images, labels = batch()
+    samples = np.arange(8.0)
+    ends = []
+    for options in ({}, {"accumulation": 4}):
+        distiller = compiled(distill.Distiller(small(drop_path=0.0), teacher(), COUNTS, **NO_MIXING, **options))
+        ends.append((distiller, [distiller.train_step((images, labels, samples))]))
+    same_runs(*ends)
+
+
+def test_class_weight_and_labels_as_keras_users_pass_them():
+    """class_weight is a weight of each sample; columns and one-hot rows are labels."""
+    images, labels = (x.numpy() for x in batch())
+    by_class = {0: 3.0, 1: 1.0, 2: 0.5, 3: 2.0}
+    ends = []
+    for labels_of, options in [
+        (labels, {"sample_weight": np.array([by_class[label] for label in labels])}),
+        (labels, {"class_weight": by_class}),
+        (labels[:, None].astype(np.uint8), {"class_weight": by_class}),
+        (np.eye(4)[labels], {"class_weight": by_class}),
+    ]:
+        distiller = compiled(distill.Distiller(small(), teacher(), COUNTS))
+        history = distiller.fit(images, labels_of, batch_size=4, shuffle=False, verbose=0, **options).history
+        ends.append((distiller, [{name: values[0] for name, values in history.items()}]))
+    for other in ends[1:]:
+        same_runs(ends[0], other)
+
+
+def test_classes_that_are_known_take_the_place_of_the_teacher():
+    images, labels = batch()
+    distiller = compiled(distill.Distiller(small(), teacher(), COUNTS))
+    known = tf.cast((labels + 1) % 4, tf.int64)
+    values, classes = distiller.step((images, labels), teacher_classes=known)
+    np.testing.assert_array_equal(classes, known)
+    assert float(values["agreement"]) == 0
+
+
+def test_a_last_smaller_batch_is_trained_in_parts():
+    """As `fit` has it without drop_remainder: sizes are known in the run, and the last one does not split."""
+    images, labels = batch(size=11)
+    ends = []
+    for options in ({}, {"accumulation": 4}):
+        distiller = compiled(
+            distill.Distiller(small(drop_path=0.0), teacher(), COUNTS, **NO_MIXING, **options), graph=True
+        )
+        history = distiller.fit(images, labels, batch_size=8, shuffle=False, verbose=0).history  # 8, then 3 images
+        ends.append((distiller, [{name: values[0] for name, values in history.items()}]))
+    same_runs(*ends)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_ema_starts_from_weights_that_were_loaded_later(graph):
+    distiller = compiled(distill.Distiller(small(), teacher(), COUNTS, ema_decay=0.75), graph=graph)
+    distiller.student.set_weights([w + 1 for w in distiller.student.get_weights()])
+    average = distiller.student.get_weights()
+    step = tf.function(distiller.step) if graph else distiller.step
+    for seed in range(2):
+        step(batch(seed=seed))
+        average = [0.75 * e + 0.25 * w for e, w in zip(average, distiller.student.get_weights(), strict=True)]
+    for expected, ema in zip(average, distiller.ema.get_weights(), strict=True):
+        np.testing.assert_allclose(ema, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_ema_goes_on_after_the_first_step():
+    """As in a run that goes on: the optimiser knows its step."""
+    distiller = compiled(distill.Distiller(small(), teacher(), COUNTS, ema_decay=0.75))
+    distiller.optimizer.iterations.assign(5)
+    distiller.ema.set_weights([w + 1 for w in distiller.student.get_weights()])
+    before = distiller.ema.get_weights()
+    distiller.train_step(batch())
+    for old, new, ema in zip(before, distiller.student.get_weights(), distiller.ema.get_weights(), strict=True):
+        np.testing.assert_allclose(ema, 0.75 * old + 0.25 * new, rtol=1e-5, atol=1e-6)
+
+
+def test_xla_is_for_steps_that_do_not_mix():
+    distiller = distill.Distiller(small(), teacher(), COUNTS)
+    with pytest.raises(ValueError, match="jit_compile=True: mixing draws from Gamma"):
+        distiller.compile(optimizers.adamw(distiller.student, 1e-3), jit_compile=True)
+    for options in ({"mixup_alpha": 0.0, "cutmix_alpha": 0.0}, {"probability": 0.0}):
+        assert not distill.Distiller(small(), teacher(), COUNTS, mixing=options).draws_gamma
+
+
+# ---- teachers that users bring ---------------------------------------------------------------------------------------
+
+
+def classifier(*last, inputs=(8, 8, 3)):
+    """A linear classifier of pixels with these last layers."""
+    layers = keras.layers
+    last = last or [layers.Dense(4)]
+    return keras.Sequential([keras.Input(inputs), layers.Rescaling(1 / 255), layers.Flatten(), *last])
+
+
+def ending_in_softmax():
+    """Teachers that return probabilities, by the way in which they come to them."""
+    layers = keras.layers
+    x = keras.Input((8, 8, 3))
+    logits = [layers.Dense(4)(layers.Flatten()(layers.Rescaling(1 / 255)(x))) for _ in range(2)]
+    inner = classifier(layers.Dense(4, activation="softmax"))
+    return {
+        "activation": inner,
+        "layer": classifier(layers.Dense(4), layers.Softmax()),
+        "float32": classifier(layers.Dense(4), layers.Activation("softmax", dtype="float32")),
+        "operation": keras.Model(x, keras.ops.softmax(logits[0])),
+        "nested": keras.Model(x, layers.Activation("linear")(inner(x))),
+        "ensemble": keras.Model(x, layers.Average()([layers.Softmax()(z) for z in logits])),
+    }
+
+
+@pytest.mark.parametrize("kind", ["activation", "layer", "float32", "operation", "nested", "ensemble"])
+def test_probabilities_are_no_logits_for_soft_distillation(kind):
+    probabilities = ending_in_softmax()[kind]
+    with pytest.raises(ValueError, match=r"probabilities \(it ends in softmax\).*distillation=hard"):
+        distill.Distiller(small(), probabilities, COUNTS, distillation="soft")
+    distill.Distiller(small(), probabilities, COUNTS)  # their largest is that of the logits
+
+
+def test_probabilities_of_a_function_are_refused_in_its_first_step():
+    distiller = compiled(distill.Distiller(small(), lambda x: tf.fill([8, 4], 0.25), COUNTS, distillation="soft"))
+    with pytest.raises(ValueError, match="this teacher returns probabilities"):
+        distiller.train_step(batch())
+    distiller = compiled(distill.Distiller(small(), lambda x: tf.fill([8, 4], -1.4), COUNTS, distillation="soft"))
+    assert np.isfinite(distiller.train_step(batch())["dist_loss"])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x: classifier(keras.layers.Dense(7)), r"the shape \(None, 7\), and class_counts has 4 classes"),
+        (lambda x: keras.Model(x, {"cls": x, "dist": x}), "a teacher has one output"),
+        (lambda x: keras.Model(x, [x, x]), "a teacher has one output"),
+        (lambda x: keras.Model(x, keras.layers.Conv2D(4, 8)(x)), r"the shape \(None, 1, 1, 4\)"),
+        (lambda x: classifier(inputs=(8, 12, 3)), r"takes \(None, 8, 12, 3\): it has to take images \[B, S, S, 3\]"),
+        (lambda x: classifier(inputs=(8, 8, 1)), r"takes \(None, 8, 8, 1\)"),
+        (lambda x: keras.Model([x, keras.Input((8, 8, 3))], x), "it has to take images"),
+    ],
+)
+def test_a_teacher_of_other_classes_outputs_or_inputs_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        distill.Distiller(small(), make(keras.Input((8, 8, 3))), COUNTS)
+
+
+def test_a_function_of_other_classes_or_outputs_is_refused_in_its_first_step():
+    for output, message in [
+        (tf.zeros([8, 7]), "class_counts has 4 classes"),
+        ({"cls": tf.zeros([8, 4])}, "returns a dict with cls"),
+    ]:
+        distiller = compiled(distill.Distiller(small(), lambda x, output=output: output, COUNTS))
+        with pytest.raises(ValueError, match=message):
+            distiller.train_step(batch())
+
+
+def test_the_size_of_a_teacher_without_a_fixed_one():
+    layers = keras.layers
+    free = keras.Sequential(
+        [keras.Input((None, None, 3)), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dense(4)]
+    )
+    images, labels = batch()
+    for size in (None, 12):
+        distiller = compiled(distill.Distiller(small(), free, COUNTS, teacher_size=size, **NO_MIXING))
+        _, classes = distiller.step((images, labels))
+        inputs = resizing.resize(tf.cast(images, tf.float32), size or 8)
+        np.testing.assert_array_equal(classes, tf.argmax(free(inputs), -1))
+    with pytest.raises(ValueError, match="teacher_size=12, but the teacher takes images of 8 pixels"):
+        distill.Distiller(small(), teacher(), COUNTS, teacher_size=12)
+
+
 def test_evaluate_masks_the_padding():
     distiller = compiled(distill.Distiller(small(), teacher(), COUNTS))
     images, labels = batch()

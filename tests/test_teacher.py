@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 from helpers.strategies import strategy_of
 
-from deitlt_tf import losses, optimizers
+from deitlt_tf import losses, models, optimizers
 from deitlt_tf.models import resnet
+from deitlt_tf.objectives import glmc
 from deitlt_tf.objectives.labels import FromLabels
 from deitlt_tf.teacher import Teacher
 
@@ -168,6 +169,47 @@ def test_reweighting_starts_at_its_step():
     for expected in (each.mean(), (weight * each).sum() / weight.sum()):
         assert float(teacher.train_step((images, labels))["loss"]) == pytest.approx(expected, rel=1e-5)
     assert abs(each.mean() - expected) > 1e-3
+
+
+def test_weights_of_samples_multiply_those_by_class():
+    """sum(s w l) / sum(s w), and `class_weight` is a weight of each sample."""
+    images, labels = batch()
+    samples = np.arange(8, dtype=np.int64)
+    weight = samples * losses.class_balanced_weights(COUNTS)[labels.numpy()]
+    teacher = compiled(loss="ldam", reweight_step=0, lr=0.0)
+    each = each_loss(teacher, images, labels).numpy()
+    loss = teacher.train_step((images, labels, samples))["loss"]
+    assert float(loss) == pytest.approx((weight * each).sum() / weight.sum(), rel=1e-5)
+
+    teacher = compiled(loss="ldam", lr=0.0)
+    weight = np.array([3.0, 1, 2, 0])[labels.numpy()]
+    history = teacher.fit(
+        images, labels, class_weight={0: 3.0, 1: 1.0, 2: 2.0, 3: 0.0}, batch_size=8, verbose=0
+    ).history
+    assert history["loss"][0] == pytest.approx((weight * each).sum() / weight.sum(), rel=1e-5)
+
+
+def test_weights_of_samples_of_one_change_no_bit():
+    plain, weighted = (moved(compiled(reweight_step=0), (*batch(), *extra)) for extra in ((), (np.ones(8),)))
+    for a, b in zip(plain, weighted, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_labels_in_a_column_train_as_those_in_a_vector():
+    images, labels = batch()
+    plain, column = (moved(compiled(), (images, x)) for x in (labels, labels[:, None]))
+    for a, b in zip(plain, column, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_xla_has_no_kernel_for_the_mixing_of_glmc():
+    net = models.build("resnet8", num_classes=4, image_size=8, classifier="linear")
+    for alpha in (0.0, 1.0):
+        teacher = Teacher(net, COUNTS, glmc.Glmc(net, COUNTS, epochs=1, steps_per_epoch=1, dim=4, alpha=alpha))
+        assert teacher.draws_gamma == bool(alpha)
+    with pytest.raises(ValueError, match="jit_compile=True: mixing draws from Gamma"):
+        teacher.compile(optimizers.SGD(0.1), jit_compile=True)
+    assert not compiled().draws_gamma
 
 
 def test_clip_norm_cuts_the_global_norm():

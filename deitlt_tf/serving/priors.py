@@ -73,18 +73,22 @@ def log_assumed(
     return {"cls": cls, "dist": dist, "mean": (cls + dist) / 2}
 
 
-def reweighted_share(*, step: int, reweight_step: int, decay: float = 0.0) -> float:
+def reweighted_share(*, step: int, reweight_step: int, decay: float = 0.0, warmup: bool = False) -> float:
     """Share of re-weighted steps in the weights after `step` steps, 0..1.
 
     reweight_step: the number of steps without re-weighting. decay: d of a moving average of the weights, in which the
     steps after that have the share 1 - d^(step - reweight_step); 0: the weights of the step itself, so 0 or 1.
+    warmup: whether d was at most (1 + t) / (10 + t) after t steps, as `distill.Distiller` has it.
 
     >>> reweighted_share(step=100, reweight_step=100), reweighted_share(step=101, reweight_step=100)
     (0.0, 1.0)
     >>> round(reweighted_share(step=200, reweight_step=100, decay=0.99), 3)
     0.634
     """
-    return 1 - decay ** max(0, step - reweight_step)
+    if not warmup:
+        return 1 - decay ** max(0, step - reweight_step)
+    t = np.arange(reweight_step, step) + 1.0
+    return float(1 - np.prod(np.minimum(decay, (1 + t) / (10 + t))))
 
 
 def log_shares(counts: ArrayLike) -> np.ndarray:

@@ -149,7 +149,12 @@ def reweighted_share(recipe: Recipe, *, weights: str) -> float:
     if entry is None or "steps" not in results:
         return 1.0
     reweight_step = first * results["steps"] // schedule.epochs
-    return priors.reweighted_share(step=entry["step"], reweight_step=reweight_step, decay=entry.get("decay", 0.0))
+    return priors.reweighted_share(
+        step=entry["step"],
+        reweight_step=reweight_step,
+        decay=entry.get("decay", 0.0),
+        warmup=schedule.ema_warmup,
+    )
 
 
 def teacher_counts_of(recipe: Recipe, class_names: tuple[str, ...], class_counts: np.ndarray) -> np.ndarray | None:

@@ -36,5 +36,23 @@ def test_parts_are_added_up(parts, traced):
 
 
 def test_a_batch_that_does_not_split_is_refused():
-    with pytest.raises(ValueError, match="a batch of 6 images does not split into 4 equal parts"):
+    with pytest.raises(ValueError, match=r"a batch of 6 images does not split into 4 equal parts.*drop_remainder"):
         in_parts(4, part, DATA)
+
+
+def of_any_size(function):
+    """`function` traced for DATA with a first axis that is known only in the run."""
+    signature = tf.nest.map_structure(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), DATA)
+    return tf.function(function, input_signature=[signature])
+
+
+@pytest.mark.parametrize(
+    ("parts", "numbers"),
+    [(2, [0, 0, 0, 1, 1, 1]), (4, [0, 1, 1, 2, 3, 3]), (5, [0, 1, 2, 3, 4, 4]), (8, [0, 1, 2, 3, 4, 5])],
+)
+def test_a_batch_of_unknown_size_is_split_as_evenly_as_it_goes(parts, numbers):
+    joined = of_any_size(lambda data: in_parts(parts, part, data))(DATA)
+    np.testing.assert_array_equal(joined["double"], 2 * DATA["x"])
+    np.testing.assert_array_equal(joined["number"], numbers)
+    total = of_any_size(lambda data: in_parts(parts, lambda k, x: tf.reduce_sum(x["x"], 0), data, add_up=True))(DATA)
+    np.testing.assert_array_equal(total, tf.reduce_sum(DATA["x"], 0))

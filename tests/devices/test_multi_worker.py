@@ -56,9 +56,11 @@ def test_every_test_image_is_counted_once(size):
 # ---- one result ------------------------------------------------------------------------------------------------------
 
 
-def on(replicas: int, kind: str) -> dict[str, np.ndarray]:
+def on(replicas: int) -> dict[str, np.ndarray]:
+    """After the steps of every model, and after Keras' own fit."""
     with strategy_of(replicas).scope():
-        return workers.after_steps(kind)
+        steps = {name: array for kind in workers.MODELS for name, array in workers.after_steps(kind).items()}
+        return steps | workers.after_fit()
 
 
 def assert_same(arrays: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -72,11 +74,8 @@ def assert_same(arrays: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
 def test_one_device_two_mirrored_and_two_workers_end_the_same(tmp_path):
     """Student (four parts, mixing, drop path, clipping), SAM teacher with batch statistics, PaCo with queue."""
     files = [tmp_path / f"{i}.npz" for i in range(2)]
-    one, two = {}, {}
     with workers.started([[str(workers.HERE / "workers.py"), str(file)] for file in files]) as processes:
-        for kind in workers.MODELS:
-            one |= on(1, kind)
-            two |= on(2, kind)
+        one, two = on(1), on(2)
         for code, printed in workers.finish(processes, timeout=900):
             assert code == 0, printed
     of_workers = []

@@ -115,7 +115,7 @@ def test_a_prior_goes_by_what_the_kept_weights_saw(tiny, tmp_path, entry, share)
         (tmp_path / name).write_bytes((tiny / name).read_bytes())
     if entry:
         weights_in(tmp_path, student=entry)
-    network = load(tmp_path, "--reweight_epoch=1", heads="dist", prior="uniform")
+    network = load(tmp_path, "--reweight_epoch=1", "--noema_warmup", heads="dist", prior="uniform")
     shift = -priors.log_assumed(class_counts=COUNTS, reweighted=share)["dist"]
     np.testing.assert_allclose(network.adjustment, shift - shift.mean(), atol=1e-6)
 
@@ -125,9 +125,13 @@ def test_each_network_goes_by_its_own_weights(tiny, tmp_path):
         (tmp_path / name).write_bytes((tiny / name).read_bytes())
     raw, ema = {"step": 1, "kind": "raw"}, {"step": 2, "kind": "ema", "decay": 0.9}
     weights_in(tmp_path, student=raw | {"step": 2}, student_ema=ema, student_best=raw)
-    recipe = tiny_run.recipe_of(tmp_path, "--reweight_epoch=1")
-    shares = [served.reweighted_share(recipe, weights=weights) for weights in ("student", "ema", "best")]
-    assert shares == pytest.approx([1, 0.1, 0])
+    for warmup, of_average in (
+        ("--noema_warmup", 0.1),
+        ("--ema_warmup", 1 - 3 / 12),
+    ):  # after 2 steps d is at most 3 / 12
+        recipe = tiny_run.recipe_of(tmp_path, "--reweight_epoch=1", warmup)
+        shares = [served.reweighted_share(recipe, weights=weights) for weights in ("student", "ema", "best")]
+        assert shares == pytest.approx([1, of_average, 0])
 
 
 @pytest.mark.parametrize("sees", ["mixed", "clean"])
