@@ -49,25 +49,27 @@ def flattened(values, path=""):
     return {name: value for key in values for name, value in flattened(values[key], f"{path}/{key}").items()}
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(run, runs):
+def test_an_interrupted_run_goes_on_to_its_end(run, runs):
+    """Not to the same weights as in 0.1.0: the images of an epoch come in another order, which the run says."""
     code, printed = run(train, "--flagfile=begun/flags.cfg")
     assert code == 0, printed
     assert "teacher.keras is there, from the same recipe" in printed
     assert "student: going on from step 19 of 36" in printed
+    assert "begun holds a run of version 0.1.0: from here on its images come in another order" in printed
     ours, theirs = (flattened(read_results(runs / name)) for name in ("begun", "finished"))
     assert theirs.keys() <= ours.keys()
-    accuracies = {name: value for name, value in theirs.items() if isinstance(value, float)}
-    assert len(accuracies) > 30
-    assert {name: ours[name] for name in accuracies} == pytest.approx(accuracies, abs=1e-6)
+    of_teacher = {name: value for name, value in theirs.items() if name.startswith("/teacher/")}
+    assert of_teacher and {name: ours[name] for name in of_teacher} == pytest.approx(of_teacher, abs=1e-6)
 
     lines, expected = read_journal(runs / "begun"), read_journal(runs / "finished")
     assert lines[:3] == expected[:3] and len(lines) == len(expected) == 6
     for line, other in zip(lines, expected, strict=True):
-        assert {name: line[name] for name in other} == pytest.approx(other, rel=1e-3, abs=1e-4)
+        assert (line["step"], line["lr"]) == (other["step"], pytest.approx(other["lr"]))
+        assert line["loss"] == pytest.approx(other["loss"], rel=0.1)
     for name in ("student.keras", "student_ema.keras", "teacher.keras"):
         models = [keras.models.load_model(runs / folder / name) for folder in ("begun", "finished")]
         for weight, other in zip(*(model.weights for model in models), strict=True):
-            np.testing.assert_allclose(weight, other, atol=1e-4, err_msg=f"{name} {weight.path}")
+            np.testing.assert_allclose(weight, other, atol=0.1, err_msg=f"{name} {weight.path}")
 
 
 def test_an_interrupted_run_is_still_of_its_recipe_alone(run, runs):

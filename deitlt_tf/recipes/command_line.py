@@ -256,6 +256,7 @@ def program(
     checkpoints: whether the command writes checkpoints, from which it goes on after Ctrl+C.
     Flags are parsed before `main` imports TensorFlow, so help and the messages on mistyped flags come at once.
     """
+    _names_in_utf_8()
     with _closed_pipe_is_no_error():
         for argument in sys.argv[1:]:
             if argument.lstrip("-") in ("help", "h", "helpfull"):
@@ -298,6 +299,17 @@ def with_dashes(message: str) -> str:
 
     message = re.sub(r"(?<![\w.\-/`'\"])(?P<name>[a-z][a-z0-9_]*)(?==\S)", flag, message)
     return re.sub(r"`(?P<name>[a-z][a-z0-9_]*)`", flag, message)
+
+
+def _names_in_utf_8() -> None:
+    """Start this process again in Python's UTF-8 mode where the locale has another encoding of file names.
+
+    TensorFlow encodes every name in UTF-8, so with another encoding it would look for files that do not exist.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and sys.executable:
+        os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)  # what the terminal shows
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 @contextlib.contextmanager

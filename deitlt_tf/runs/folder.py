@@ -134,6 +134,8 @@ def claim(
         raise ValueError(f"{folder} holds a run on other classes: see {names}. {advice(role)}.")
     if data is not None:
         refuse_other_data(folder, data=data, drawn=drawn, role=role)
+        if has_begun(folder, role=role) and not (folder / DATA).is_file() and not (folder / f"{role}.keras").is_file():
+            print(f"{folder} holds a run of version 0.1.0: from here on its images come in another order.")
     for path in folder.rglob(UNFINISHED + "*"):
         process = re.match(rf"{re.escape(UNFINISHED)}(\d+)-", path.name)
         if process and not is_alive(int(process[1])):

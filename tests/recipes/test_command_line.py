@@ -427,6 +427,14 @@ def test_a_terminal_without_a_letter_gets_its_code(encoding, printed, tmp_path):
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, printed, b"")
 
 
+def test_file_names_are_utf_8_in_any_locale(tmp_path):
+    code = "from deitlt_tf.recipes.command_line import program; program(lambda x: print(ascii(x.data.data_dir)), '')"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", code, "--data_dir=münze"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, r"'m\xfcnze'" + "\n", "")
+
+
 def test_a_command_gets_its_recipe_and_its_own_flags(monkeypatch, capsys):
     calls = []
 
