@@ -33,8 +33,8 @@ class Lesson(NamedTuple):
     dist_targets: what DIST learns: the teacher's classes int64 [B]; the shares of these classes float32 [B, C] where
       the teacher sees clean images; the teacher's logits float32 [B, C] in soft distillation.
     teacher_classes: int64 [B], argmax of the teacher's logits.
-    weights: float32 [B], weights of the DIST losses: sample weights, from `reweight_step` on times those by class.
-    cls_weights: float32 [B], weights of the CLS losses: sample weights, mixed as the images are; 1 without any.
+    weights: float32 [B], weights of the DIST losses: `cls_weights`, from `reweight_step` on times those by class.
+    cls_weights: float32 [B], weights of the CLS losses: sample weights s, mixed as the images are; 1 without any.
 
     A plain ViT has the labels in place of what the teacher says, and `weights` are those of its only loss.
     """
@@ -52,9 +52,10 @@ class Distiller(TrainingStep):
     """L = (1 - alpha) CE(f_c(x), y) + alpha w(y_t) CE(f_d(x), y_t), with y_t = argmax teacher(x).
 
     `compile(optimizer)` and `fit(batches)` train `student` in place. Batches are (images [B, H, W, 3], labels [B]),
-    pixels 0..255, and may have sample weights [B]. Sample weights are mixed as the images are, to
-    s = lambda s_i + (1 - lambda) s_j. The losses of CLS and DIST are sum s CE(f_c(x), y) / sum s and
-    sum s w CE(f_d(x), y_t) / sum s w over the global batch.
+    pixels 0..255, and may have sample weights s [B], by which the loss of each label is multiplied. For an image mixed
+    of i and j, CLS has the loss lambda s_i CE(f_c(x), y_i) + (1 - lambda) s_j CE(f_c(x), y_j), and DIST has the loss
+    s w(y_t) CE(f_d(x), y_t) with s = lambda s_i + (1 - lambda) s_j. Their sums over the global batch are divided by
+    sum s and by sum s w.
     Without a teacher the student has one head and L = w(y) CE(f(x), y): the plain ViT.
     Every step is a function of (weights, batch, seed, step number): there is no random state.
 
@@ -144,6 +145,7 @@ class Distiller(TrainingStep):
         self.prior = tf.constant(losses.log_prior(class_counts, tau=logit_adjustment))
         self.mixing = {"num_classes": self.num_classes} | (mixing or {})
         self.mixing_off_step = mixing_off_step
+        self.ask_teacher: Callable[[tf.Tensor], tf.Tensor] | None
         if isinstance(teacher, keras.Model):
             self.teacher_size, self.ask_teacher = input_side(teacher, teacher_size), in_inference(teacher)
             shape = known_shape(teacher, "output_shape")
@@ -234,13 +236,17 @@ class Distiller(TrainingStep):
         """
         student_images, teacher_images = images if isinstance(images, tuple) else (images, images)
         clean = tf.cast(student_images, tf.float32)
-        mixed, cls_targets = self.mix(clean, labels, step, seed)
+        mixed, cls_targets = self.mix(clean, labels, step, seed, weights=sample_weight)
+        ones = cls_weights = tf.ones(tf.shape(labels))
+        if sample_weight is not None:
+            cls_weights = tf.reduce_sum(cls_targets, axis=-1)  # [B]
+            cls_targets = tf.math.divide_no_nan(cls_targets, cls_weights[:, None])
 
         def shares(classes: tf.Tensor) -> tf.Tensor:
             """Classes [B] of the clean images -> their shares of the mixed images, [B, C]."""
-            return self.mix(clean, classes, step, seed, smoothing=0.0)[1]
+            targets = self.mix(clean, classes, step, seed, smoothing=0.0, weights=sample_weight)[1]
+            return targets if sample_weight is None else tf.math.divide_no_nan(targets, cls_weights[:, None])
 
-        ones = tf.ones(tf.shape(labels))
         if self.ask_teacher is None:
             teacher_classes, dist_targets = tf.cast(labels, tf.int64), labels
             # With NEVER all weights are 1, so the labels need not be mixed a second time.
@@ -254,23 +260,34 @@ class Distiller(TrainingStep):
             teacher_classes, logits = self.ask(mixed, known)
             dist_targets = teacher_classes if self.distillation == "hard" else logits
             by_class = tf.gather(self.class_weights, teacher_classes)
-        weights, cls_weights = self.reweighted(by_class, step), ones
+        weights = self.reweighted(by_class, step)
         if sample_weight is not None:
-            cls_weights = self.mix(clean, sample_weight[:, None], step, seed)[1][:, 0]
             weights *= cls_weights
         return Lesson(mixed, labels, cls_targets, dist_targets, teacher_classes, weights, cls_weights)
 
     def mix(
-        self, images: tf.Tensor, classes: tf.Tensor, step: tf.Tensor, seed: tf.Tensor, **options: Any
+        self,
+        images: tf.Tensor,
+        classes: tf.Tensor,
+        step: tf.Tensor,
+        seed: tf.Tensor,
+        *,
+        weights: tf.Tensor | None = None,
+        **options: Any,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Mixed images and mixed targets of `classes`; from `mixing_off_step` on clean images and one-hot targets.
 
-        classes: int [B]; or float32 [B, K], which are the targets themselves.
+        weights: float32 [B], by which the targets are multiplied before they are mixed. Defaults to None, all 1.
         """
+
+        def unmixed() -> tuple[tf.Tensor, tf.Tensor]:
+            targets = tf.one_hot(classes, self.num_classes)
+            return images, targets if weights is None else targets * weights[:, None]
+
         return tf.cond(
             step < self.mixing_off_step,
-            lambda: mix(images, classes, seed, **self.mixing | options),
-            lambda: (images, classes if classes.shape.rank == 2 else tf.one_hot(classes, self.num_classes)),
+            lambda: mix(images, classes, seed, **self.mixing | options | {"weights": weights}),
+            unmixed,
         )
 
     def ask(self, images: tf.Tensor, known: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor | None]:

@@ -94,11 +94,12 @@ def mix(
     probability: float = 1.0,
     switch_probability: float = 0.5,
     smoothing: float = 0.1,
+    weights: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """One batch through Mixup (lambda ~ Beta(.8, .8)) or CutMix (Beta(1, 1)), or left as it is; targets are smoothed.
 
-    images: float32 [B, H, W, 3]; seed: int [2], everything drawn derives from it.
-    labels: int [B]; or targets float32 [B, K], which are mixed as they are, e.g. weights of the images.
+    images: float32 [B, H, W, 3]; labels: int [B]; seed: int [2], everything drawn derives from it.
+    weights: float32 [B], s. Targets are then lambda s_i t_i + (1 - lambda) s_j t_j. Defaults to None, all 1.
     An alpha of 0 switches that kind off. Returns images and targets [B, C].
 
     >>> images = tf.constant([10.0, 20.0])[:, None, None, None] * tf.ones([2, 4, 4, 3])
@@ -106,9 +107,9 @@ def mix(
     >>> print(mixed.shape, targets.shape, tf.reduce_sum(targets, axis=1).numpy())
     (2, 4, 4, 3) (2, 2) [1. 1.]
     """
-    targets = labels
-    if labels.shape.rank == 1:
-        targets = smooth_one_hot(labels, num_classes=num_classes, smoothing=smoothing)
+    targets = smooth_one_hot(labels, num_classes=num_classes, smoothing=smoothing)
+    if weights is not None:
+        targets *= weights[:, None]
     if probability == 0 or (mixup_alpha == 0 and cutmix_alpha == 0):
         return images, targets
     uniform = tf.random.stateless_uniform([4], seed)

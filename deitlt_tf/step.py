@@ -20,8 +20,8 @@ class TrainingStep(keras.Model):
 
     A subclass computes the losses of a step and their gradient in `step`; this class weighs, scales and applies them,
     and is what Keras' `fit` and `evaluate` call. Both take labels int [B], int [B, 1] or one-hot [B, C], and
-    `sample_weight` or `class_weight`. The loss of a batch is then sum_i s_i w_i l_i / sum_i s_i w_i over the global
-    batch, with s_i the sample's weight and w_i the weight by class. `fit` reports the losses of every step to its
+    `sample_weight` or `class_weight`. The loss of a step is then sum_i s_i w_i l_i / sum_i s_i w_i over the global
+    batch, with s_i the weight of sample i and w_i its weight by class. `fit` reports the losses of every step to its
     callbacks, and their means over the images of an epoch in its history.
 
     Args:

@@ -388,44 +388,72 @@ def test_plain_vit_needs_no_teacher_and_the_other_way_round():
         distill.Distiller(small("vit_nano"), teacher(), COUNTS)
 
 
-@pytest.mark.parametrize("name", ["deit_nano", "vit_nano"])
+@pytest.mark.parametrize("kind", ["mixed", "clean", "vit"])
 @pytest.mark.parametrize("off", [False, True])
-def test_weights_of_samples_are_mixed_as_the_images_are(name, off):
-    """L_cls = sum s CE / sum s and L_dist = sum s w CE / sum s w, with s = lambda s_i + (1 - lambda) s_j."""
+def test_weights_of_samples_multiply_the_loss_of_each_label(kind, off):
+    """lambda s_i CE(t_i) + (1 - lambda) s_j CE(t_j), times the image's weight by class; and DIST of a mixed image."""
     images, labels = batch()
     samples = np.array([0, 1, 2, 3, 5, 8, 13, 0], np.int64)
-    flat = None if name == "vit_nano" else teacher()
-    options = {"reweight_step": 0} | (NO_MIXING if off else {})
-    distiller = compiled(distill.Distiller(small(name, drop_path=0.0), flat, COUNTS, **options), lr=0.0)
-    seed = fold(step_seed(0, tf.constant(0, tf.int64)), distill.MIXING)
-    lesson = distiller.lesson(images, labels, tf.constant(0, tf.int64), seed)
-    shares = np.eye(8)
+    vit = kind == "vit"
+    options = {"reweight_step": 0} | (NO_MIXING if off else {}) | ({} if vit else {"teacher_sees": kind})
+    network = small("vit_nano" if vit else "deit_nano", drop_path=0.0)
+    distiller = compiled(distill.Distiller(network, None if vit else teacher(), COUNTS, **options), lr=0.0)
+    where = (tf.constant(0, tf.int64), fold(step_seed(0, tf.constant(0, tf.int64)), distill.MIXING))
+    lesson = distiller.lesson(images, labels, *where)
+    share = np.eye(8)  # of which image a mixed one has how much
     if not off:
-        order = tf.range(8)  # of which image a mixed one has how much
-        shares = mixing.mix(tf.cast(images, tf.float32), order, seed, num_classes=8, smoothing=0.0)[1].numpy()
-    s = shares @ samples
-    assert off or np.abs(s - samples).max() > 0.1
+        images_only = tf.cast(images, tf.float32)
+        share = mixing.mix(images_only, tf.range(8), where[1], num_classes=8, smoothing=0.0)[1].numpy()
+        assert 0 < np.diag(share).max() < 1
+
+    def by_hand(logits, classes, *, weight, smoothing):
+        """Losses of labels (columns) in mixed images (rows) with the samples' weights; times the image's by class."""
+        targets = mixing.smooth_one_hot(classes, num_classes=4, smoothing=smoothing)
+        each = np.stack([losses.cross_entropy(tf.repeat(target[None], 8, 0), logits) for target in targets], axis=1)
+        rows = share * samples
+        image_weights = (rows * weight).sum(1) / np.maximum(rows.sum(1), 1e-9)
+        return (image_weights * (rows * each).sum(1)).sum() / (rows * weight).sum()
+
     logits = distiller.student(lesson.images, training=False)
-    cls, dist = (logits, logits) if flat is None else (logits["cls"], logits["dist"])
-    cls_losses = losses.cross_entropy(lesson.cls_targets, cls).numpy()
-    dist_losses = cls_losses if flat is None else losses.cross_entropy(lesson.dist_targets, dist).numpy()
-    w = s * lesson.weights.numpy()
+    smoothing, by_class = 0.0 if off else 0.1, losses.class_balanced_weights(COUNTS)
     parts = distiller.train_step((images, labels, samples))
-    if flat is None:
-        assert float(parts["loss"]) == pytest.approx((w * cls_losses).sum() / w.sum(), rel=1e-4)
+    if vit:
+        expected = by_hand(logits, labels, weight=by_class[labels.numpy()], smoothing=smoothing)
+        assert float(parts["loss"]) == pytest.approx(expected, rel=1e-4)
+        return
+    assert float(parts["cls_loss"]) == pytest.approx(
+        by_hand(logits["cls"], labels, weight=1, smoothing=smoothing), rel=1e-4
+    )
+    chosen = lesson.teacher_classes.numpy()
+    if kind == "clean":  # the classes that it chose are mixed as labels are
+        expected = by_hand(logits["dist"], chosen, weight=by_class[chosen], smoothing=0.0)
     else:
-        assert float(parts["cls_loss"]) == pytest.approx((s * cls_losses).sum() / s.sum(), rel=1e-4)
-        assert float(parts["dist_loss"]) == pytest.approx((w * dist_losses).sum() / w.sum(), rel=1e-4)
+        weights = share @ samples * by_class[chosen]
+        expected = (
+            weights * losses.hard_distillation(logits["dist"], tf.constant(chosen))
+        ).numpy().sum() / weights.sum()
+    assert float(parts["dist_loss"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_sample_without_weight_teaches_its_label_to_no_mixed_image():
+    distiller = compiled(distill.Distiller(small(), teacher(), COUNTS, mixing={"smoothing": 0.0}))
+    where = (tf.constant(0, tf.int64), tf.constant([0, 1]))
+    images, labels = batch()[0], tf.constant([0, 1, 1, 2, 2, 1, 1, 2])
+    samples = tf.constant([0.0, 1, 2, 1, 1, 2, 1, 1])
+    lesson = distiller.lesson(images, labels, *where, sample_weight=samples)
+    np.testing.assert_array_equal(lesson.cls_targets[:, 0], np.zeros(8))
+    np.testing.assert_allclose(tf.reduce_sum(lesson.cls_targets, 1), np.ones(8), rtol=1e-6)
+    nothing = distiller.lesson(images, labels, *where, sample_weight=tf.zeros(8))
+    np.testing.assert_array_equal(nothing.weights, np.zeros(8))
+    assert np.isfinite(nothing.cls_targets).all()
 
 
 @pytest.mark.parametrize("weights", [np.ones(8, np.int64), np.ones((8, 1), np.float32), np.ones(8, bool)])
-def test_weights_of_samples_of_one_change_no_bit(weights):
+def test_weights_of_samples_of_one_change_nothing(weights):
     """Integers are weights, too, and not the teacher's classes."""
     runs = [compiled(distill.Distiller(small(), teacher(), COUNTS, reweight_step=0)) for _ in range(2)]
     plain, weighted = (run.train_step((*batch(), *extra)) for run, extra in zip(runs, ((), (weights,)), strict=True))
-    assert {name: float(x) for name, x in plain.items()} == {name: float(x) for name, x in weighted.items()}
-    for a, b in zip(runs[0].student.get_weights(), runs[1].student.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    same_runs((runs[0], [plain]), (runs[1], [weighted]))
 
 
 def test_weights_of_samples_are_split_with_the_batch():
