@@ -494,6 +494,7 @@ def test_classes_that_are_known_take_the_place_of_the_teacher():
     assert float(values["agreement"]) == 0
 
 
+@pytest.mark.slow
 def test_a_last_smaller_batch_is_trained_in_parts():
     """As `fit` has it without drop_remainder: sizes are known in the run, and the last one does not split."""
     images, labels = batch(size=11)

@@ -248,6 +248,7 @@ def test_a_mistake_is_one_sentence(run, images, tmp_path, arguments, message):
     assert not list(tmp_path.rglob("*.keras"))
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_from_any_folder_and_other_data_are_noted(run, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, printed = run(train, *SMALL, "--data_dir=images", "--workdir=run", "--method=vit")

@@ -257,6 +257,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_long_images_take_no_more_memory_than_their_pixels():
     """Without the crop's support 2,300 MB for 5 x 900,000 pixels."""
     result = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)

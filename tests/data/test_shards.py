@@ -38,6 +38,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SOURCES)
 def test_the_same_images_at_the_same_positions(images, tmp_path, monkeypatch, case):
     monkeypatch.setattr(shards, "EXAMPLES_PER_SHARD", 19)  # TFDS interleaves shards of more than 16

@@ -123,6 +123,7 @@ def test_inaturalist_behind_a_url(folder):
         sources.load("inat", data_dir=URL, image_root="elsewhere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoiled", [False, True])
 def test_inspect_data_finds_the_same_as_on_disk(folder, spoiled):
     if spoiled:

@@ -111,6 +111,7 @@ def test_connections_are_limited_and_free_again_afterwards(serving, monkeypatch)
     assert status == 200
 
 
+@pytest.mark.slow
 def test_a_large_body_arrives_whole_although_the_browser_is_slow(serving, monkeypatch):
     monkeypatch.setattr(module._Handler, "timeout", 1)
     body = bytes(range(256)) * 2**16  # 16 MiB

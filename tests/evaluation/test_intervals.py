@@ -197,6 +197,7 @@ print(before, peak(), time.perf_counter() - start)
 """
 
 
+@pytest.mark.slow
 def test_300_000_classes_take_little_memory_and_time():
     program = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
     before, after, seconds = map(float, program.stdout.split())

@@ -157,6 +157,7 @@ def test_the_teachers_labels_are_those_that_dist_learnt_from(tiny, monkeypatch, 
     assert np.any(pixels != np.round(pixels)) == (sees == "mixed")
 
 
+@pytest.mark.slow
 def test_labels_that_an_earlier_version_kept_are_not_used(tiny, tmp_path):
     for path in tiny.glob("*.*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -32,6 +32,7 @@ def test_the_folder_of_another_run_is_refused_before_the_data_are_read(images, t
         whole.train(settings.changed(lr=2e-3, data_dir=str(tmp_path / "nowhere")))
 
 
+@pytest.mark.slow
 def test_a_plain_vit_has_its_table_and_files(images, tmp_path, capsys):
     folder = tmp_path / "run"
     whole.train(recipe(f"--workdir={folder}", f"--data_dir={images}", "--method=vit", "--epochs=1", "--eval_every=0"))
