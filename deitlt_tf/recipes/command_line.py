@@ -77,7 +77,10 @@ def read_flagfile(name: str | os.PathLike, *, including: tuple[Path, ...] = ()) 
         if flag == "flagfile":
             neighbour = path.parent / value
             inner = neighbour if neighbour.is_file() else value
-            arguments += read_flagfile(inner, including=(*including, path.resolve()))
+            try:
+                arguments += read_flagfile(inner, including=(*including, path.resolve()))
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{path}:{number}: {error}") from error
         elif flag in OURS or flag.removeprefix("no") in OURS:
             arguments.append(line)
         else:

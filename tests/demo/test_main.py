@@ -146,9 +146,9 @@ def viewed(data: bytes, *, size: int, resize: int) -> np.ndarray:
 
 
 VIEW = """async ([data, size, resize]) => {
-    const { evaluationView, plainJpeg } = await import("/view.js");
+    const { evaluationView, plainImage } = await import("/view.js");
     const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
-    const file = await plainJpeg(new Blob([bytes]));
+    const file = await plainImage(new Blob([bytes]));
     const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
     let text = "";
     for (const value of evaluationView(bitmap, { size, resize })) text += String.fromCharCode(value);
@@ -167,6 +167,8 @@ def test_the_view_in_the_browser_is_the_evaluation_view(opened, run):
     files["grey"] = encoded(photograph(300, 200).convert("L"), "PNG")
     files["WebP"] = encoded(photograph(300, 200), "WEBP", lossless=True)
     files["JPEG, turned"] = encoded(photograph(500, 375), "JPEG", quality=90, exif=turned())
+    files["PNG, turned"] = encoded(photograph(301, 200), "PNG", exif=turned())
+    files["WebP, turned"] = encoded(photograph(301, 200), "WEBP", lossless=True, exif=turned())
     for name, data in files.items():
         for size, resize in ((224, 256), (224, 0), (32, 0), (32, 37)):
             view = page.evaluate(VIEW, [base64.b64encode(data).decode(), size, resize])

@@ -273,6 +273,13 @@ def test_a_flag_file_of_another_encoding_is_named(tmp_path):
     assert os.fsencode(parse(f"--workdir={tmp_path}", from_workdir=True)["data_dir"]) == b"caf\xe9"
 
 
+def test_a_recipe_that_takes_in_a_missing_one_is_named_with_its_line(tmp_path):
+    outer = tmp_path / "outer.cfg"
+    outer.write_text("--epochs=3\n--flagfile=absent.cfg\n")
+    with pytest.raises(FileNotFoundError, match=r"outer\.cfg:2: --flagfile=absent\.cfg: there is no such file"):
+        parse(f"--flagfile={outer}")
+
+
 # ---- programs ----
 
 

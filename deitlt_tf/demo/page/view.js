@@ -98,13 +98,45 @@ function resizeRow(pixels, offset, columns, line) {
   });
 }
 
+const PNG = 0x89504e47, RIFF = 0x52494646, WEBP = 0x57454250, EXIF = 0x45584946, PNG_EXIF = 0x65584966;
+
 /**
- * A JPEG without its EXIF and ICC segments (APP1, APP2); other files unchanged. Training ignores both segments, so the
- * browser must not rotate a photograph or change its colours either.
+ * A JPEG without its EXIF and ICC segments, a PNG or WebP without its EXIF chunk; other files unchanged. Training ignores
+ * them, so the browser must not rotate a photograph or change its colours either.
  */
-export async function plainJpeg(file) {
+export async function plainImage(file) {
   const bytes = new DataView(await file.arrayBuffer());
-  if (bytes.byteLength < 4 || bytes.getUint16(0) !== 0xffd8) return file;
+  if (bytes.byteLength < 16) return file;
+  if (bytes.getUint16(0) === 0xffd8) return plainJpeg(file, bytes);
+  if (bytes.getUint32(0) === PNG) return plainPng(file, bytes);
+  if (bytes.getUint32(0) === RIFF && bytes.getUint32(8) === WEBP) return plainWebp(bytes);
+  return file;
+}
+
+function plainPng(file, bytes) {
+  const parts = [file.slice(0, 8)];
+  let at = 8;
+  // A chunk is length, kind, content, checksum.
+  while (at + 12 <= bytes.byteLength) {
+    const end = at + 12 + bytes.getUint32(at);
+    if (bytes.getUint32(at + 4) !== PNG_EXIF) parts.push(file.slice(at, end));
+    at = end;
+  }
+  return new Blob(parts, { type: "image/png" });
+}
+
+function plainWebp(bytes) {
+  let at = 12;
+  // A chunk is kind, length (little-endian), content, padded to an even length. Decoders skip a kind that they do not know.
+  while (at + 8 <= bytes.byteLength) {
+    const length = bytes.getUint32(at + 4, true);
+    if (bytes.getUint32(at) === EXIF) bytes.setUint32(at, 0);
+    at += 8 + length + (length % 2);
+  }
+  return new Blob([bytes], { type: "image/webp" });
+}
+
+function plainJpeg(file, bytes) {
   const parts = [file.slice(0, 2)];
   let at = 2;
   // A segment is 0xFF, kind, length, content; the kind 0xDA begins the compressed picture.

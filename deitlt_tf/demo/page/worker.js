@@ -5,7 +5,7 @@
 //         that is no image, or {failed: reason} where the network cannot run in this browser
 
 import * as ort from "./vendor/ort.wasm.bundle.min.mjs";
-import { evaluationView, plainJpeg } from "./view.js";
+import { evaluationView, plainImage } from "./view.js";
 
 const MOST_THREADS = 4;
 
@@ -28,7 +28,7 @@ network.catch((error) => self.postMessage({ failed: error.message }));
 
 /** An ImageBitmap with the pixels of the file, without its colour profile and orientation. */
 async function decode(file) {
-  return createImageBitmap(await plainJpeg(file), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  return createImageBitmap(await plainImage(file), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
 }
 
 async function answer(file) {
