@@ -1,34 +1,17 @@
 """The networks of three experts: what they share, their shapes, their names, their mean."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.three_experts import pixels, small
 
 from deitlt_tf import models
 from deitlt_tf.models.weights import torch_name
 
 
-@functools.cache
-def small() -> keras.Model:
-    """One real network for many tests; in mixed precision, where float32 logits are not a matter of course."""
-    keras.utils.set_random_seed(0)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        return models.build("mdcs_resnet8", num_classes=5, image_size=8)
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 def parameters(model: keras.Model) -> int:
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-
-
-def pixels() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
 
 
 def test_experts_share_the_trunk_and_nothing_else():

@@ -1,12 +1,11 @@
 """MDCS: what each expert is inputs, consistency on recognised weak views; two replicas are one."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers.strategies import strategy_of
+from helpers.three_experts import pixels, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -187,22 +186,6 @@ def test_two_replicas_equal_one(steps, rho, traced):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
     start = network().get_weights()
     assert all(np.abs(a - b).max() > 1e-4 for a, b in zip(one[: len(start)], start, strict=True))
-
-
-@functools.cache
-def small() -> keras.Model:
-    """One real network for many tests; in mixed precision, where float32 logits are not a matter of course."""
-    keras.utils.set_random_seed(0)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        return models.build("mdcs_resnet8", num_classes=5, image_size=8)
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def pixels() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
 
 
 def test_the_prediction_is_the_mean_of_the_experts_raw_logits():
