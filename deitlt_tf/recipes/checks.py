@@ -60,6 +60,15 @@ def wrong_classifier(teacher: Teacher) -> str:
     )
 
 
+def weighs_twice(teacher: Teacher) -> str:
+    """The sentence for DRW on top of a loss that weighs the classes itself."""
+    return (
+        f"--teacher_reweight_epoch={teacher.schedule.reweight_epoch} does not go with "
+        f"--teacher_loss={teacher.objective.loss}, which weighs the classes itself: switch it off with "
+        "--teacher_reweight_epoch=-1."
+    )
+
+
 def _student_mistakes(recipe: Recipe) -> Iterator[str]:
     student, network, batch = recipe.student, recipe.student.network, recipe.student.batch
     names = [f"deit_{size}" for size in STUDENTS]
@@ -125,10 +134,7 @@ def _objective_mistakes(teacher: Teacher) -> Iterator[str]:
         yield f"--teacher_loss={loss} does not go with --teacher_model={model}: choose another model, or the loss mdcs."
     yield from filter(None, [wrong_classifier(teacher)])
     if loss in ("mdcs", "glmc") and late >= 0:
-        yield (
-            f"--teacher_reweight_epoch={late} does not go with --teacher_loss={loss}, "
-            "which weighs the classes itself: switch it off with --teacher_reweight_epoch=-1."
-        )
+        yield weighs_twice(teacher)
 
 
 def _late_in_teacher(recipe: Recipe) -> Iterator[str]:

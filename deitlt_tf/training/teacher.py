@@ -12,7 +12,7 @@ from deitlt_tf.data import augment, decode, pipeline, sources
 from deitlt_tf.devices.strategy import from_chief, is_chief, wait_for_all
 from deitlt_tf.evaluation import metrics, tables
 from deitlt_tf.losses import NEVER, ClassCounts
-from deitlt_tf.recipes.checks import wrong_classifier
+from deitlt_tf.recipes.checks import weighs_twice, wrong_classifier
 from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.recipes.recipe import Teacher as Settings
 from deitlt_tf.runs.data import identity
@@ -164,10 +164,7 @@ def make_objective(
     """The objective of --teacher_loss for this network. Raises ValueError for flags that contradict it."""
     aim, schedule = settings.objective, settings.schedule
     if aim.loss in ("mdcs", "glmc") and 0 <= schedule.reweight_epoch < schedule.epochs:
-        raise ValueError(
-            f"--teacher_reweight_epoch={schedule.reweight_epoch} does not go with --teacher_loss={aim.loss}, "
-            "which weighs the classes itself: switch it off with --teacher_reweight_epoch=-1."
-        )
+        raise ValueError(weighs_twice(settings))
     if aim.loss == "ldam" and settings.network.model.startswith("mdcs_"):
         raise ValueError(
             f"--teacher_model={settings.network.model} scales its cosines itself, and so does --teacher_loss=ldam: "
