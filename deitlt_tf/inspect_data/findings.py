@@ -20,7 +20,7 @@ LISTED = ("list", "inat")  # sources that refuse missing images, even with `skip
 DEEP_SAMPLE = 16  # images of 16 bits that are decoded, to see how bright they are
 DARK = 2**13  # of 2**16: images of 12 bits that were stored in 16 stay below half of it
 
-# {remark of a header: what is said of images with it}
+# {remark of a header: the end of the sentence "N images ..." in the report}
 REMARKS = {
     headers.TURNED: "have an EXIF orientation, which training, exports and the demo ignore alike: they see pixels as "
     "they are stored. Turn the pixels themselves if that matters",
