@@ -52,7 +52,11 @@ def row(name: str, recipe) -> list[str]:
     batch, teacher_batch = student.batch, teacher.batch
     steps = student.schedule.epochs * pipeline.steps_per_epoch(IMAGES[name], batch=batch.size, repeats=batch.repeats)
     forward_student = forward(
-        student.network.model, student.view.image_size, classes, patch_size=student.network.patch_size
+        student.network.model,
+        student.view.image_size,
+        classes,
+        patch_size=student.network.patch_size,
+        stem=student.network.stem,
     )
     forward_teacher = forward(teacher.network.model, teacher.view.image_size, classes)
     view = 3 * forward_student + forward_teacher

@@ -138,7 +138,7 @@ def torch_side(model, *, threads: int) -> dict[str, Side]:
     torch.set_num_threads(threads)
     network = VisionTransformerDistilled(
         img_size=model.input_shape[1],
-        patch_size=model.get_layer("patch_embed.proj").kernel_size[0],
+        patch_size=vit.patch_size(model),
         num_classes=model.output["cls"].shape[-1],
         embed_dim=blocks[0].dim,
         depth=len(blocks),

@@ -135,9 +135,10 @@ class Recorded(distill.Distiller):
         return lesson._replace(cls_targets=targets, weights=weights)
 
 
-def after_steps(*, replicas=1, steps=3, graph=False, **options):
+def after_steps(*, replicas=1, steps=3, graph=False, stem="patch", **options):
     with strategy_of(replicas).scope():
-        distiller = compiled(distill.Distiller(small(drop_path=0.0), teacher(), COUNTS, **options), graph=graph)
+        student = small(drop_path=0.0, stem=stem)
+        distiller = compiled(distill.Distiller(student, teacher(), COUNTS, **options), graph=graph)
         reports = fit(distiller, [batch(seed=k) for k in range(steps)])
     return distiller, reports
 
@@ -188,6 +189,25 @@ def test_two_replicas_equal_two_parts_with_a_clean_teacher_and_mixing():
 @pytest.mark.parametrize("options", [{}, {"distillation": "soft"}, {"reweight_step": 0}, {"clip_norm": 0.1}])
 def test_two_replicas_equal_one_in_every_part(options):
     same_runs(after_steps(**NO_MIXING, **options), after_steps(replicas=2, graph=True, **NO_MIXING, **options))
+
+
+@pytest.mark.slow
+def test_two_replicas_equal_one_with_a_convolutional_stem():
+    """Its BatchNorm normalises by the batch of both, and the average holds its statistics too."""
+    options = NO_MIXING | {"stem": "conv", "ema_decay": 0.5}
+    one, two = after_steps(**options), after_steps(replicas=2, graph=True, **options)
+    same_runs(one, two)
+    mean = one[0].ema.get_layer("patch_embed").halvings[0][1].moving_mean
+    assert np.abs(mean).max() > 0
+
+
+@pytest.mark.slow
+def test_a_convolutional_stem_learns_from_a_batch_in_parts():
+    """Each part is normalised by its own statistics, so the weights differ from those of a whole batch, a little."""
+    whole, parts = (after_steps(graph=True, accumulation=n, stem="conv", **NO_MIXING)[0].student for n in (1, 2))
+    pairs = zip(whole.trainable_weights, parts.trainable_weights, strict=True)
+    distances = [np.abs(a.numpy() - b.numpy()).max() for a, b in pairs]
+    assert 0 < max(distances) < 0.01
 
 
 def test_replicas_draw_different_mixes():

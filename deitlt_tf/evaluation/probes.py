@@ -49,7 +49,7 @@ def attention_distance(attention: tf.Tensor, *, patch_size: int, prefix: int) ->
 def uniform_distance(model: keras.Model) -> float:
     """`attention_distance` of uniform attention over this model's patches, pixels: that of a head without focus."""
     patches = model.get_layer("tokens").patches
-    patch_size = model.get_layer("patch_embed.proj").kernel_size[0]
+    patch_size = vit.patch_size(model)
     return float(attention_distance(tf.ones((patches, patches)), patch_size=patch_size, prefix=0))
 
 
@@ -97,7 +97,7 @@ def probe(model: keras.Model, batches: tf.data.Dataset, *, title: str | None = N
     """
     tokens = model.get_layer("tokens")
     blocks = [layer for layer in model.layers if isinstance(layer, vit.Block)]
-    size = {"patch_size": model.get_layer("patch_embed.proj").kernel_size[0], "prefix": tokens.prefix}
+    size = {"patch_size": vit.patch_size(model), "prefix": tokens.prefix}
     outputs = [tokens.output, *(block.output for block in blocks), model.get_layer("norm").output]
     hidden_states = keras.Model(model.input, outputs)
 

@@ -23,11 +23,11 @@ def start_from(student: keras.Model, source: keras.Model | Mapping[str, np.ndarr
     Returns one sentence for each thing that could not be used unchanged.
     Raises ValueError where width, depth, heads or patches differ, or the source is no Vision Transformer.
     """
-    own = torch_weights.to_torch(student)
+    own = torch_weights.state_of(student)
     if isinstance(source, keras.Model):
         if any(layer.name == "blocks.0" for layer in source.layers):
             _require_same("attention heads", *(m.get_layer("blocks.0").attn.num_heads for m in (student, source)))
-        source = torch_weights.to_torch(source)
+        source = torch_weights.state_of(source)
     state = torch_weights.plain_names(source)
     try:
         _require_same_architecture(own, state)
@@ -45,7 +45,13 @@ def _require_same_architecture(own: State, state: State) -> None:
     """Raises ValueError where width, depth or patches differ, KeyError for weights that are no Vision Transformer's."""
     _require_same("channels", *(s["pos_embed"].shape[-1] for s in (own, state)))
     _require_same("blocks", *(torch_weights.num_blocks(s, "blocks") for s in (own, state)))
+    _require_same("halvings in the convolutional stem (stem=conv; 0 is stem=patch)", *map(_halvings, (own, state)))
     _require_same("pixels a patch", *(s["patch_embed.proj.weight"].shape[-1] for s in (own, state)))
+
+
+def _halvings(state: State) -> int:
+    """Halvings of the side in the convolutional stem of a state dict; 0: it has a patch projection."""
+    return torch_weights.num_blocks(state, "patch_embed")
 
 
 def _require_same(what: str, here: int, there: int) -> None:

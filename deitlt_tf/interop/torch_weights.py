@@ -202,7 +202,20 @@ def in_order(network: Network, order: np.ndarray | None) -> Network:
 
 
 def to_torch(model: keras.Model) -> dict[str, np.ndarray]:
-    """The weights of a model by their official names, in torch's layout. timm's models load those of a DeiT or ViT."""
+    """`state_of` a network that PyTorch's official code knows. timm's models load that of a DeiT or ViT.
+
+    Raises ValueError for a student with a convolutional stem, which neither timm nor the official code has.
+    """
+    if vit.has_conv_stem(model):
+        raise ValueError(
+            f"{model.name} has a convolutional stem (--stem=conv), which no network of PyTorch's official code or of "
+            "timm has: only students with --stem=patch can be written for them."
+        )
+    return state_of(model)
+
+
+def state_of(model: keras.Model) -> dict[str, np.ndarray]:
+    """The weights of a model by their official names, in torch's layout."""
     axes = {2: (1, 0), 4: (3, 2, 0, 1)}
     return {
         name: v.numpy().transpose(axes[len(v.shape)]) if v.name == "kernel" else v.numpy()

@@ -49,7 +49,8 @@ def build(
     num_classes: C. image_size: S, side of the images in pixels.
     mean, std: three floats each, by which the first layer normalises pixels of 0..1. Default to those of ImageNet.
     options: keywords of the model; None means the default.
-      deit_*, vit_*: patch_size=16, drop_path=0.1, embed_dim, depth, num_heads (defaults: those of the size).
+      deit_*, vit_*: patch_size=16, stem="patch" or "conv", drop_path=0.1; embed_dim, depth, num_heads (defaults: those
+        of the size).
       resnet*: classifier="linear" or "cosine"; scale=1 of the cosines.
       resnet50|101|152: groups=1, width_per_group=64 of the 3x3 convolutions.
       mdcs_*: classifier="cosine" or "linear"; scale=30 of the cosines.

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from deitlt_tf.models import resnet
+from deitlt_tf.models.convolutions import BatchNorm, convolution
 
 EXPERTS = 3
 SCALE = 30.0  # factor of the cosines: softmax over cosines in [-1, 1] would be nearly uniform without it
@@ -61,8 +62,8 @@ def mdcs_cifar_resnet(
     classifier, scale: "cosine" (scale times the cosine) or "linear". Default to "cosine" and 30.
     Source: expert_resnet_cifar.py. Shortcuts are of option A: 16 -> 24 channels adds 4 zero channels on each side.
     """
-    x = resnet._conv(16, 3, mode="fan_in", name="conv1")(x)
-    x = keras.layers.ReLU(name="relu")(resnet.BatchNorm(name="bn1")(x))
+    x = convolution(16, 3, mode="fan_in", name="conv1")(x)
+    x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
     x = _stage(x, resnet.BasicBlock, 16, blocks, name="layer1")
     stages = [("layer2", 24, blocks), ("layer3", 48, blocks)]
     return _mean_of_experts(x, resnet.BasicBlock, stages, num_classes=num_classes, classifier=classifier, scale=scale)
@@ -83,8 +84,8 @@ def mdcs_resnet(
     Source: Expert_ResNet.py (v1.5: the stride is in the 3x3 convolution).
     """
     x = keras.layers.ZeroPadding2D(3, name="pad1")(x)
-    x = resnet._conv(64, 7, stride=2, mode="fan_out", name="conv1")(x)
-    x = keras.layers.ReLU(name="relu")(resnet.BatchNorm(name="bn1")(x))
+    x = convolution(64, 7, stride=2, mode="fan_out", name="conv1")(x)
+    x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
     x = keras.layers.ZeroPadding2D(1, name="pad2")(x)  # no value is below 0 after the ReLU, so zeros never win
     x = keras.layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
     x = _stage(x, resnet.Bottleneck, 64, blocks[0], name="layer1")

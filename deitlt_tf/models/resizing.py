@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deitlt_tf.models import vit
+
 
 def bicubic_matrix(size_from: int, size_to: int) -> np.ndarray:
     """The matrix [to, from] of cubic interpolation, a = -0.75, pixel centres aligned, no antialias, border repeated."""
@@ -43,7 +45,7 @@ def resized(model: keras.Model, image_size: int) -> keras.Model:
 
     Raises ValueError where the patches do not tile the image.
     """
-    patch_size = model.get_layer("patch_embed.proj").kernel_size[0]
+    patch_size = vit.patch_size(model)
     if image_size % patch_size:
         raise ValueError(f"image_size={image_size} is not a multiple of patch_size={patch_size}: change one of them.")
     old = model.input

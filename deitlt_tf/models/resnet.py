@@ -4,9 +4,7 @@
     basic_resnet     ResNet-18/34 of CIFAR  3x3 stem, 64/128/256/512 channels, projected shortcuts
     resnet           ResNet-50/101/152 v1.5, ResNeXt-50
 
-Weights have the names of the official checkpoint (`layer1.0.conv1` ...), so layer names contain dots. Padding is
-torch's. BatchNorm statistics are synchronised, so that two replicas equal one; the running variance is biased, as in
-Keras.
+Weights have the names of the official checkpoint (`layer1.0.conv1` ...), so layer names contain dots.
 Source: val-iisc/DeiT-LT teacher_models/resnet_cifar.py; torchvision models/resnet.py; He et al. 2015, arXiv 1512.03385;
 Xie et al., CVPR 2017 (ResNeXt).
 """
@@ -19,90 +17,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-
-def _conv(
-    filters: int, kernel: int, *, stride: int = 1, groups: int = 1, mode: str, name: str, dtype: object = None
-) -> keras.layers.Conv2D:
-    """A convolution without bias, kaiming normal over `mode`. With a stride it does not pad: `_pad` does."""
-    return keras.layers.Conv2D(
-        filters,
-        kernel,
-        strides=stride,
-        groups=groups,
-        padding="same" if stride == 1 else "valid",
-        use_bias=False,
-        kernel_initializer=keras.initializers.VarianceScaling(2.0, mode, "untruncated_normal"),
-        name=name,
-        dtype=dtype,
-    )
-
-
-@keras.saving.register_keras_serializable(package="deitlt_tf")
-class BatchNorm(keras.layers.BatchNormalization):
-    """keras.layers.BatchNormalization over the batches of all replicas, computed by TensorFlow's fused kernel.
-
-    In training the kernel takes a quarter of the time. In inference the blocks fold the layer into the convolution
-    before it (`_normed`). With several replicas training uses Keras' own operations, because the kernel sees only the
-    batch of one replica.
-    """
-
-    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, synchronized: bool = True, **kwargs: Any):
-        super().__init__(momentum=momentum, epsilon=epsilon, synchronized=synchronized, **kwargs)
-
-    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
-        training = bool(training and self.trainable)
-        if training and tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            return super().call(inputs, training=True, mask=mask)
-        moving = (self.moving_mean, self.moving_variance)
-        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=tf.cast(inputs, tf.float32) if training else inputs,
-            scale=tf.cast(self.gamma, tf.float32),
-            offset=tf.cast(self.beta, tf.float32),
-            mean=[] if training else tf.cast(moving[0], tf.float32),
-            variance=[] if training else tf.cast(moving[1], tf.float32),
-            epsilon=self.epsilon,
-            is_training=training,
-        )
-        if training:
-            count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
-            variance *= (count - 1) / count  # from the kernel's unbiased variance to the biased one that Keras keeps
-            for old, new in zip(moving, (mean, variance), strict=True):
-                old.assign(old * self.momentum + new * (1 - self.momentum))
-        return tf.cast(y, self.compute_dtype)
-
-
-def _normed(conv: keras.layers.Conv2D, norm: BatchNorm, x: tf.Tensor, *, training: bool | None) -> tf.Tensor:
-    """norm(conv(x)). In inference the moving statistics are folded into the kernel: a convolution with a bias.
-
-    On a CPU TensorFlow then fuses convolution, bias, sum and ReLU into one operation. With FusedBatchNorm it fuses only
-    in float32, and without the sum.
-    """
-    if training and norm.trainable:
-        return norm(conv(x), training=True)
-    scale = norm.gamma * tf.math.rsqrt(norm.moving_variance + norm.epsilon)
-    y = conv.convolution_op(x, tf.cast(conv.kernel * scale, x.dtype))
-    return tf.nn.bias_add(y, tf.cast(norm.beta - norm.moving_mean * scale, x.dtype))
-
-
-def _maps(channels: int) -> tuple:
-    """The shape to build a layer with. It has no size, because Keras would check it before padding and refuse 2x2."""
-    return (None, None, None, channels)
+from deitlt_tf.models.convolutions import BatchNorm, convolution, maps, normed, pad
 
 
 def _projection(channels: int, out: int, *, stride: int, mode: str, dtype: object) -> tuple:
     """The shortcut where the shape changes, a built 1x1 convolution and its BatchNorm; (None, None) elsewhere."""
     if stride == 1 and channels == out:
         return None, None
-    conv = _conv(out, 1, stride=stride, mode=mode, name="downsample.0", dtype=dtype)
+    conv = convolution(out, 1, stride=stride, mode=mode, name="downsample.0", dtype=dtype)
     norm = BatchNorm(name="downsample.1", dtype=dtype)
-    conv.build(_maps(channels))
-    norm.build(_maps(out))
+    conv.build(maps(channels))
+    norm.build(maps(out))
     return conv, norm
-
-
-def _pad(x: tf.Tensor, stride: int) -> tf.Tensor:
-    """x with one pixel on each side, for a 3x3 convolution with stride. Keras' "same" would pad only one side."""
-    return x if stride == 1 else tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
 
 
 def _shape(shape: tuple, stride: int, channels: int) -> tuple:
@@ -128,13 +54,13 @@ class BasicBlock(keras.layers.Layer):
 
     def build(self, input_shape: tuple) -> None:
         policy, channels, f = self.dtype_policy, input_shape[-1], self.filters
-        self.conv1 = _conv(f, 3, stride=self.stride, mode="fan_in", name="conv1", dtype=policy)
-        self.conv2 = _conv(f, 3, mode="fan_in", name="conv2", dtype=policy)
+        self.conv1 = convolution(f, 3, stride=self.stride, mode="fan_in", name="conv1", dtype=policy)
+        self.conv2 = convolution(f, 3, mode="fan_in", name="conv2", dtype=policy)
         self.bn1, self.bn2 = BatchNorm(name="bn1", dtype=policy), BatchNorm(name="bn2", dtype=policy)
         self.extra = (f - channels) // 2
-        self.conv1.build(_maps(channels))
+        self.conv1.build(maps(channels))
         for layer in (self.bn1, self.conv2, self.bn2):
-            layer.build(_maps(f))
+            layer.build(maps(f))
         if self.projection:
             common = {"mode": "fan_in", "dtype": policy}
             self.downsample, self.downsample_bn = _projection(channels, f, stride=self.stride, **common)
@@ -143,8 +69,8 @@ class BasicBlock(keras.layers.Layer):
         return _shape(input_shape, self.stride, self.filters)
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        y = tf.nn.relu(_normed(self.conv1, self.bn1, _pad(x, self.stride), training=training))
-        return tf.nn.relu(_normed(self.conv2, self.bn2, y, training=training) + self.shortcut(x, training))
+        y = tf.nn.relu(normed(self.conv1, self.bn1, pad(x, self.stride), training=training))
+        return tf.nn.relu(normed(self.conv2, self.bn2, y, training=training) + self.shortcut(x, training))
 
     def shortcut(self, x: tf.Tensor, training: bool | None) -> tf.Tensor:
         """x with the shape of the block's output."""
@@ -152,7 +78,7 @@ class BasicBlock(keras.layers.Layer):
             if self.stride > 1:
                 x = tf.nn.avg_pool2d(x, 1, self.stride, "VALID")  # = x[:, ::s, ::s], in a fifth of the time
             return tf.pad(x, [[0, 0], [0, 0], [0, 0], [self.extra, self.extra]])
-        return x if self.downsample is None else _normed(self.downsample, self.downsample_bn, x, training=training)
+        return x if self.downsample is None else normed(self.downsample, self.downsample_bn, x, training=training)
 
     def get_config(self) -> dict[str, Any]:
         own = {"filters": self.filters, "stride": self.stride, "projection": self.projection}
@@ -180,25 +106,25 @@ class Bottleneck(keras.layers.Layer):
         policy, channels, out = self.dtype_policy, input_shape[-1], 4 * self.filters
         inner = self.filters * self.width_per_group // 64 * self.groups
         common = {"mode": "fan_out", "dtype": policy}
-        self.conv1, self.bn1 = _conv(inner, 1, name="conv1", **common), BatchNorm(name="bn1", dtype=policy)
-        self.conv2 = _conv(inner, 3, stride=self.stride, groups=self.groups, name="conv2", **common)
+        self.conv1, self.bn1 = convolution(inner, 1, name="conv1", **common), BatchNorm(name="bn1", dtype=policy)
+        self.conv2 = convolution(inner, 3, stride=self.stride, groups=self.groups, name="conv2", **common)
         self.bn2 = BatchNorm(name="bn2", dtype=policy)
-        self.conv3, self.bn3 = _conv(out, 1, name="conv3", **common), BatchNorm(name="bn3", dtype=policy)
-        self.conv1.build(_maps(channels))
+        self.conv3, self.bn3 = convolution(out, 1, name="conv3", **common), BatchNorm(name="bn3", dtype=policy)
+        self.conv1.build(maps(channels))
         for layer in (self.bn1, self.conv2, self.bn2, self.conv3):
-            layer.build(_maps(inner))
-        self.bn3.build(_maps(out))
+            layer.build(maps(inner))
+        self.bn3.build(maps(out))
         self.downsample, self.downsample_bn = _projection(channels, out, stride=self.stride, **common)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return _shape(input_shape, self.stride, 4 * self.filters)
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        y = tf.nn.relu(_normed(self.conv1, self.bn1, x, training=training))
-        y = tf.nn.relu(_normed(self.conv2, self.bn2, _pad(y, self.stride), training=training))
-        y = _normed(self.conv3, self.bn3, y, training=training)
+        y = tf.nn.relu(normed(self.conv1, self.bn1, x, training=training))
+        y = tf.nn.relu(normed(self.conv2, self.bn2, pad(y, self.stride), training=training))
+        y = normed(self.conv3, self.bn3, y, training=training)
         if self.downsample is not None:
-            x = _normed(self.downsample, self.downsample_bn, x, training=training)
+            x = normed(self.downsample, self.downsample_bn, x, training=training)
         return tf.nn.relu(y + x)
 
     def get_config(self) -> dict[str, Any]:
@@ -263,7 +189,7 @@ def cifar_resnet(
     classifier, scale: "linear", or "cosine" for LDAM with the factor of its cosines. Default to "linear" and 1.
     Source: resnet_cifar.py; He et al. 2015, section 4.2.
     """
-    x = _conv(16, 3, mode="fan_in", name="conv1")(x)
+    x = convolution(16, 3, mode="fan_in", name="conv1")(x)
     x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
     for stage, filters in enumerate((16, 32, 64), 1):
         for i in range(blocks):
@@ -287,7 +213,7 @@ def basic_resnet(
     classifier, scale: "linear", or "cosine" for LDAM with the factor of its cosines. Default to "linear" and 1.
     Source: ynu-yangpeng/GLMC model/ResNet_cifar.py (class ResNet).
     """
-    x = _conv(64, 3, mode="fan_in", name="conv1")(x)
+    x = convolution(64, 3, mode="fan_in", name="conv1")(x)
     x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
     x = _stages(x, partial(BasicBlock, projection=True), blocks)
     return _classify(x, num_classes=num_classes, classifier=classifier, scale=scale, kernel=_linear_kernel())
@@ -312,7 +238,7 @@ def resnet(
     Source: torchvision models/resnet.py (v1.5).
     """
     x = keras.layers.ZeroPadding2D(3, name="pad1")(x)
-    x = _conv(64, 7, stride=2, mode="fan_out", name="conv1")(x)
+    x = convolution(64, 7, stride=2, mode="fan_out", name="conv1")(x)
     x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
     x = keras.layers.ZeroPadding2D(1, name="pad2")(x)  # no value is below 0 after the ReLU, so zeros never win
     x = keras.layers.MaxPooling2D(3, strides=2, name="maxpool")(x)

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from deitlt_tf.models import kernels
+from deitlt_tf.models.stems import ConvStem
 
 # name: (embed_dim, depth, num_heads). "nano" is our own, for small images on CPUs. The others are from Touvron et al.
 # 2021, table 1.
@@ -275,6 +276,7 @@ def vit(
     size: str,
     distilled: bool,
     patch_size: int = 16,
+    stem: str = "patch",
     drop_path: float = 0.1,
     embed_dim: int | None = None,
     depth: int | None = None,
@@ -285,8 +287,10 @@ def vit(
     size: name of a row of SIZES. embed_dim, depth, num_heads: ints that override it. Default to those of the row.
     distilled: bool. Two tokens and heads, CLS and DIST, or CLS alone.
     patch_size: int. Side of a patch in pixels. Defaults to 16.
+    stem: "patch", one linear map of the pixels of each patch, or "conv", `stems.ConvStem`. Defaults to "patch".
     drop_path: float. Rate of the last block; it grows linearly over depth, from 0. Defaults to 0.1.
-    Raises ValueError where the patches do not tile the image, or the heads do not divide the width.
+    Raises ValueError where the patches do not tile the image, the heads do not divide the width, or the stem does not
+    fit the patches.
     """
     dim, blocks, heads = (
         default if value is None else value
@@ -296,15 +300,7 @@ def vit(
         raise ValueError(f"image_size={x.shape[1]} is not a multiple of patch_size={patch_size}: change one of them.")
     if heads < 1 or dim % heads:
         raise ValueError(f"embed_dim={dim} is not a multiple of num_heads={heads}: change one of them.")
-    bound = 1 / math.sqrt(3 * patch_size**2)  # torch's default for a convolution, also in the official code
-    x = keras.layers.Conv2D(
-        dim,
-        patch_size,
-        strides=patch_size,
-        kernel_initializer=keras.initializers.RandomUniform(-bound, bound),
-        bias_initializer=keras.initializers.RandomUniform(-bound, bound),
-        name="patch_embed.proj",
-    )(x)  # (B, S / patch, S / patch, D)
+    x = patches(x, dim, patch_size=patch_size, stem=stem)  # (B, S / patch, S / patch, D)
     x = Tokens(distilled, name="tokens")(x)  # (B, N + patches, D)
     for i, rate in enumerate(np.linspace(0, drop_path, blocks)):
         asking = (2 if distilled else 1) if i == blocks - 1 else None
@@ -312,6 +308,33 @@ def vit(
     x = _layer_norm("norm")(x)  # (B, N, D)
     cls = _dense(num_classes, name="head", dtype="float32")(x[:, 0])
     return {"cls": cls, "dist": _dense(num_classes, name="head_dist", dtype="float32")(x[:, 1])} if distilled else cls
+
+
+def patches(x: keras.KerasTensor, dim: int, *, patch_size: int, stem: str) -> keras.KerasTensor:
+    """Normalised images [B, S, S, 3] -> the patches before their positions are added, [B, S / p, S / p, D]."""
+    if stem == "conv":
+        return ConvStem(dim, patch_size, name="patch_embed")(x)
+    if stem != "patch":
+        raise ValueError(f"stem={stem} is unknown: choose patch or conv.")
+    bound = 1 / math.sqrt(3 * patch_size**2)  # torch's default for a convolution, also in the official code
+    return keras.layers.Conv2D(
+        dim,
+        patch_size,
+        strides=patch_size,
+        kernel_initializer=keras.initializers.RandomUniform(-bound, bound),
+        bias_initializer=keras.initializers.RandomUniform(-bound, bound),
+        name="patch_embed.proj",
+    )(x)
+
+
+def patch_size(model: keras.Model) -> int:
+    """Side of a patch of a Vision Transformer in pixels, whatever its stem."""
+    return model.input_shape[1] // math.isqrt(model.get_layer("tokens").patches)
+
+
+def has_conv_stem(model: keras.Model) -> bool:
+    """Whether the patches of a Vision Transformer come from `stems.ConvStem`."""
+    return any(isinstance(layer, ConvStem) for layer in model.layers)
 
 
 def with_tokens(model: keras.Model) -> keras.Model:

@@ -80,6 +80,8 @@ def _student_mistakes(recipe: Recipe) -> Iterator[str]:
         width, heads = network.embed_dim or width, network.num_heads or heads
         if width % heads:
             yield f"--num_heads={heads} does not divide --embed_dim={width}: change one of them."
+        if network.stem == "conv":
+            yield from _stem_mistakes(network.patch_size, width)
     size = student.view.image_size
     if size % network.patch_size:
         yield f"--image_size={size} is not a multiple of --patch_size={network.patch_size}: change one of them."
@@ -96,6 +98,16 @@ def _student_mistakes(recipe: Recipe) -> Iterator[str]:
     if recipe.teacher.path and not student.plain and not (path.is_file() or (path / "teacher.keras").is_file()):
         file = path / "teacher.keras" if path.is_dir() else path
         yield f"--teacher={recipe.teacher.path}: there is no {file}."
+
+
+def _stem_mistakes(patch_size: int, width: int) -> Iterator[str]:
+    if patch_size < 2 or patch_size & (patch_size - 1):
+        yield f"--stem=conv halves the image several times: --patch_size={patch_size} has to be 2, 4, 8, 16 or so."
+    elif width % (patch_size // 2):
+        yield (
+            f"--stem=conv begins with embed_dim * 2 / patch_size channels: --embed_dim={width} has to be a multiple of "
+            f"{patch_size // 2}."
+        )
 
 
 def _late_reweighting(student: Student, recipe: Recipe) -> Iterator[str]:

@@ -164,6 +164,11 @@ with _heading("The student's network"):
     flags.DEFINE_bool("baseline", False, "Also train a plain ViT with the same recipe and add its row to the tables.")
     flags.DEFINE_string("model", "deit_base", "Size of the student: deit_nano, deit_tiny, deit_small or deit_base.")
     flags.DEFINE_integer("patch_size", 16, "Side of a patch, pixels.", lower_bound=1)
+    flags.DEFINE_enum(
+        "stem", "patch", ["patch", "conv"],
+        "Where patches come from: one linear map of their pixels, as published (patch), or convolutions (conv), which "
+        "know from the start that neighbouring pixels belong together: for students trained on few images.",
+    )  # fmt: skip
     flags.DEFINE_integer("depth", 0, "Number of blocks; 0: the model's own.", lower_bound=0)
     flags.DEFINE_integer("embed_dim", 0, "Channels of a token; 0: the model's own.", lower_bound=0)
     flags.DEFINE_integer("num_heads", 0, "Attention heads; 0: the model's own.", lower_bound=0)

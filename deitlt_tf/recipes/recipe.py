@@ -138,6 +138,7 @@ class Transformer:
 
     model: str
     patch_size: int
+    stem: str
     depth: int
     embed_dim: int
     num_heads: int
@@ -417,6 +418,7 @@ def _student(flags: Mapping[str, Any]) -> Student:
         network=Transformer(
             model=flags["model"],
             patch_size=flags["patch_size"],
+            stem=flags["stem"],
             depth=flags["depth"],
             embed_dim=flags["embed_dim"],
             num_heads=flags["num_heads"],

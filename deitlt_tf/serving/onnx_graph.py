@@ -139,21 +139,9 @@ def transformer(graph: Graph, model: keras.Model, heads: tuple[str, ...]) -> dic
 
 
 def embedding(graph: Graph, model: keras.Model) -> str:
-    """Pixels -> rows of tokens, CLS (and DIST) first.
-
-    The normalisation becomes part of the patch embedding: (x / 255 - mean) / std W + b = x W' + b', which is exact.
-    The patches are cut out before the cast to float32, while a pixel is still one byte.
-    """
-    normalize, conv, tokens = (model.get_layer(name) for name in ("normalize", "patch_embed.proj", "tokens"))
-    patch, dim, grid = conv.kernel_size[0], conv.filters, model.input_shape[1] // conv.kernel_size[0]
-    mean, std = np.asarray(normalize.mean, np.float64), np.asarray(normalize.std, np.float64)
-    kernel = conv.kernel.numpy().astype(np.float64)  # (patch, patch, 3, D)
-    bias = conv.bias.numpy() - np.einsum("hwcd,c->d", kernel, mean / std)
-    kernel = (kernel / (255 * std)[:, None]).reshape(-1, dim)
-
-    x = graph.reshape("images", -1, grid, patch, grid, patch, 3)
-    x = graph.reshape(graph.op("Transpose", x, perm=(0, 1, 3, 2, 4, 5)), -1, patch * patch * 3)
-    x = graph.dense(graph.op("Cast", x, to=TensorProto.FLOAT), kernel, bias, conv.name)
+    """Pixels -> rows of tokens, CLS (and DIST) first."""
+    tokens, dim = model.get_layer("tokens"), model.get_layer("tokens").pos_embed.shape[-1]
+    x = convolved(graph, model) if vit.has_conv_stem(model) else projected_pixels(graph, model)
     x = graph.reshape(x, -1, tokens.patches, dim)
     x = graph.op("Pad", x, graph.integers(0, tokens.prefix, 0, 0, 0, 0))
     offset = tokens.pos_embed.numpy().copy()
@@ -161,6 +149,43 @@ def embedding(graph: Graph, model: keras.Model) -> str:
     if tokens.distilled:
         offset[:, 1] += tokens.dist_token.numpy()[:, 0]
     return graph.reshape(graph.op("Add", x, graph.weight(offset, "pos_embed")), -1, dim)
+
+
+def projected_pixels(graph: Graph, model: keras.Model) -> str:
+    """Pixels -> rows of patches [batch * patches, D], by the patch projection.
+
+    The normalisation becomes part of it: (x / 255 - mean) / std W + b = x W' + b', which is exact.
+    The patches are cut out before the cast to float32, while a pixel is still one byte.
+    """
+    normalize, layer = (model.get_layer(name) for name in ("normalize", "patch_embed.proj"))
+    patch, dim, grid = layer.kernel_size[0], layer.filters, model.input_shape[1] // layer.kernel_size[0]
+    mean, std = np.asarray(normalize.mean, np.float64), np.asarray(normalize.std, np.float64)
+    kernel = layer.kernel.numpy().astype(np.float64)  # (patch, patch, 3, D)
+    bias = layer.bias.numpy() - np.einsum("hwcd,c->d", kernel, mean / std)
+    kernel = (kernel / (255 * std)[:, None]).reshape(-1, dim)
+
+    x = graph.reshape("images", -1, grid, patch, grid, patch, 3)
+    x = graph.reshape(graph.op("Transpose", x, perm=(0, 1, 3, 2, 4, 5)), -1, patch * patch * 3)
+    return graph.dense(graph.op("Cast", x, to=TensorProto.FLOAT), kernel, bias, layer.name)
+
+
+def convolved(graph: Graph, model: keras.Model) -> str:
+    """Pixels -> patches [batch, S / p, S / p, D], by `stems.ConvStem`. BatchNorm is folded into the convolutions."""
+    stem = model.get_layer("patch_embed")
+    x = counterpart(graph, model.get_layer("normalize"), ["images"])
+    for layer, norm in stem.halvings:
+        scale = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
+        bias = norm.beta.numpy() - norm.moving_mean.numpy() * scale
+        x = graph.op("Relu", biased(graph, layer, layer.kernel.numpy() * scale, bias, x, f"patch_embed.{layer.name}"))
+    x = biased(graph, stem.proj, stem.proj.kernel.numpy(), stem.proj.bias.numpy(), x, "patch_embed.proj")
+    return graph.op("Transpose", x, perm=(0, 2, 3, 1))
+
+
+def biased(graph: Graph, layer: keras.layers.Conv2D, kernel: np.ndarray, bias: np.ndarray, x: str, name: str) -> str:
+    """A convolution of maps [batch, C, h, w] with this kernel, [k, k, in, out], and a bias; padded by k // 2."""
+    weights = graph.weight(kernel.transpose(3, 2, 0, 1), f"{name}.weight"), graph.weight(bias, f"{name}.bias")
+    pad = layer.kernel_size[0] // 2
+    return graph.op("Conv", x, *weights, name=name, strides=layer.strides, pads=(pad,) * 4)
 
 
 def block(graph: Graph, layer: vit.Block, x: str, *, queries: int) -> str:

@@ -21,6 +21,7 @@ def student_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
         num_classes=num_classes,
         image_size=recipe.student.view.image_size,
         patch_size=settings.patch_size,
+        stem=settings.stem,
         depth=settings.depth or None,
         embed_dim=settings.embed_dim or None,
         num_heads=settings.num_heads or None,

@@ -95,10 +95,18 @@ def test_diversity_of_equal_orthogonal_and_opposite_tokens():
     np.testing.assert_allclose(probes.diversity(pairs), [0, 1, 2], atol=1e-6)
 
 
-@pytest.mark.parametrize(("distilled", "prefix"), [(True, 2), (False, 1)])
-def test_probe_sees_what_the_model_computes(distilled, prefix):
-    name = "deit_nano" if distilled else "vit_nano"
-    small = {"num_classes": 3, "image_size": 12, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 4}
+@pytest.mark.parametrize(("stem", "prefix"), [("patch", 2), ("patch", 1), ("conv", 2)])
+def test_probe_sees_what_the_model_computes(stem, prefix):
+    name = "deit_nano" if prefix == 2 else "vit_nano"
+    small = {
+        "num_classes": 3,
+        "stem": stem,
+        "image_size": 12,
+        "patch_size": 4,
+        "embed_dim": 16,
+        "depth": 2,
+        "num_heads": 4,
+    }
     model = models.build(name, **small)
     images = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 3)).astype(np.uint8)
     padded = [np.concatenate([images, images[:1]])[i : i + 2] for i in (0, 2)]
@@ -112,7 +120,7 @@ def test_probe_sees_what_the_model_computes(distilled, prefix):
 
     # The same, layer by layer.
     x = model.get_layer("normalize")(images)
-    x = model.get_layer("tokens")(model.get_layer("patch_embed.proj")(x))
+    x = model.get_layer("tokens")(model.get_layer("patch_embed" if stem == "conv" else "patch_embed.proj")(x))
     attentions = []
     for i in range(2):
         block = model.get_layer(f"blocks.{i}")
@@ -125,8 +133,8 @@ def test_probe_sees_what_the_model_computes(distilled, prefix):
     near = probes.attention_distance(attentions[1], patch_size=4, prefix=prefix)
     np.testing.assert_allclose(result.distance[:, 1], near, rtol=1e-4)
     # The heads read what `final` holds.
-    head = model.get_layer("head_dist" if distilled else "head")
-    logits = model(images)["dist"] if distilled else model(images)
+    head = model.get_layer("head_dist" if prefix == 2 else "head")
+    logits = model(images)["dist"] if prefix == 2 else model(images)
     np.testing.assert_allclose(head(result.final[:, -1]), logits, rtol=1e-4, atol=1e-5)
     assert probes.uniform_distance(model) == pytest.approx(
         float(probes.attention_distance(tf.ones((9, 9)), patch_size=4, prefix=0))

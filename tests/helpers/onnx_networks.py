@@ -22,6 +22,7 @@ def residual(network, **kwargs) -> keras.Model:
 # Name: a function that builds the network; together they have every layer that is exported.
 NETWORKS = {
     "deit": partial(models.build, "deit_nano", num_classes=5, **SMALL_VIT),
+    "deit_stem": partial(models.build, "deit_nano", num_classes=5, stem="conv", **SMALL_VIT),
     "vit": partial(models.build, "vit_nano", num_classes=5, **SMALL_VIT),
     "resnet8_cosine": partial(models.build, "resnet8", num_classes=5, image_size=16, classifier="cosine"),
     "basic": partial(residual, resnet.basic_resnet, blocks=(1, 1, 1, 1)),

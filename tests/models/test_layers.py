@@ -1,11 +1,11 @@
-"""Every layer of interface, vit and resnet answers the same questions."""
+"""Every layer of the networks answers the same questions."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from deitlt_tf.models import interface, resnet, vit
+from deitlt_tf.models import convolutions, interface, resnet, stems, vit
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,8 @@ LAYERS = {
     "layer_norm": (vit.LayerNorm, (2, 5, 8)),
     "block": (lambda **kw: vit.Block(2, 0.5, 1, **kw), (2, 5, 8)),
     "block_tokens": (lambda **kw: vit.Block(2, 0.5, 1, 2, **kw), (2, 5, 8)),
-    "batch_norm": (resnet.BatchNorm, (2, 6, 6, 4)),
+    "batch_norm": (convolutions.BatchNorm, (2, 6, 6, 4)),
+    "conv_stem": (lambda **kw: stems.ConvStem(8, 4, **kw), (2, 8, 8, 3)),
     "basic": (lambda **kw: resnet.BasicBlock(8, 2, **kw), (2, 6, 6, 4)),
     "basic_projected": (lambda **kw: resnet.BasicBlock(8, 2, projection=True, **kw), (2, 7, 7, 4)),
     "bottleneck": (lambda **kw: resnet.Bottleneck(4, 2, **kw), (2, 7, 7, 8)),
@@ -36,7 +37,7 @@ LAYERS = {
 def test_every_layer_is_tested():
     ours = {
         value
-        for module in (interface, vit, resnet)
+        for module in (interface, vit, convolutions, stems, resnet)
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, keras.Layer) and value.__module__ == module.__name__
     }
