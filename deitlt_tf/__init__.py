@@ -43,6 +43,7 @@ MODULES = (
     "distill",
     "evaluation",
     "graphs",
+    "guidance",
     "inspect_data",
     "interop",
     "losses",

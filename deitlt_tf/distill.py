@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deitlt_tf import guidance as locality
 from deitlt_tf import losses
 from deitlt_tf.devices import replicas
 from deitlt_tf.devices.accumulation import in_parts
@@ -17,6 +18,7 @@ from deitlt_tf.step import TrainingStep, checked
 
 MIXING, DROP_PATH = 0, 1  # folded into the seed of a step, so that the two draw independently
 
+LOSSES = ("loss", "cls_loss", "dist_loss", "agreement", "cosine")  # what a step with a teacher reports
 PROBABILITIES = (
     "distillation=soft needs the teacher's logits, and this teacher returns probabilities (it ends in softmax): their "
     "softmax is nearly even. Cut the softmax off, as with classifier_activation=None in keras.applications, or choose "
@@ -35,6 +37,7 @@ class Lesson(NamedTuple):
     teacher_classes: int64 [B], argmax of the teacher's logits.
     weights: float32 [B], weights of the DIST losses: `cls_weights`, from `reweight_step` on times those by class.
     cls_weights: float32 [B], weights of the CLS losses: sample weights s, mixed as the images are; 1 without any.
+    maps: the teacher's feature maps [B, h, w, C] that guide the student's patches; () without guidance.
 
     A plain ViT has the labels in place of what the teacher says, and `weights` are those of its only loss.
     """
@@ -46,6 +49,7 @@ class Lesson(NamedTuple):
     teacher_classes: tf.Tensor
     weights: tf.Tensor
     cls_weights: tf.Tensor
+    maps: tuple[tf.Tensor, ...] = ()
 
 
 class Distiller(TrainingStep):
@@ -71,6 +75,10 @@ class Distiller(TrainingStep):
         pair of images, (the student's, the teacher's), "clean" is the second of them. With "clean" the classes that
         the teacher chooses are mixed as the labels are, and so are their class weights. Hard distillation only.
         Defaults to "mixed".
+      guidance: float. W of locality guidance, `deitlt_tf.guidance`, which adds to the loss W (1 - t / T) times the
+        distance of the student's patches from the teacher's feature maps, t: steps. The optimiser has to train
+        `trained`. It needs a keras.Model as the teacher, which sees the mixed view. Defaults to 0, none.
+      guidance_steps: int. T, the step at which guidance ends. Defaults to 0; guidance needs it.
       temperature: float. tau of soft distillation. Defaults to 3.
       logit_adjustment: float. tau in the loss of CLS, whose logits become z_c + tau log(n_c / n); 1 = balanced softmax.
         Defaults to 0.
@@ -105,6 +113,8 @@ class Distiller(TrainingStep):
         alpha: float = 0.5,
         distillation: str = "hard",
         teacher_sees: str = "mixed",
+        guidance: float = 0.0,
+        guidance_steps: int = 0,
         temperature: float = 3.0,
         logit_adjustment: float = 0.0,
         reweight_step: int = NEVER,
@@ -124,6 +134,11 @@ class Distiller(TrainingStep):
             raise ValueError(f"teacher_sees={teacher_sees} is unknown: choose mixed or clean.")
         if teacher_sees == "clean" and distillation == "soft":
             raise ValueError("teacher_sees=clean mixes the classes that the teacher chose: it needs distillation=hard.")
+        if guidance and (teacher_sees == "clean" or not isinstance(teacher, keras.Model) or guidance_steps < 1):
+            raise ValueError(
+                f"guidance={guidance:g} compares the student's patches with a teacher's maps of the same images: it "
+                "needs a keras.Model as the teacher, teacher_sees=mixed, and guidance_steps above 0, where it ends."
+            )
         if isinstance(student.output, dict) == (teacher is None):
             raise ValueError("a student with CLS and DIST (deit_*) needs a teacher; a plain one (vit_*) takes none.")
         super().__init__(
@@ -133,7 +148,7 @@ class Distiller(TrainingStep):
             beta=beta,
             clip_norm=clip_norm,
             seed=seed,
-            loss_names=("loss",) if teacher is None else ("loss", "cls_loss", "dist_loss", "agreement", "cosine"),
+            loss_names=("loss",) if teacher is None else LOSSES + (("guidance",) if guidance else ()),
         )
         self.ema = keras.models.clone_model(student) if ema_decay else None
         if self.ema:
@@ -156,11 +171,23 @@ class Distiller(TrainingStep):
         else:
             self.teacher_size, self.ask_teacher = teacher_size, teacher
         self.asks_model = isinstance(teacher, keras.Model)
-        self.with_tokens = vit.with_tokens(student)
+        self.guidance, self.guidance_steps = guidance, guidance_steps
+        self.guide = locality.Guide(student, teacher, seed=seed) if guidance and self.asks_model else None
+        if self.guide:
+            self.ask_with_maps = locality.with_maps(teacher, self.guide.maps)
+        self.with_tokens = vit.with_tokens(student, blocks=self.guide.blocks if self.guide else ())
 
     @property
     def student(self) -> keras.Model:
         return self.network
+
+    @property
+    def trained(self) -> list[keras.Variable]:
+        return self.student.trainable_variables + (self.guide.variables if self.guide else [])
+
+    @property
+    def state(self) -> list[keras.Variable]:
+        return [*(self.guide.variables if self.guide else []), *super().state]
 
     @property
     def draws_gamma(self) -> bool:
@@ -183,7 +210,7 @@ class Distiller(TrainingStep):
         lesson = self.prepare(batch, step, extras)  # mix the images, ask the teacher, weigh the examples
         gradients, values = self.gradients(lesson, step)  # of the losses of CLS and DIST
         average = self.average_before(step)
-        self.apply(gradients, self.student.trainable_variables)
+        self.apply(gradients, self.trained)
         self.update_ema(average)
         return replicas.all_sum(values), lesson.teacher_classes
 
@@ -201,14 +228,14 @@ class Distiller(TrainingStep):
 
     def gradients(self, lesson: Lesson, step: tf.Tensor) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """The gradient of the loss and the named losses of this replica, both summed over the parts of its batch."""
-        variables = self.student.trainable_variables
+        variables = self.trained
         cls_share = self.share(lesson.cls_weights)  # [B]
         dist_share = self.share(lesson.weights)  # [B]
 
         def gradients_of(k: int | tf.Tensor, part: tuple) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
             seed = self.part_seed(step, k, use=DROP_PATH)
             with vit.drawing_from(seed), tf.GradientTape() as tape:
-                values = self.losses_of(*part)
+                values = self.losses_of(*part, step=step)
                 loss = self.scaled(values["loss"])
             return tape.gradient(loss, variables), values
 
@@ -235,6 +262,7 @@ class Distiller(TrainingStep):
         sample_weight: float32 [B], weights of the images before they are mixed. Defaults to None, all 1.
         """
         student_images, teacher_images = images if isinstance(images, tuple) else (images, images)
+        maps: tuple[tf.Tensor, ...] = ()
         clean = tf.cast(student_images, tf.float32)
         mixed, cls_targets = self.mix(clean, labels, step, seed, weights=sample_weight)
         ones = cls_weights = tf.ones(tf.shape(labels))
@@ -253,17 +281,17 @@ class Distiller(TrainingStep):
             never = self.reweight_step == NEVER
             by_class = ones if never else tf.linalg.matvec(shares(labels), self.class_weights)
         elif self.teacher_sees == "clean":
-            teacher_classes, _ = self.ask(tf.cast(teacher_images, tf.float32), known)
+            teacher_classes, _, _ = self.ask(tf.cast(teacher_images, tf.float32), known)
             dist_targets = shares(teacher_classes)
             by_class = tf.linalg.matvec(dist_targets, self.class_weights)
         else:
-            teacher_classes, logits = self.ask(mixed, known)
+            teacher_classes, logits, maps = self.ask(mixed, known)
             dist_targets = teacher_classes if self.distillation == "hard" else logits
             by_class = tf.gather(self.class_weights, teacher_classes)
         weights = self.reweighted(by_class, step)
         if sample_weight is not None:
             weights *= cls_weights
-        return Lesson(mixed, labels, cls_targets, dist_targets, teacher_classes, weights, cls_weights)
+        return Lesson(mixed, labels, cls_targets, dist_targets, teacher_classes, weights, cls_weights, maps)
 
     def mix(
         self,
@@ -290,20 +318,26 @@ class Distiller(TrainingStep):
             unmixed,
         )
 
-    def ask(self, images: tf.Tensor, known: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """The teacher's classes int64 [B] and logits [B, C] for float32 images in pixels.
+    def ask(
+        self, images: tf.Tensor, known: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor | None, tuple[tf.Tensor, ...]]:
+        """The teacher's classes int64 [B], logits [B, C] and, for guidance, feature maps for float32 images in pixels.
 
         known: the classes, if they are known already. Hard distillation then skips the teacher, and logits are None.
+        Raises ValueError for known classes with guidance, which needs the maps.
         """
         if known is not None and self.distillation == "hard":
-            return known, None
+            if self.guide:
+                raise ValueError("guidance needs the teacher's feature maps: leave `teacher_classes` out.")
+            return known, None, ()
         assert self.ask_teacher is not None, "a plain ViT has no teacher"
-        logits = self.ask_teacher(resizing.resize(images, self.teacher_size or images.shape[1]))
+        images = resizing.resize(images, self.teacher_size or images.shape[1])
+        logits, maps = self.ask_with_maps(images) if self.guide else (self.ask_teacher(images), [])
         check_output(logits, self.num_classes)
         logits = tf.stop_gradient(tf.cast(logits, tf.float32))
         if self.distillation == "soft" and not self.asks_model:  # a model was tried when this object was constructed
             logits = checked(logits, ~are_probabilities(logits), PROBABILITIES)
-        return tf.argmax(logits, -1), logits
+        return tf.argmax(logits, -1), logits, tuple(tf.stop_gradient(x) for x in maps)
 
     def refuse_probabilities(self, size: int) -> None:
         """Raises ValueError if the teacher answers two images of noise, of this side, with probabilities."""
@@ -314,12 +348,14 @@ class Distiller(TrainingStep):
         if are_probabilities(tf.cast(logits, tf.float32)):
             raise ValueError(PROBABILITIES)
 
-    def losses_of(self, lesson: Lesson, cls_share: tf.Tensor, dist_share: tf.Tensor) -> dict[str, tf.Tensor]:
+    def losses_of(
+        self, lesson: Lesson, cls_share: tf.Tensor, dist_share: tf.Tensor, *, step: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """Named losses of one part. Summed over parts and replicas they are means over the global batch.
 
-        cls_share, dist_share: [B], the weight of each example in the loss of CLS and of DIST.
+        cls_share, dist_share: [B], the weight of each example in the loss of CLS and of DIST. step: int64.
         """
-        outputs, tokens = self.with_tokens(lesson.images, training=True)
+        outputs, tokens, *hidden = self.with_tokens(lesson.images, training=True)
         if self.ask_teacher is None:
             each = losses.cross_entropy(lesson.cls_targets, outputs + self.prior)
             return {"loss": tf.reduce_sum(dist_share * each)}
@@ -328,13 +364,23 @@ class Distiller(TrainingStep):
         agree = lesson.teacher_classes == tf.cast(lesson.labels, tf.int64)
         tokens = tf.math.l2_normalize(tf.cast(tokens, tf.float32), axis=-1)  # [B, 2, D]
         cosine = tf.reduce_sum(tokens[:, 0] * tokens[:, 1], axis=-1)
+        loss, guidance = (1 - self.alpha) * cls_loss + self.alpha * dist_loss, {}
+        if self.guide:
+            distance = tf.reduce_sum(cls_share * self.guide.losses(hidden, lesson.maps))
+            loss, guidance = loss + self.guidance_weight(step) * distance, {"guidance": distance}
         return {
-            "loss": (1 - self.alpha) * cls_loss + self.alpha * dist_loss,
+            "loss": loss,
             "cls_loss": cls_loss,
             "dist_loss": dist_loss,
             "agreement": tf.reduce_sum(cls_share * tf.cast(agree, tf.float32)),
             "cosine": tf.reduce_sum(cls_share * cosine),
+            **guidance,
         }
+
+    def guidance_weight(self, step: tf.Tensor) -> tf.Tensor:
+        """W (1 - t / T) at step t, 0 from T on: a float32 scalar."""
+        left = 1 - tf.cast(step, tf.float32) / self.guidance_steps
+        return self.guidance * tf.maximum(left, 0.0)
 
     def distillation_losses(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """The loss of DIST for each image, [B], of its logits [B, C] and its targets, `Lesson.dist_targets`."""

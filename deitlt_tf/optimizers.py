@@ -142,14 +142,17 @@ def adamw(
     *,
     weight_decay: float = 0.05,
     epsilon: float = 1e-8,
+    also: Sequence[keras.Variable] = (),
 ) -> keras.optimizers.Optimizer:
     """AdamW built for `student`, with the official no-decay rule. Source: timm param_groups_weight_decay.
 
+    also: variables that are trained beside the student, such as the projections of `guidance.Guide`. Defaults to none.
     The exemption holds for this optimiser object only. Keras does not save it, so every run makes its own optimiser.
     """
     optimizer = AdamW(learning_rate, weight_decay=weight_decay, epsilon=epsilon)
-    optimizer.exclude_from_weight_decay(var_list=without_decay(student.trainable_variables))
-    optimizer.build(student.trainable_variables)
+    variables = [*student.trainable_variables, *also]
+    optimizer.exclude_from_weight_decay(var_list=without_decay(variables))
+    optimizer.build(variables)
     return optimizer
 
 

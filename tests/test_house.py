@@ -22,10 +22,11 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"graphs"},
     "devices": {"graphs"},
     "objectives": {"losses", "mixing", "devices"},
+    "guidance": {"models"},
 }
 ALLOWED |= {"step": {"losses", "models", "devices"}}
 STEP = {"step", "losses", "mixing", "sam", "models", "devices", "objectives"}
-ALLOWED |= {"distill": STEP, "teacher": STEP}
+ALLOWED |= {"distill": STEP | {"guidance"}, "teacher": STEP}
 ALLOWED |= {"runs": {"data", "models", "devices"}}
 ALLOWED |= {"evaluation": {"runs", "data", "models", "devices", "mixing"}}
 ALLOWED |= {"interop": {"models", "runs", "data", "evaluation"}}

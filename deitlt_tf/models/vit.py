@@ -7,7 +7,7 @@ Source: val-iisc/DeiT-LT deit_models/vision_transformer.py and deit.py; Touvron 
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -337,6 +337,10 @@ def has_conv_stem(model: keras.Model) -> bool:
     return any(isinstance(layer, ConvStem) for layer in model.layers)
 
 
-def with_tokens(model: keras.Model) -> keras.Model:
-    """A model of the same layers, images -> (logits, tokens): CLS (and DIST) tokens [B, N, D] after the final norm."""
-    return keras.Model(model.input, (model.output, model.get_layer("norm").output), name=model.name)
+def with_tokens(model: keras.Model, *, blocks: Sequence[int] = ()) -> keras.Model:
+    """A model of the same layers, images -> (logits, tokens): CLS (and DIST) tokens [B, N, D] after the final norm.
+
+    blocks: numbers of blocks; the tokens [B, T, D] after each of them follow as further outputs. Defaults to none.
+    """
+    hidden = (model.get_layer(f"blocks.{i}").output for i in blocks)
+    return keras.Model(model.input, (model.output, model.get_layer("norm").output, *hidden), name=model.name)

@@ -94,10 +94,27 @@ def _student_mistakes(recipe: Recipe) -> Iterator[str]:
         yield f"--init={network.init}: there is no such file."
     if recipe.teacher.labels and (student.plain or student.distillation.kind != "hard"):
         yield "--teacher_labels holds a teacher's classes: it needs one, and --distillation=hard."
+    yield from _guidance_mistakes(recipe)
     path = Path(recipe.teacher.path)
     if recipe.teacher.path and not student.plain and not (path.is_file() or (path / "teacher.keras").is_file()):
         file = path / "teacher.keras" if path.is_dir() else path
         yield f"--teacher={recipe.teacher.path}: there is no {file}."
+
+
+def _guidance_mistakes(recipe: Recipe) -> Iterator[str]:
+    student = recipe.student
+    weight = student.distillation.guidance
+    if student.plain or not weight:
+        return
+    if recipe.teacher.labels:
+        yield (
+            f"--guidance={weight:g} compares the student with the teacher's feature maps, which --teacher_labels does "
+            "not hold: leave one of them out."
+        )
+    if student.distillation.teacher_sees == "clean":
+        yield f"--guidance={weight:g} needs the teacher to see the student's view: set --teacher_sees=mixed."
+    if student.network.depth == 1:
+        yield f"--guidance={weight:g} needs --depth of 2 or more: nobody reads the patches of the last block."
 
 
 def _stem_mistakes(patch_size: int, width: int) -> Iterator[str]:

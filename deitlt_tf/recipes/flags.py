@@ -246,6 +246,12 @@ with _heading("The student's loss"):
         "and erasing; DIST then learns the teacher's two classes of a mixed view by their shares. clean needs "
         "--distillation=hard.",
     )  # fmt: skip
+    _number(
+        "guidance", 0.0,
+        "Weight of locality guidance: for a while the student's patches learn to look like the teacher's feature maps. "
+        "It falls to 0 at --reweight_epoch, or the last epoch; 2.5 shortens training, 0: none.",
+        at_least=0,
+    )  # fmt: skip
     _number("logit_adjustment", 0.0, "tau: the loss of CLS sees logits + tau log(class share); 1: balanced softmax.")
     _number("mixup", 0.8, "Alpha of mixup; 0: off.", at_least=0)
     _number("cutmix", 1.0, "Alpha of cutmix; 0: off.", at_least=0)

@@ -169,12 +169,13 @@ class StudentSchedule:
 
 @dataclass(frozen=True)
 class Distillation:
-    """How DIST learns from the teacher. alpha: share of this loss in the whole loss."""
+    """How DIST learns from the teacher. alpha: share of this loss in the whole loss. guidance: W, at the first step."""
 
     kind: str
     teacher_sees: str
     temperature: float
     alpha: float
+    guidance: float
 
 
 @dataclass(frozen=True)
@@ -470,6 +471,7 @@ def _student(flags: Mapping[str, Any]) -> Student:
             teacher_sees=flags["teacher_sees"],
             temperature=flags["temperature"],
             alpha=flags["alpha"],
+            guidance=flags["guidance"],
         ),
         logit_adjustment=flags["logit_adjustment"],
     )

@@ -80,6 +80,8 @@ class StudentRun:
             alpha=student.distillation.alpha,
             distillation=student.distillation.kind,
             teacher_sees=student.distillation.teacher_sees,
+            guidance=student.distillation.guidance if self.teacher else 0.0,
+            guidance_steps=reweight_step if 0 < reweight_step < self.steps else self.steps,
             temperature=student.distillation.temperature,
             logit_adjustment=student.logit_adjustment,
             reweight_step=reweight_step,
@@ -100,7 +102,9 @@ class StudentRun:
             warmup_lr=schedule.warmup_lr,
             min_lr=schedule.min_lr,
         )
-        distiller.compile(optimizers.adamw(distiller.student, learning_rate, weight_decay=schedule.weight_decay))
+        guide = distiller.guide.variables if distiller.guide else []
+        adamw = optimizers.adamw(distiller.student, learning_rate, weight_decay=schedule.weight_decay, also=guide)
+        distiller.compile(adamw)
         return distiller
 
     def job(self) -> Job:
