@@ -86,6 +86,18 @@ def test_a_start_from_another_architecture_is_refused(source, message):
     assert all(np.array_equal(before[name], value) for name, value in torch_weights.to_torch(tiny()).items())
 
 
+def test_a_convolutional_stem_starts_from_its_like_alone():
+    convolutional = tiny(stem="conv")
+    state = {name: value + 1 for name, value in torch_weights.state_of(convolutional).items()}
+    assert pretrained.start_from(convolutional, state) == []
+    np.testing.assert_array_equal(convolutional.get_layer("patch_embed").proj.bias, state["patch_embed.proj.bias"])
+    for student, source in ((tiny(stem="conv"), random_like(tiny())), (tiny(), state)):
+        with pytest.raises(ValueError, match=r"convolutional stem .*: [20] in the student, [20] in the weights"):
+            pretrained.start_from(student, source)
+    with pytest.raises(ValueError, match="only students with --stem=patch can be written"):
+        torch_weights.to_torch(convolutional)
+
+
 def test_a_start_from_a_model_with_other_heads_is_refused():
     with pytest.raises(ValueError, match="attention heads: 2 in the student, 4 in the weights"):
         pretrained.start_from(tiny(), tiny(num_heads=4))

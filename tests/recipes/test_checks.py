@@ -45,6 +45,14 @@ def test_every_command_in_the_documentation_can_be_trained():
         (["--model=resnet32", "--method=vit"], "--model=resnet32 is unknown"),
         (["--num_heads=5"], "--num_heads=5 does not divide --embed_dim=768"),
         (["--model=deit_tiny", "--embed_dim=100"], "--num_heads=3 does not divide --embed_dim=100"),
+        (["--stem=conv", "--patch_size=14"], "--stem=conv halves the image several times: --patch_size=14"),
+        (
+            ["--stem=conv", "--embed_dim=84"],
+            "--stem=conv begins with embed_dim * 2 / patch_size channels: --embed_dim=84",
+        ),
+        (["--guidance=2", "--teacher_labels=x"], "--guidance=2 compares the student with the teacher's feature maps"),
+        (["--guidance=2", "--teacher_sees=clean"], "--guidance=2 needs the teacher to see the student's view"),
+        (["--guidance=2", "--depth=1"], "--guidance=2 needs --depth of 2 or more"),
         (["--patch_size=5"], "--image_size=224 is not a multiple of --patch_size=5"),
         (["--eval_resize=200"], "--eval_resize=200 is smaller than --image_size=224"),
         (["--teacher_eval_resize=16"], "--teacher_eval_resize=16 is smaller than --teacher_image_size=32"),
@@ -119,6 +127,7 @@ def test_what_is_set_for_an_epoch_that_never_comes_is_refused_with_what_to_set(a
         ["--teacher_epochs=5", "--method=vit"],
         ["--init=keras_hub:vit_base"],
         ["--eval_resize=0"],
+        ["--guidance=2", "--depth=1", "--method=vit"],
         ["--randaugment=rand-m9-n3-mstd0.5-p0.7-inc1"],
     ],
 )
