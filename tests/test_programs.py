@@ -11,7 +11,7 @@ from helpers.programs import SMALL, picture, snapshot
 from helpers.tiny_models import other_cnn
 from PIL import Image
 
-from deitlt_tf import evaluate, train, train_teacher
+from deitlt_tf import evaluate, to_litert, to_onnx, to_saved_model, train, train_teacher
 from deitlt_tf.demo import __main__ as demo
 from deitlt_tf.recipes import command_line
 from deitlt_tf.report import __main__ as report
@@ -115,6 +115,37 @@ def test_the_plain_vit_beside_ends_the_same_after_a_kill(run, images, tmp_path):
     assert code == 0 and "ViT: going on from step 5 of 6" in printed
     assert snapshot(workdir) == before
     assert {"vit", "raw", "ema", "teacher"} <= json.loads((workdir / "results.json").read_text()).keys()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of LiteRT's converter and of Keras
+def test_a_guided_student_with_a_stem_ends_the_same_after_a_kill_and_is_reported_and_exported(
+    run, program, images, tmp_path
+):
+    workdir = tmp_path / "run"
+    command = [train, *SMALL, "--stem=conv", "--guidance=1", "--depth=2", "--epochs=3", "--reweight_epoch=2"]
+    command += [f"--data_dir={images}", f"--workdir={workdir}", "--checkpoint_seconds=0"]
+    code, printed = run(*command)
+    assert code == 0, printed
+    before = snapshot(workdir)
+    distances = [json.loads(line)["guidance"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert len(distances) == 3 and min(distances) > 0
+    sorted((workdir / "checkpoints").iterdir())[-1].unlink()
+    (workdir / "student.keras").unlink()
+    code, printed = run(*command)
+    assert code == 0 and "going on from step 8 of 9" in printed, printed
+    assert snapshot(workdir) == before
+    report_takes = ("compare", "probe_images")
+    for program_, takes, more in (
+        (report, report_takes, ["--probe_images=4"]),
+        (to_onnx, to_onnx.TAKES, ["--quantize=int8"]),
+        (to_litert, to_litert.TAKES, ["--quantize=int8"]),
+        (to_saved_model, to_saved_model.TAKES, []),
+    ):
+        code, printed = program(program_, f"--workdir={workdir}", *more, from_workdir=True, takes=takes)
+        assert code == 0, printed
+    files = {path.name for path in workdir.iterdir()}
+    assert files >= {"student.onnx", "student.int8.onnx", "student.tflite", "student.int8.tflite", "report.html"}
 
 
 @pytest.mark.slow

@@ -1,14 +1,32 @@
 """The convolutional stem: its shapes, what it sees, and a Vision Transformer on top of it."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.onnx_networks import SMALL_VIT, shaken
-from helpers.tiny_models import pixels, tiny
+from helpers.tiny_models import tiny
 
 from deitlt_tf import models
 from deitlt_tf.models import resizing, stems, vit
 from deitlt_tf.models.weights import state_dict
+
+SMALL = {
+    "num_classes": 5,
+    "image_size": 8,
+    "patch_size": 4,
+    "embed_dim": 16,
+    "depth": 2,
+    "num_heads": 2,
+    "drop_path": 0.0,
+}
+
+
+def student(name="deit_nano", **options):
+    return models.build(name, **SMALL | {"stem": "conv"} | options)
+
+
+def pixels(size=8):
+    return np.random.default_rng(0).integers(0, 256, (2, size, size, 3))
 
 
 @pytest.mark.parametrize(("size", "patch", "widths"), [(32, 8, [16, 32, 64]), (224, 16, [8, 16, 32, 64]), (6, 2, [64])])
@@ -34,7 +52,7 @@ def test_patches_that_are_no_halvings_are_refused(dim, patch, message):
 
 def test_a_patch_sees_over_its_border():
     """The first of four patches depends on pixels of its neighbour, which a patch projection does not."""
-    stem = shaken(models.build("vit_nano", num_classes=2, stem="conv", **SMALL_VIT)).get_layer("patch_embed")
+    stem = student("vit_nano").get_layer("patch_embed")
     images = tf.random.stateless_normal((1, 8, 8, 3), (1, 2))
     with tf.GradientTape() as tape:
         tape.watch(images)
@@ -54,8 +72,8 @@ def test_inference_folds_the_statistics_and_equals_training_with_the_same_ones()
 
 
 def test_a_transformer_on_a_stem_knows_its_patches_and_names_its_weights():
-    model = models.build("deit_nano", num_classes=5, stem="conv", **SMALL_VIT)
-    assert vit.patch_size(model) == vit.patch_size(models.build("deit_nano", num_classes=5, **SMALL_VIT)) == 4
+    model = student()
+    assert vit.patch_size(model) == vit.patch_size(student(stem="patch")) == 4
     assert vit.has_conv_stem(model) and not vit.has_conv_stem(tiny("deit"))
     names = {name for name in state_dict(model) if name.startswith("patch_embed")}
     parts = {"conv1.weight", *(f"bn1.{part}" for part in ("weight", "bias", "running_mean", "running_var"))}
@@ -67,22 +85,18 @@ def test_a_transformer_on_a_stem_knows_its_patches_and_names_its_weights():
 
 
 def test_another_image_size_keeps_the_stem():
-    model = shaken(models.build("deit_nano", num_classes=5, stem="conv", **SMALL_VIT))
+    model = student()
     larger = resizing.resized(model, 16)
     assert vit.patch_size(larger) == 4 and larger.get_layer("tokens").patches == 16
-    same = resizing.resized(larger, 8)
-    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3))
     for name, value in state_dict(model).items():
         if name != "pos_embed":
-            np.testing.assert_array_equal(state_dict(same)[name], value)
-    assert larger(np.zeros((1, 16, 16, 3)))["cls"].shape == (1, 5)
-    assert not np.allclose(model(images)["cls"][0], model(images)["cls"][1])
+            np.testing.assert_array_equal(state_dict(larger)[name], value)
+    assert larger(pixels(16))["cls"].shape == (2, 5)
 
 
 def test_a_saved_student_with_a_stem_is_the_same_network(tmp_path):
-    import keras
-
-    model = shaken(models.build("deit_nano", num_classes=7, stem="conv", **SMALL_VIT | {"image_size": 16}))
+    model = student()
+    model(pixels(), training=True)  # moves its statistics
     model.save(tmp_path / "student.keras")
     loaded = keras.models.load_model(tmp_path / "student.keras")
     np.testing.assert_array_equal(loaded(pixels())["dist"], model(pixels())["dist"])

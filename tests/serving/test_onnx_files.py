@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from deitlt_tf.models import interface
+
 onnx = pytest.importorskip("onnx")
 onnx_files = pytest.importorskip("deitlt_tf.serving.onnx_files")
 onnx_graph = pytest.importorskip("deitlt_tf.serving.onnx_graph")
@@ -22,11 +24,12 @@ def test_a_batch_answered_by_parts_is_the_batch(tmp_path):
             np.testing.assert_allclose(value, expected[name], atol=1e-5, err_msg=name)
 
 
-def test_one_file_of_each_kind_and_eight_bits_for_transformers_alone(tmp_path):
-    model = networks.shaken(networks.NETWORKS["vit"]())
+@pytest.mark.parametrize("network", ["vit", pytest.param("deit_stem", marks=pytest.mark.slow)])
+def test_one_file_of_each_kind_and_eight_bits_for_transformers_alone(network, tmp_path):
+    model = networks.shaken(networks.NETWORKS[network]())
     images = networks.pixels(model)
     graph = onnx_graph.build(model, heads="cls")
-    expected = model(images.astype(np.float32)).numpy()
+    expected = interface.heads(model(images.astype(np.float32)))["cls"].numpy()
     for kind, tolerance in (("float32", 1e-5), ("fp16", 0.01), ("int8", 0.1)):
         path = tmp_path / f"{kind}.onnx"
         onnx_files.WRITERS[kind](graph, path)
