@@ -36,7 +36,7 @@ from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes import flags as recipe_flags
 from deitlt_tf.recipes.flags import FREE
 
-RECIPE = Path(__file__).parents[1] / "configs" / "folder_small.cfg"
+RECIPE = Path(__file__).with_name("ablation.cfg")
 EPOCHS, TEACHER_EPOCHS = 100, 40
 PROBE_IMAGES = 2000  # a rank needs several times as many images as the network has channels
 # The recipe is DeiT-LT (1). Rows and teachers list the flags that they change.
@@ -78,6 +78,9 @@ class Row(NamedTuple):
 
 NO_DRW = ["--beta=0"]
 FINE = ["--patch_size=4"]  # 64 patches instead of 16; the paper has 196, because it enlarges the image seven times
+STEM = [*FINE, "--stem=conv"]
+BALANCED = ["--logit_adjustment=1"]
+HOUR = [*STEM, *BALANCED, "--guidance=2.5", "--distillation=soft", "--temperature=1"]
 ROWS = {
     "vit": Row("ViT", None, ["--method=vit_drw", *NO_DRW], seeds=3),
     "vit_drw": Row("ViT + class-balanced DRW on CLS", None, ["--method=vit_drw"]),
@@ -95,6 +98,14 @@ ROWS = {
     "pair": Row("DeiT-LT (1), two teachers' mean answer", "ldam_sam_pair", [], seeds=3),
     "vit_fine": Row("ViT, patches of 4", None, ["--method=vit_drw", *NO_DRW, *FINE]),
     "fine": Row("DeiT-LT (1), patches of 4", "ldam_sam", FINE, seeds=3),
+    # From here on as in configs/folder_small.cfg: a convolutional stem, and what goes with it.
+    "stem_vit": Row("ViT, stem", None, ["--method=vit_drw", *NO_DRW, *STEM], seeds=3),
+    "stem_vit_balanced": Row("ViT, stem, balanced softmax", None, ["--method=vit_drw", *NO_DRW, *STEM, *BALANCED]),
+    "stem_hard": Row("DeiT-LT (1), stem", "ldam_sam", STEM),
+    "stem": Row("DeiT-LT (1), stem, guidance, soft, balanced CLS", "ldam_sam", HOUR, seeds=3),
+    "stem_deit": Row("the same, DeiT: teacher CE, no re-weighting", "ce", [*HOUR, *NO_DRW]),
+    "stem_no_drw": Row("the same without re-weighting", "ldam_sam", [*HOUR, *NO_DRW]),
+    "stem_sharp": Row("the same, teacher LDAM without SAM", "ldam", HOUR),
 }
 FIRST = ("vit", "deit", "deit_lt_1")
 

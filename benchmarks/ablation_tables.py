@@ -202,6 +202,13 @@ def claims(runs: Runs) -> list[Claim]:
         above("It is so with patches of 4", ("fine", "mean"), ("fine", "teacher")),
         above("And exported with --prior=uniform", ("fine", "uniform"), ("fine", "teacher")),
         Claim(
+            "With stem and guidance it is above its own teacher",
+            {column: pairs(("stem", "mean"), ("stem", "teacher"), column) for column in ("overall", "head", "mid")},
+        ),
+        above("And exported with --prior=uniform", ("stem", "uniform"), ("stem", "teacher")),
+        above("It is above the plain ViT with the same stem", ("stem", "mean"), ("stem_vit", "cls")),
+        above("And so are both exported with --prior=uniform", ("stem", "uniform"), ("stem_vit", "uniform")),
+        Claim(
             "Hard distillation is better than soft",
             {"hard - soft, overall": pairs(mean, ("soft", "mean"), "overall")},
         ),

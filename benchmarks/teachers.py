@@ -2,7 +2,7 @@
 
     python benchmarks/teachers.py --images=cifar10_lt --out_dir=runs/teachers
 
-trains each row of ROWS with `deitlt_tf.train_teacher`, on top of configs/folder_small.cfg and COMMON (ResNet-32, or the
+trains each row of ROWS with `deitlt_tf.train_teacher`, on top of benchmarks/ablation.cfg and COMMON (ResNet-32, or the
 network of three experts of the same depth). It skips finished rows, prints one table, and writes the same numbers to
 OUT_DIR/teachers.json. After a kill the same command continues. The budget is processor time: the epochs of a row are
 chosen so that it costs about as much as eight epochs of one view with SAM. `s/epoch` is measured separately, as the
@@ -23,7 +23,7 @@ from absl import app, flags
 from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.recipe import Recipe
 
-RECIPE = Path(__file__).parents[1] / "configs" / "folder_small.cfg"
+RECIPE = Path(__file__).with_name("ablation.cfg")
 COMMON = ["--teacher_model=resnet32", "--teacher_epochs=8", "--teacher_rho=0.05"]
 COMMON += ["--teacher_classifier=linear", "--teacher_reweight_epoch=-1"]
 ROWS = {
