@@ -15,6 +15,7 @@ STUDENTS = {"nano": (128, 4), "tiny": (192, 3), "small": (384, 6), "base": (768,
 TEACHERS = (
     *("resnet8", "resnet20", "resnet32", "resnet18_cifar", "resnet34_cifar"),
     *("resnet50", "resnet101", "resnet152", "resnext50"),
+    *("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
     *("mdcs_resnet8", "mdcs_resnet32", "mdcs_resnet50"),
 )
 # timm's notation, as far as `data.randaugment.parse` knows it.

@@ -264,7 +264,7 @@ with _heading("The teacher"):
     flags.DEFINE_string(
         "teacher_model", "resnet32",
         "Teacher's network: resnet8|20|32 and resnet18|34_cifar (small images), resnet50|101|152, resnext50; "
-        "mdcs_resnet8|32|50 for --teacher_loss=mdcs.",
+        "efficientnet_lite0|1|2; mdcs_resnet8|32|50 for --teacher_loss=mdcs.",
     )  # fmt: skip
     flags.DEFINE_enum(
         "teacher_classifier", "auto", ["auto", "linear", "cosine"],
