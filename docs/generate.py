@@ -24,7 +24,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = (
-    "train", "train_teacher", "evaluate", "report", "demo", "inspect_data", "to_tfds", "import_torch",
+    "quick", "train", "train_teacher", "evaluate", "report", "demo", "inspect_data", "to_tfds", "import_torch",
     "to_onnx", "to_litert", "to_saved_model",
 )  # fmt: skip
 MODULES = (

@@ -6,7 +6,7 @@ from functools import partial
 
 import keras
 
-from deitlt_tf.models import efficientnet, experts, interface, resnet, vit
+from deitlt_tf.models import efficientnet, experts, features, interface, resnet, vit  # noqa: F401 (registers layers)
 
 MODELS = {
     "deit_nano": partial(vit.vit, size="nano", distilled=True),
