@@ -29,6 +29,7 @@ PROGRAMS = (
 )  # fmt: skip
 MODULES = (
     "distill", "teacher", "losses", "mixing", "sam", "optimizers", "models", "models.vit", "models.resnet",
+    "models.efficientnet", "models.features", "interop.backbones", "evaluation.feature_store", "evaluation.review",
     "data.sources", "data.augment", "data.randaugment", "data.pipeline", "evaluation.metrics", "evaluation.intervals",
     "evaluation.probes", "serving.priors", "recipes.recipe",
 )  # fmt: skip

@@ -46,6 +46,9 @@ class FeatureStore:
             "version of the views": augment.VERSION,
             "format": FORMAT,
         }
+        # Features in half precision are other numbers, and belong to runs of that precision alone.
+        precisions = {layer.compute_dtype for layer in network.layers if isinstance(layer, keras.Layer)} - {"float32"}
+        self.facts |= {"precision": min(precisions)} if precisions else {}
         key = hashlib.sha256(json.dumps(self.facts).encode()).hexdigest()[:16]
         self.folder = folder / f"{name}-{self.size}-{key}"
 
@@ -111,6 +114,8 @@ class FeatureStore:
                 while done - written >= PART or written < done == len(indices):
                     part = indices[written : written + PART]
                     last += 1
+                    while (self.folder / f"{last:06d}.npz").exists():  # another run fills the same store
+                        last += 1
                     self._write(self.folder / f"{last:06d}.npz", [keys[i] for i in part], values[part])
                     written += len(part)
 
