@@ -6,7 +6,7 @@ One image from disk to loss, in this order; each file is opened once:
     data        sources, dataset, storage        1 WHERE      images, labels, class names
                 decode, augment, randaugment     2 ONE IMAGE  bytes -> pixels -> the training view
                 pipeline                         3 BATCHES    order by index: any step can be made again
-    models      vit, resnet, experts             4 LOGITS     pixels 0..255 in, named logits out
+    models      vit, resnet, efficientnet        4 LOGITS     pixels 0..255 in, named logits out
     mixing, losses, sam, optimizers              5 LOSS       the parts of a step
     step, distill                                6 STEP       mix, ask the teacher, losses, apply
     teacher     Teacher; objectives                           the flat CNN that the student learns from
@@ -17,7 +17,7 @@ One image from disk to loss, in this order; each file is opened once:
     report, demo, inspect_data                   8 PICTURES   pages for people
     interop, serving                                          weights from PyTorch; ONNX, LiteRT, SavedModel
 
-Commands: train, train_teacher, evaluate, inspect_data, report, demo, to_tfds, import_torch, to_onnx, to_litert,
+Commands: quick, train, train_teacher, evaluate, inspect_data, report, demo, to_tfds, import_torch, to_onnx, to_litert,
 to_saved_model, versions.
 
 `import deitlt_tf` imports neither TensorFlow nor Keras, so `--help` answers at once: submodules load when first used.

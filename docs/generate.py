@@ -24,11 +24,12 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = (
-    "train", "train_teacher", "evaluate", "report", "demo", "inspect_data", "to_tfds", "import_torch",
+    "quick", "train", "train_teacher", "evaluate", "report", "demo", "inspect_data", "to_tfds", "import_torch",
     "to_onnx", "to_litert", "to_saved_model",
 )  # fmt: skip
 MODULES = (
     "distill", "teacher", "losses", "mixing", "sam", "optimizers", "models", "models.vit", "models.resnet",
+    "models.efficientnet", "models.features", "interop.backbones", "evaluation.feature_store", "evaluation.review",
     "data.sources", "data.augment", "data.randaugment", "data.pipeline", "evaluation.metrics", "evaluation.intervals",
     "evaluation.probes", "serving.priors", "recipes.recipe",
 )  # fmt: skip

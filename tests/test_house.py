@@ -37,7 +37,7 @@ ALLOWED |= {"demo": {"serving", "evaluation", "runs"}}
 
 # What a user types. They may import anything, and nobody imports them.
 COMMANDS = {
-    *("train", "train_teacher", "evaluate", "to_tfds", "import_torch", "versions", "vendor"),
+    *("quick", "train", "train_teacher", "evaluate", "to_tfds", "import_torch", "versions", "vendor"),
     *("to_onnx", "to_litert", "to_saved_model"),
     *("inspect_data.__main__", "report.__main__", "demo.__main__"),
 }
@@ -48,6 +48,7 @@ TESTED_IN = {
     **dict.fromkeys(("train", "train_teacher", "evaluate"), "test_programs.py"),
     **{name: f"serving/test_{name}.py" for name in ("to_onnx", "to_litert", "to_saved_model")},
     "import_torch": "interop/test_imports.py",
+    "quick": "training/test_quick.py",
 }
 
 

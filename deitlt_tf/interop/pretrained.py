@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from deitlt_tf.interop import torch_files, torch_weights
+from deitlt_tf.interop import backbones, torch_files, torch_weights
 from deitlt_tf.interop.keras_hub import from_keras_hub
 from deitlt_tf.models import resizing, resnet
 from deitlt_tf.models.weights import load_state, state_dict
@@ -136,12 +136,16 @@ def scale_cosines(network: keras.Model, *, ldam: float) -> bool:
     return bare
 
 
-def start_cnn_from(network: keras.Model, path: Path) -> None:
-    """Set a CNN to the weights of a model file; the classifier stays new where its shape differs.
+def start_cnn_from(network: keras.Model, path: str) -> None:
+    """Set a CNN to the weights of a model file, or of pretrained:NAME; a classifier of another shape stays new.
 
-    Raises ValueError for a file of another architecture.
+    Raises ValueError for a file of another architecture, and what `backbones.network` raises.
     """
-    source, _ = load_model(path)
+    kind, _, name = path.partition(":")
+    if kind == "pretrained":
+        source = torch_weights.build(backbones.network(name).sized(network.input_shape[1]))
+    else:
+        source, _ = load_model(Path(path))
     own, state = state_dict(network), state_dict(source)
     head = {name for name in own.keys() | state.keys() if name.split(".")[-2] == "fc"}
     body = (own.keys() | state.keys()) - head

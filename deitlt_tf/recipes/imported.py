@@ -29,7 +29,7 @@ def flags_of(name: str, options: Mapping[str, Any], *, mean: Any, std: Any, reci
 
     name, options, mean, std: of `interop.torch_weights.Network`. recipe: the other settings.
     """
-    teacher = name.startswith("res")
+    teacher = not name.startswith(("deit_", "vit_"))
     prefix = "teacher_" if teacher else ""
     flags: dict[str, Any] = {f"{prefix}mean": list(map(str, mean)), f"{prefix}std": list(map(str, std))}
     flags |= {"data": "list"} if recipe.data.train_list else {}

@@ -8,12 +8,13 @@ except in the rooms that run a whole recipe: training, serving, report, inspect_
 """
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deitlt_tf.recipes.flags import DEFAULTS, EARLIER, FREE, PATHS, TEACHER
+from deitlt_tf.recipes.flags import DEFAULTS, EARLIER, FREE, GROUPS, PATHS, TEACHER
 
 # {loss of the teacher: the classifiers that it can train}; the first one is what --teacher_classifier=auto means.
 CLASSIFIERS = {
@@ -149,6 +150,18 @@ class Transformer:
 
 
 @dataclass(frozen=True)
+class Backbone:
+    """A pre-trained network with a cosine head.
+
+    head_scale: factor of the cosines. features: folder where features of images are kept; "": in that of the run.
+    """
+
+    name: str
+    head_scale: float
+    features: str
+
+
+@dataclass(frozen=True)
 class StudentSchedule:
     """The student's epochs, learning rate and regularisation, and the epoch K from which its loss is re-weighted."""
 
@@ -180,11 +193,15 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Student:
-    """The Vision Transformer. method: deit_lt, deit (no re-weighting), vit (plain, no teacher), vit_drw."""
+    """The Vision Transformer. method: deit_lt, deit (no re-weighting), vit (plain, no teacher), vit_drw.
+
+    With the method quick the student is a frozen `backbone` with a cosine head.
+    """
 
     method: str
     baseline: bool
     network: Transformer
+    backbone: Backbone
     view: View
     batch: Batch
     mixing: Mixing
@@ -194,8 +211,13 @@ class Student:
 
     @property
     def plain(self) -> bool:
-        """Whether the network is a ViT with CLS only, which needs no teacher."""
-        return self.method.startswith("vit")
+        """Whether the network has one head, which needs no teacher."""
+        return self.method not in ("deit_lt", "deit")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the network is a pre-trained backbone with a head, and not a ViT trained from scratch."""
+        return self.method == "quick"
 
     @property
     def reweight_epoch(self) -> int:
@@ -205,6 +227,8 @@ class Student:
     @property
     def model(self) -> str:
         """Name of the network for `models.build`."""
+        if self.frozen:
+            return self.backbone.name
         return self.network.model.replace("deit_", "vit_") if self.plain else self.network.model
 
     @property
@@ -347,6 +371,12 @@ class Recipe:
         explicit = self.explicit_flags | flags.keys()
         return read({**self.flags, **flags}, explicit_flags=explicit, lengths=self.lengths)
 
+    def data_arguments(self) -> str:
+        """The flags on the data that were set, as arguments of another command."""
+        values = as_text(self.flags)
+        names = [name for name in GROUPS["The data"] if name in self.explicit_flags]
+        return " ".join(f"--{name}={shlex.quote(values[name])}" for name in names)
+
     def identity(self) -> dict[str, Any]:
         """Keywords of `runs.folder.claim`: the flags that decide whether a folder holds the run of this recipe."""
         return {"flags": as_text(self.flags), "free": FREE, "defaults": as_text(DEFAULTS | EARLIER), "paths": PATHS}
@@ -428,6 +458,7 @@ def _student(flags: Mapping[str, Any]) -> Student:
             std=_numbers(flags, "std"),
             init=flags["init"],
         ),
+        backbone=Backbone(name=flags["backbone"], head_scale=flags["head_scale"], features=flags["feature_dir"]),
         view=View(
             image_size=flags["image_size"],
             crop=flags["crop"],

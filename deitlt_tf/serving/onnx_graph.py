@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deitlt_tf.models import interface, resnet, vit
+from deitlt_tf.models import efficientnet, features, interface, resnet, vit
 
 OPSET = 17
 IR_VERSION = 8  # the oldest version that allows opset 17, so that old runtimes can read the file
@@ -273,17 +273,21 @@ def counterpart(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
             (top, bottom), (left, right) = layer.padding
             return graph.op("Pad", x, graph.integers(0, 0, top, left, 0, 0, bottom, right), name=name)
         case keras.layers.Conv2D():
-            return conv(graph, layer, x, name, pad=layer.kernel_size[0] // 2 if layer.padding == "same" else 0)
+            return conv(graph, layer, x, name, pad=padding(layer, layer.kernel_size[0], layer.strides[0]))
         case keras.layers.BatchNormalization():
             return batch_norm(graph, layer, x, name)
         case keras.layers.ReLU():
-            return graph.op("Relu", x, name=name)
+            return relu6(graph, x, name) if layer.max_value == 6 else graph.op("Relu", x, name=name)
         case keras.layers.MaxPooling2D():
             return graph.op("MaxPool", x, name=name, kernel_shape=layer.pool_size, strides=layer.strides)
         case resnet.BasicBlock():
             return basic_block(graph, layer, x)
         case resnet.Bottleneck():
             return bottleneck(graph, layer, x)
+        case efficientnet.MBConv():
+            return inverted_bottleneck(graph, layer, x)
+        case features.Centre():
+            return graph.op("Sub", x, graph.weight(layer.mean.numpy(), f"{name}.mean"), name=name)
         case keras.layers.GlobalAveragePooling2D():
             return graph.op("Flatten", graph.op("GlobalAveragePool", x), name=name)
         case keras.layers.Dense():
@@ -298,10 +302,52 @@ def counterpart(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
     )
 
 
-def conv(graph: Graph, layer: keras.layers.Conv2D, x: str, name: str, *, pad: int) -> str:
-    """A convolution without bias. pad: zeros on each side."""
+def padding(layer: keras.layers.Conv2D, kernel: int, stride: int) -> tuple[int, int, int, int]:
+    """Zeros above, left, below and right that TensorFlow pads a square input with: SAME, or none for "valid"."""
+    if layer.padding != "same":
+        return (0, 0, 0, 0)
+    return same_padding(layer.input.shape[1], kernel, stride)
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int, int, int]:
+    """The zeros of TensorFlow's SAME: where their number is odd, the last row and column get one more."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return (total // 2, total // 2, total - total // 2, total - total // 2)
+
+
+def conv(graph: Graph, layer: keras.layers.Conv2D, x: str, name: str, *, pad: int | tuple[int, ...]) -> str:
+    """A convolution without bias. pad: zeros on each side, or above, left, below and right."""
     kernel = graph.weight(layer.kernel.numpy().transpose(3, 2, 0, 1), f"{name}.weight")
-    return graph.op("Conv", x, kernel, name=name, strides=layer.strides, group=layer.groups, pads=(pad,) * 4)
+    pads = pad if isinstance(pad, tuple) else (pad,) * 4
+    return graph.op("Conv", x, kernel, name=name, strides=layer.strides, group=layer.groups, pads=pads)
+
+
+def relu6(graph: Graph, x: str, name: str = "") -> str:
+    """min(max(x, 0), 6)."""
+    return graph.op("Clip", x, graph.number(0), graph.number(6), name=name)
+
+
+def inverted_bottleneck(graph: Graph, layer: efficientnet.MBConv, x: str) -> str:
+    """`efficientnet.MBConv`: 1x1, depthwise and 1x1 convolutions, and x where the shape stays."""
+    y, name = x, layer.name
+    if layer.expand_conv is not None:
+        y = conv(graph, layer.expand_conv, y, f"{name}.expand_conv", pad=0)
+        y = relu6(graph, batch_norm(graph, layer.bn0, y, f"{name}.bn0"))
+    depthwise = layer.depthwise_conv
+    kernel = depthwise.kernel.numpy().transpose(3, 2, 0, 1)  # (C, 1, k, k)
+    path = f"{name}.depthwise_conv"
+    y = graph.op(
+        "Conv",
+        y,
+        graph.weight(kernel, f"{path}.weight"),
+        name=path,
+        strides=(depthwise.stride,) * 2,
+        group=len(kernel),
+        pads=same_padding(layer.input.shape[1], depthwise.kernel_size, depthwise.stride),
+    )
+    y = relu6(graph, batch_norm(graph, layer.bn1, y, f"{name}.bn1"))
+    y = batch_norm(graph, layer.bn2, conv(graph, layer.project_conv, y, f"{name}.project_conv", pad=0), f"{name}.bn2")
+    return graph.op("Add", y, x, name=name) if layer.residual else y
 
 
 def batch_norm(graph: Graph, layer: keras.layers.BatchNormalization, x: str, name: str) -> str:

@@ -1,7 +1,5 @@
 """New networks of a recipe: the student and the teacher. Their weights depend on the seed alone."""
 
-from pathlib import Path
-
 import keras
 
 from deitlt_tf import models
@@ -54,5 +52,5 @@ def teacher_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
         std=settings.std,
     )
     if settings.init:
-        pretrained.start_cnn_from(network, Path(settings.init))
+        pretrained.start_cnn_from(network, settings.init)
     return network

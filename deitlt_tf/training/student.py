@@ -18,6 +18,7 @@ from deitlt_tf.evaluation.tables import describe_groups
 from deitlt_tf.interop import pretrained
 from deitlt_tf.losses import NEVER
 from deitlt_tf.models import interface
+from deitlt_tf.recipes import checks
 from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.runs.files import replacing, write_json
 from deitlt_tf.runs.models import load_model, same_classes, save_model
@@ -241,13 +242,13 @@ class StudentRun:
 
 
 def teacher_file(path: str) -> Path:
-    """The file of --teacher=PATH: PATH itself, or teacher.keras where PATH is a folder.
+    """The file of --teacher=PATH: PATH itself; where PATH is a folder teacher.keras or, without that, student.keras.
 
     Raises FileNotFoundError where there is no such file.
     """
-    file = Path(path) / "teacher.keras" if Path(path).is_dir() else Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"--teacher={path}: there is no {file}.")
+    file = checks.teacher_file(Path(path))
+    if file is None:
+        raise FileNotFoundError(checks.no_teacher(path))
     return file
 
 

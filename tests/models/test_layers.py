@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deitlt_tf.models import convolutions, interface, resnet, stems, vit
+from deitlt_tf.models import convolutions, efficientnet, features, interface, resnet, stems, vit
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,10 @@ LAYERS = {
     "bottleneck": (lambda **kw: resnet.Bottleneck(4, 2, **kw), (2, 7, 7, 8)),
     "bottleneck_plain": (lambda **kw: resnet.Bottleneck(2, **kw), (2, 4, 4, 8)),
     "bottleneck_grouped": (lambda **kw: resnet.Bottleneck(8, 2, groups=4, width_per_group=16, **kw), (2, 2, 2, 8)),
+    "depthwise": (lambda **kw: efficientnet.DepthwiseConv(3, 2, **kw), (2, 5, 5, 4)),
+    "mbconv": (lambda **kw: efficientnet.MBConv(4, 5, **kw), (2, 6, 6, 4)),
+    "mbconv_first": (lambda **kw: efficientnet.MBConv(6, 3, 2, 1, **kw), (2, 5, 5, 4)),
+    "centre": (features.Centre, (2, 8)),
     "cosine": (lambda **kw: resnet.CosineClassifier(5, 30.0, **kw), (2, 8)),
 }
 
@@ -37,7 +41,7 @@ LAYERS = {
 def test_every_layer_is_tested():
     ours = {
         value
-        for module in (interface, vit, convolutions, stems, resnet)
+        for module in (interface, vit, convolutions, stems, resnet, efficientnet, features)
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, keras.Layer) and value.__module__ == module.__name__
     }

