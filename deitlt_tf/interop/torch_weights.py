@@ -158,8 +158,8 @@ def _vit(state: Mapping[str, np.ndarray], *, num_heads: int) -> Network:
 
 
 def _published_heads(dim: int) -> int:
-    """Attention heads of a width: those of our sizes, else one per 64 channels, as in every ViT from Tiny to Huge."""
-    by_width = {width: heads for width, _, heads in vit.SIZES.values()}
+    """Attention heads of a width: those of our sizes and of ViT-H, else one per 64 channels, as in the other ViTs."""
+    by_width = {width: heads for width, _, heads in vit.SIZES.values()} | {1280: 16}
     if dim not in by_width and dim % 64:
         raise ValueError(f"the weights do not tell how many attention heads {dim} channels have: give `num_heads`.")
     return by_width.get(dim, dim // 64)

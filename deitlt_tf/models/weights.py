@@ -12,6 +12,7 @@ _TORCH = {
     "beta": "bias",
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
+    "layer_scale": "gamma",
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from deitlt_tf.recipes.recipe import CLASSIFIERS, Recipe, Student, Teacher, View
 
 # Channels and heads of the students: `models.vit.SIZES`, which needs TensorFlow.
-STUDENTS = {"nano": (128, 4), "tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
+STUDENTS = {"nano": (128, 4), "tiny": (192, 3), "small": (384, 6), "base": (768, 12), "large": (1024, 16)}
 # The teachers of `models.MODELS`.
 TEACHERS = (
     *("resnet8", "resnet20", "resnet32", "resnet18_cifar", "resnet34_cifar"),

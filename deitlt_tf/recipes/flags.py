@@ -163,7 +163,7 @@ with _heading("The student's network"):
         "quick: a cosine head on a frozen pre-trained backbone.",
     )  # fmt: skip
     flags.DEFINE_bool("baseline", False, "Also train a plain ViT with the same recipe and add its row to the tables.")
-    flags.DEFINE_string("model", "deit_base", "Size of the student: deit_nano, deit_tiny, deit_small or deit_base.")
+    flags.DEFINE_string("model", "deit_base", "Size of the student: deit_nano|tiny|small|base|large.")
     flags.DEFINE_integer("patch_size", 16, "Side of a patch, pixels.", lower_bound=1)
     flags.DEFINE_enum(
         "stem", "patch", ["patch", "conv"],

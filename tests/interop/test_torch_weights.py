@@ -79,7 +79,7 @@ def test_ldam_and_paco_teachers_of_imagenet_lt_and_inaturalist_are_recognised():
 
 @pytest.mark.parametrize(
     ("dim", "depth", "num_heads", "expected"),
-    [(1024, 24, 0, 16), (192, 3, 0, 3), (320, 2, 0, 5), (768, 12, 6, 6), (48, 3, 3, 3)],
+    [(1024, 23, 0, 16), (1280, 32, 0, 16), (192, 3, 0, 3), (320, 2, 0, 5), (768, 12, 6, 6), (48, 3, 3, 3)],
 )
 def test_unusual_sizes_are_written_out(dim, depth, num_heads, expected):
     network = torch_weights.recognise(empty(deit_shapes(dim, depth=depth, patch=8, grid=4)), num_heads=num_heads)

@@ -1,0 +1,69 @@
+"""Adapters: their published numbers of weights, no effect at the start, and what they compute afterwards."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deitlt_tf import models
+from deitlt_tf.models import adapters
+
+# Keras' own way of reading a variable for a file, under NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+SMALL = {"drop_path": 0, "num_classes": 5, "image_size": 8, "patch_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "rank", "millions"),
+    [(10, 1, 0.05), (100, 4, 0.10), (365, 8, 0.18), (1000, 32, 0.62), (8142, 256, 4.75)],
+)
+def test_adapters_of_vit_base_have_as_many_weights_as_published(num_classes, rank, millions):
+    """LIFT, learned parameters: 0.10 M (CIFAR-100), 0.18 M (Places), 0.62 M (ImageNet), 4.75 M (iNaturalist); ViT-B."""
+    assert adapters.rank_by_rule(num_classes, depth=12) == rank
+    with keras.StatelessScope(initialize_variables=False):
+        layer = adapters.AdaptFormer(rank)
+        layer.build((None, 197, 768))
+        count = 12 * layer.count_params()
+    assert count == 12 * (768 * (2 * rank + 3) + rank + 1)
+    assert round(count / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize("adapted", [{"adapter": 2}, {"lora": 2}])
+def test_an_adapted_network_begins_as_the_network_without_adapters(adapted):
+    plain = models.build("vit_nano", **SMALL)
+    network = models.build("vit_nano", **SMALL, **adapted)
+    own = {v.path: v for v in network.variables}
+    for variable in plain.variables:
+        own.pop(variable.path).assign(variable)
+    assert own and all(("adapter" if "adapter" in adapted else "lora") in path for path in own)
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    for training in (False, True):
+        np.testing.assert_allclose(network(images, training=training), plain(images, training=training), atol=1e-5)
+    for variable in own.values():
+        variable.assign(variable + 0.1)
+    assert np.abs(network(images) - plain(images)).max() > 1e-3
+
+
+def test_adaptformer_is_its_formula():
+    layer = adapters.AdaptFormer(2)
+    layer.build((None, 3, 4))
+    draw = np.random.default_rng(0)
+    layer.set_weights([draw.normal(size=v.shape) for v in layer.weights])
+    gamma, beta, down, down_bias, up, up_bias, scale = (np.array(v) for v in layer.weights)
+    x = draw.normal(size=(2, 3, 4)).astype(np.float32)
+    normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * gamma + beta
+    expected = scale * (np.maximum(normal @ down + down_bias, 0) @ up + up_bias)
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_lora_is_the_product_that_an_export_adds_to_the_kernel():
+    layer = adapters.Lora(2)
+    layer.build((None, 4))
+    draw = np.random.default_rng(0)
+    layer.set_weights([draw.normal(size=v.shape) for v in layer.weights])
+    x = draw.normal(size=(6, 4)).astype(np.float32)
+    rows = layer(x)
+    np.testing.assert_allclose(rows, tf.matmul(x, layer.product()), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(rows[:, 4:8], np.zeros((6, 4)))  # the key stays as it is
+    np.testing.assert_allclose(rows[:, :4], x @ np.array(layer.q_down) @ np.array(layer.q_up) / 2, rtol=1e-4, atol=1e-5)
