@@ -392,7 +392,8 @@ def vit(
     x = Tokens(distilled, registers, name="tokens")(x)  # (B, N + patches, D)
     if pre_norm:
         x = _layer_norm("norm_pre", epsilon=epsilon)(x)
-    own = {"activation": activation, "layer_scale": layer_scale, "epsilon": epsilon, "adapter": adapter, "lora": lora}
+    own: dict[str, Any] = {"activation": activation, "layer_scale": layer_scale, "epsilon": epsilon}
+    own |= {"adapter": adapter, "lora": lora}
     for i, rate in enumerate(np.linspace(0, drop_path, blocks)):
         asking = (2 if distilled else 1) if i == blocks - 1 else None
         x = Block(heads, float(rate), i, asking, name=f"blocks.{i}", **own)(x)
