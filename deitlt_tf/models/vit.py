@@ -306,9 +306,9 @@ class Block(keras.layers.Layer):
             self.ls1, self.ls2 = (LayerScale(self.layer_scale, name=name, dtype=policy) for name in ("ls1", "ls2"))
         if self.adapter_rank:
             self.adapter = adapters.AdaptFormer(self.adapter_rank, name="adapter", dtype=policy)
-        for layer in filter(None, (self.ls1, self.ls2, self.adapter)):
-            layer.build(input_shape)
-
+        extras: list[keras.Layer | None] = [self.ls1, self.ls2, self.adapter]
+        for extra in filter(None, extras):
+            extra.build(input_shape)
     def compute_output_shape(
         self, input_shape: tuple
     ) -> tuple:  # with it Keras need not trace the block for each new model
@@ -335,7 +335,8 @@ class Block(keras.layers.Layer):
         return y + self.adapter(x) if self.adapter else y
 
     def get_config(self) -> dict[str, Any]:
-        own = {"num_heads": self.num_heads, "drop_path": self.drop_path, "index": self.index, "asking": self.asking}
+        own: dict[str, Any] = {"num_heads": self.num_heads, "drop_path": self.drop_path, "index": self.index}
+        own |= {"asking": self.asking}
         own |= {"activation": self.activation, "layer_scale": self.layer_scale, "epsilon": self.epsilon}
         return super().get_config() | own | {"adapter": self.adapter_rank, "lora": self.lora_rank}
 
