@@ -52,7 +52,7 @@ def import_checkpoint(
     ldam_scale: scale of the cosines of an LDAM teacher.
     Returns the recognised network. Raises ValueError where the file, a statement, the classes or the folder do not fit.
     """
-    states, settings = torch_files.read(path)
+    states, settings = pretrained.read_file(path)
     with naming_file(path):
         networks = {suffix: torch_weights.recognise(state, num_heads=num_heads) for suffix, state in states.items()}
     role = "teacher" if networks[""].teacher else "student"

@@ -309,6 +309,7 @@ class Block(keras.layers.Layer):
         extras: list[keras.Layer | None] = [self.ls1, self.ls2, self.adapter]
         for extra in filter(None, extras):
             extra.build(input_shape)
+
     def compute_output_shape(
         self, input_shape: tuple
     ) -> tuple:  # with it Keras need not trace the block for each new model
