@@ -131,12 +131,21 @@ def counting_step(model: keras.Model, num_classes: int, strategy: tf.distribute.
     @tf.function(reduce_retracing=True)
     def step(batch):
         def one_replica(images, labels, mask):
-            return hits(model(images, training=False), labels, mask, num_classes=num_classes)
+            return hits(logits_of(model, images), labels, mask, num_classes=num_classes)
 
         partial = strategy.run(one_replica, args=batch)
         return {name: strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None) for name, x in partial.items()}
 
     return step
+
+
+def logits_of(model: keras.Model, images: tf.Tensor) -> tf.Tensor | dict[str, tf.Tensor]:
+    """The output of a network for images [B, S, S, 3]; for crops [B, K, S, S, 3] the mean over the K crops of each."""
+    if images.shape.rank != 5:
+        return model(images, training=False)
+    crops = images.shape[1]
+    logits = model(tf.reshape(images, (-1, *images.shape[2:])), training=False)
+    return tf.nest.map_structure(lambda z: tf.reduce_mean(tf.reshape(z, (-1, crops, z.shape[-1])), 1), logits)
 
 
 def count_hits(
@@ -169,18 +178,28 @@ def count_hits(
 
 
 def measure(
-    model: keras.Model, source: Source, *, eval_resize: int, max_pixels: int, class_counts: np.ndarray, title: str
+    model: keras.Model,
+    source: Source,
+    *,
+    eval_resize: int,
+    max_pixels: int,
+    class_counts: np.ndarray,
+    title: str,
+    five_crops: int = 0,
 ) -> Accuracies:
     """`accuracies` of a network on one split, with a progress bar. The network's input sets the size of the view.
 
     eval_resize: short side before the centre crop, pixels; 0: no crop. max_pixels: largest image that is decoded.
     class_counts: [C], training images of each class. title: of the progress bar, which the chief worker shows.
+    five_crops: pixels by which the short side of an image is longer than its crops, `augment.five_crops`, over which
+      logits are averaged; 0: the evaluation view alone. Defaults to 0.
     """
     size = model.input_shape[1]
-    batch = evaluation_batch(size)
+    batch = evaluation_batch(size) // (5 if five_crops else 1)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     batch = max(1, batch // replicas) * replicas
-    view = {"size": size, "resize": eval_resize, "batch": batch, "max_pixels": max_pixels}
+    view = {"size": size, "resize": size + five_crops if five_crops else eval_resize, "five_crops": five_crops > 0}
+    view |= {"batch": batch, "max_pixels": max_pixels}
     batches = distributed(lambda **share: pipeline.evaluation_batches(source, **view, **share))
     class_hits = count_hits(model, batches, num_classes=len(class_counts), title=title if is_chief() else None)
     return accuracies(class_hits, class_counts)

@@ -5,6 +5,7 @@ al., ICLR 2022 (LoRA, arXiv 2106.09685).
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -29,6 +30,35 @@ def rank_by_rule(num_classes: int, *, depth: int) -> int:
 def _kaiming() -> keras.Initializer:
     """U(-a, a) with a = 1 / sqrt(inputs): torch's Kaiming uniform with a = sqrt 5."""
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+HEADS = ("head", "head_dist", "fc")  # layers that answer
+NORMS = ("gamma", "beta")  # weights of LayerNorm and BatchNorm
+
+
+def freeze(model: keras.Model, *, tune: str) -> None:
+    """Set `trainable` of every weight: the heads are trained, and what `tune` names; all else is frozen.
+
+    tune: "adaptformer" or "lora", which the network has to have; "bias", all biases, those of norms too; "norm",
+      factors and biases of all norms; "head", nothing besides; "all".
+    Raises ValueError where the network has nothing of the kind.
+    """
+    tuned: dict[str, Callable[[list[str], str], bool]] = {
+        "adaptformer": lambda layers, name: "adapter" in layers,
+        "lora": lambda layers, name: "lora" in layers,
+        "bias": lambda layers, name: name in ("bias", "beta"),
+        "norm": lambda layers, name: name in NORMS,
+        "head": lambda layers, name: False,
+        "all": lambda layers, name: True,
+    }
+    count = 0
+    for variable in model.trainable_variables:
+        *layers, name = variable.path.split("/")
+        in_head, wanted = layers[0] in HEADS, tuned[tune](layers, name)
+        variable.trainable = in_head or wanted
+        count += wanted and not in_head
+    if not count and tune != "head":
+        raise ValueError(f"{model.name} has nothing that tune={tune} could train: choose bias, norm, head or all.")
 
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")

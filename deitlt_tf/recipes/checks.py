@@ -104,6 +104,7 @@ def _student_mistakes(recipe: Recipe) -> Iterator[str]:
     devices = _known_devices(recipe)
     yield from filter(None, [uneven_batch(batch.size, devices=devices, parts=batch.accumulation, flag="batch_size")])
     yield from _late_reweighting(student, recipe)
+    yield from _adaptation_mistakes(recipe)
     if network.init and not network.init.startswith("keras_hub:") and not Path(network.init).is_file():
         yield f"--init={network.init}: there is no such file."
     if recipe.teacher.labels and (student.plain or student.distillation.kind != "hard"):
@@ -127,6 +128,18 @@ def _guidance_mistakes(recipe: Recipe) -> Iterator[str]:
         yield f"--guidance={weight:g} needs the teacher to see the student's view: set --teacher_sees=mixed."
     if student.network.depth == 1:
         yield f"--guidance={weight:g} needs --depth of 2 or more: nobody reads the patches of the last block."
+
+
+def _adaptation_mistakes(recipe: Recipe) -> Iterator[str]:
+    student = recipe.student
+    if not student.adapts:
+        return
+    if not student.network.init:
+        yield "--method=adapt starts from pre-trained weights: name their file with --init=FILE."
+    path = student.adaptation.head_init
+    for file in (path, str(Path(path).with_suffix(".txt"))) if path else ():
+        if not Path(file).is_file():
+            yield f"--head_init={path}: there is no {file}."
 
 
 def _stem_mistakes(patch_size: int, width: int) -> Iterator[str]:

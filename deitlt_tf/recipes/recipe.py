@@ -146,6 +146,7 @@ class Transformer:
     drop_path: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    activation: str
     init: str
 
 
@@ -159,6 +160,19 @@ class Backbone:
     name: str
     head_scale: float
     features: str
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What the method adapt trains of a pre-trained network.
+
+    tune: what is trained besides the head. rank: of adapters; 0: by the rule. head_init: file of class embeddings; "":
+    class means.
+    """
+
+    tune: str
+    rank: int
+    head_init: str
 
 
 @dataclass(frozen=True)
@@ -195,14 +209,18 @@ class Distillation:
 class Student:
     """The Vision Transformer. method: deit_lt, deit (no re-weighting), vit (plain, no teacher), vit_drw.
 
-    With the method quick the student is a frozen `backbone` with a cosine head.
+    With the method quick the student is a frozen `backbone` with a cosine head; with adapt it is the network of
+    --init, or without it the backbone, of which few weights are trained.
+    five_crops: pixels by which an image is larger than its five crops at test time; 0: one crop only.
     """
 
     method: str
     baseline: bool
     network: Transformer
     backbone: Backbone
+    adaptation: Adaptation
     view: View
+    five_crops: int
     batch: Batch
     mixing: Mixing
     schedule: StudentSchedule
@@ -218,6 +236,11 @@ class Student:
     def frozen(self) -> bool:
         """Whether the network is a pre-trained backbone with a head, and not a ViT trained from scratch."""
         return self.method == "quick"
+
+    @property
+    def adapts(self) -> bool:
+        """Whether most weights of the network are pre-trained ones and stay as they are."""
+        return self.method == "adapt"
 
     @property
     def reweight_epoch(self) -> int:
@@ -456,9 +479,12 @@ def _student(flags: Mapping[str, Any]) -> Student:
             drop_path=flags["drop_path"],
             mean=_numbers(flags, "mean"),
             std=_numbers(flags, "std"),
+            activation=flags["activation"],
             init=flags["init"],
         ),
         backbone=Backbone(name=flags["backbone"], head_scale=flags["head_scale"], features=flags["feature_dir"]),
+        adaptation=Adaptation(tune=flags["tune"], rank=flags["rank"], head_init=flags["head_init"]),
+        five_crops=flags["five_crops"],
         view=View(
             image_size=flags["image_size"],
             crop=flags["crop"],
