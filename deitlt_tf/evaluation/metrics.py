@@ -5,6 +5,7 @@ Head, mid and tail follow from the number of training images of each class.
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -125,13 +126,13 @@ def hits(
 
 
 @functools.lru_cache(maxsize=4)  # a run measures the same few models again and again; tracing takes seconds
-def counting_step(model: keras.Model, num_classes: int, strategy: tf.distribute.Strategy) -> Callable:
-    """(images, labels, mask) of all replicas -> `hits` of `model`, summed over them."""
+def counting_step(model: keras.Model, num_classes: int, strategy: tf.distribute.Strategy, crops: int = 1) -> Callable:
+    """(images, labels, mask) of all replicas -> `hits` of `model`, summed over them. crops: see `count_hits`."""
 
     @tf.function(reduce_retracing=True)
     def step(batch):
         def one_replica(images, labels, mask):
-            return hits(logits_of(model, images), labels, mask, num_classes=num_classes)
+            return hits(logits_of(model, images, crops=crops), labels, mask, num_classes=num_classes)
 
         partial = strategy.run(one_replica, args=batch)
         return {name: strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None) for name, x in partial.items()}
@@ -139,11 +140,10 @@ def counting_step(model: keras.Model, num_classes: int, strategy: tf.distribute.
     return step
 
 
-def logits_of(model: keras.Model, images: tf.Tensor) -> tf.Tensor | dict[str, tf.Tensor]:
-    """The output of a network for images [B, S, S, 3]; for crops [B, K, S, S, 3] the mean over the K crops of each."""
-    if images.shape.rank != 5:
+def logits_of(model: keras.Model, images: tf.Tensor, *, crops: int) -> tf.Tensor | dict[str, tf.Tensor]:
+    """The output of a network for images [B, S, S, 3]; for `crops` K above 1 their mean over crops [B, K, S, S, 3]."""
+    if crops == 1:
         return model(images, training=False)
-    crops = images.shape[1]
     logits = model(tf.reshape(images, (-1, *images.shape[2:])), training=False)
     return tf.nest.map_structure(lambda z: tf.reduce_mean(tf.reshape(z, (-1, crops, z.shape[-1])), 1), logits)
 
@@ -154,16 +154,18 @@ def count_hits(
     *,
     num_classes: int,
     title: str | None = None,
+    crops: int = 1,
 ) -> dict[str, np.ndarray]:
     """`hits` over a whole evaluation set: batches of (images, labels, mask). Every image counts exactly once.
 
     The replicas of the current strategy share the work.
     batches: a tf.data.Dataset, or what `devices.strategy.distributed` makes of one; with several workers the latter.
     title: of a progress bar; None: no bar.
+    crops: K above 1: images are [B, K, S, S, 3], and the logits of the K crops of an image are averaged. Defaults to 1.
     Raises ValueError for an empty set.
     """
     strategy = tf.distribute.get_strategy()
-    step = counting_step(model, num_classes, strategy)
+    step = counting_step(model, num_classes, strategy, crops)
     totals: dict[str, np.ndarray] = {}
     if isinstance(batches, tf.data.Dataset):
         total, batches = int(batches.cardinality()), strategy.experimental_distribute_dataset(batches)
@@ -195,13 +197,15 @@ def measure(
       logits are averaged; 0: the evaluation view alone. Defaults to 0.
     """
     size = model.input_shape[1]
-    batch = evaluation_batch(size) // (5 if five_crops else 1)
+    crops = 5 if five_crops else 1
+    batch = evaluation_batch(size) // crops
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     batch = max(1, batch // replicas) * replicas
     view = {"size": size, "resize": size + five_crops if five_crops else eval_resize, "five_crops": five_crops > 0}
     view |= {"batch": batch, "max_pixels": max_pixels}
     batches = distributed(lambda **share: pipeline.evaluation_batches(source, **view, **share))
-    class_hits = count_hits(model, batches, num_classes=len(class_counts), title=title if is_chief() else None)
+    counting: dict[str, Any] = {"num_classes": len(class_counts), "crops": crops}
+    class_hits = count_hits(model, batches, **counting, title=title if is_chief() else None)
     return accuracies(class_hits, class_counts)
 
 

@@ -1,6 +1,6 @@
 """Start a new network from the weights of another one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,22 @@ def structure_of(source: keras.Model | State) -> dict[str, Any]:
     options = vit_layouts.structure(torch_weights.state_of(source)) | {"epsilon": blocks[0].epsilon}
     options["activation"] = blocks[0].activation
     return {name: value for name, value in options.items() if (name, value) not in PLAIN.items()}
+
+
+def pixels_note(structure: Mapping[str, Any], *, mean: Sequence[float]) -> str:
+    """A sentence where CLIP's weights and the pixel mean of a recipe do not belong together; else "".
+
+    structure: options that the weights show, see `structure_of`; CLIP alone has a norm before its blocks.
+    """
+    clip, clips_mean = bool(structure.get("pre_norm")), np.allclose(mean, torch_weights.CLIP_MEAN, atol=1e-3)
+    text = {
+        name: ",".join(f"{x:g}" for x in getattr(torch_weights, f"CLIP_{name.upper()}")) for name in ("mean", "std")
+    }
+    if clip and not clips_mean:
+        return f"note: CLIP was trained with other pixel statistics: --mean={text['mean']} --std={text['std']}."
+    if clips_mean and not clip:
+        return "note: --mean is that of CLIP, and these weights are no CLIP's: see recipe adapt.cfg for theirs."
+    return ""
 
 
 def starting_weights(path: str) -> keras.Model | dict[str, np.ndarray]:

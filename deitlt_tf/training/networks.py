@@ -43,6 +43,9 @@ def student_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
         except ValueError as error:
             raise ValueError(f"--init={settings.init}: {error}") from error
         for note in notes:
+            if not (recipe.student.adapts and "stays random" in note):  # its head starts from class means or a file
+                print(f"{settings.init}: {note}")
+        if note := pretrained.pixels_note(structure, mean=settings.mean):
             print(f"{settings.init}: {note}")
     if recipe.student.adapts:
         adapters.freeze(network, tune=recipe.student.adaptation.tune)

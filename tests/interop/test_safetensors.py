@@ -1,32 +1,14 @@
 """safetensors files: what is written is read, and a header that lies is refused in one sentence."""
 
-import json
 import pickle
-import struct
 
 import numpy as np
 import pytest
+from helpers.safetensors_files import file_of, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deitlt_tf.interop import safetensors
-
-
-def file_of(header: object, data: bytes = b"", *, length: int | None = None) -> bytes:
-    """The bytes of a file. header: JSON value, or text as it is. length: what the first 8 bytes say."""
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text) if length is None else length) + text + data
-
-
-def written(arrays: dict[str, np.ndarray]) -> bytes:
-    names = {np.dtype("f4"): "F32", np.dtype("f2"): "F16", np.dtype("f8"): "F64", np.dtype("i8"): "I64"}
-    header, data = {"__metadata__": {"format": "pt"}}, b""
-    for name, value in arrays.items():
-        end = len(data) + value.nbytes
-        entry = {"dtype": names[value.dtype], "shape": list(value.shape), "data_offsets": [len(data), end]}
-        header, data = header | {name: entry}, data + value.tobytes()
-    return file_of(header, data)
-
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
@@ -40,7 +22,7 @@ def test_what_is_written_is_read(tmp_path_factory, shapes, dtype):
     draw = np.random.default_rng(0)
     arrays = {f"a.{i}": draw.normal(size=shape).astype(dtype) for i, shape in enumerate(shapes)}
     path = tmp_path_factory.mktemp("files") / "w.safetensors"
-    path.write_bytes(written(arrays))
+    write(path, arrays)
     read = safetensors.read(path)
     assert read.keys() == arrays.keys()
     for name, value in arrays.items():
