@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from deitlt_tf import models
-from deitlt_tf.models import adapters
+from deitlt_tf.models import adapters, weights
 
 # Keras' own way of reading a variable for a file, under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -68,3 +68,49 @@ def test_lora_is_the_product_that_an_export_adds_to_the_kernel():
     np.testing.assert_allclose(rows, tf.matmul(x, layer.product()), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(rows[:, 4:8], np.zeros((6, 4)))  # the key stays as it is
     np.testing.assert_allclose(rows[:, :4], x @ np.array(layer.q_down) @ np.array(layer.q_up) / 2, rtol=1e-4, atol=1e-5)
+
+
+# ---- what is trained -------------------------------------------------------------------------------------------------
+
+
+def trained(model: keras.Model) -> set[str]:
+    return {"/".join(v.path.split("/")[-2:]) for v in model.trainable_variables}
+
+
+HEAD = {"head/weight"}
+NORMS = {f"{norm}/{part}" for norm in ("norm1", "norm2", "norm") for part in ("gamma", "beta")}
+BIASES = {"qkv/bias", "proj/bias", "mlp.fc1/bias", "mlp.fc2/bias", "patch_embed.proj/bias"}
+
+
+@pytest.mark.parametrize(
+    ("tune", "options", "expected"),
+    [
+        ("head", {}, HEAD),
+        ("norm", {}, HEAD | NORMS),
+        ("bias", {}, HEAD | BIASES | {name for name in NORMS if name.endswith("beta")}),
+        ("lora", {"lora": 1}, HEAD | {f"lora/{which}_{part}" for which in "qv" for part in ("down", "up")}),
+    ],
+)
+def test_what_is_tuned_is_trained_and_the_head(tune, options, expected):
+    model = models.build("vit_nano", **SMALL | {"depth": 1}, classifier="cosine", **options)
+    adapters.freeze(model, tune=tune)
+    assert trained(model) == expected
+    assert {id(v) for v in weights.changing(model)} == {id(v) for v in model.trainable_variables}
+
+
+def test_everything_may_be_trained_and_what_a_network_lacks_is_named():
+    model = models.build("vit_nano", **SMALL | {"depth": 1})
+    before = len(model.trainable_variables)
+    with pytest.raises(ValueError, match="vit_nano has nothing that tune=adaptformer could train: choose bias, norm"):
+        adapters.freeze(model, tune="adaptformer")
+    model = models.build("vit_nano", **SMALL | {"depth": 1})
+    adapters.freeze(model, tune="all")
+    assert len(model.trainable_variables) == before
+
+
+def test_statistics_of_batch_norm_are_not_frozen_weights():
+    model = models.build("resnet8", num_classes=3, image_size=8)
+    adapters.freeze(model, tune="norm")
+    names = {v.name for v in weights.changing(model)}
+    assert names == {"gamma", "beta", "moving_mean", "moving_variance", "kernel", "bias"}  # the last two: of the head
+    assert [v.path for v in model.trainable_variables if v.name == "kernel"] == ["fc/kernel"]
