@@ -29,6 +29,7 @@ def test_adapters_of_vit_base_have_as_many_weights_as_published(num_classes, ran
     assert round(count / 1e6, 2) == millions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapted", [{"adapter": 2}, {"lora": 2}])
 def test_an_adapted_network_begins_as_the_network_without_adapters(adapted):
     plain = models.build("vit_nano", **SMALL)
