@@ -74,10 +74,14 @@ def weighs_twice(teacher: Teacher) -> str:
     )
 
 
-def _frozen_mistakes(recipe: Recipe) -> Iterator[str]:
-    student = recipe.student
+def _backbone_mistakes(student: Student) -> Iterator[str]:
     if student.backbone.name not in BACKBONES:
         yield f"--backbone={student.backbone.name} is unknown: choose one of {', '.join(BACKBONES)}."
+
+
+def _frozen_mistakes(recipe: Recipe) -> Iterator[str]:
+    student = recipe.student
+    yield from _backbone_mistakes(student)
     yield from _view_mistakes(student.view, prefix="")
     if recipe.run.strategy != "none":
         yield f"--strategy={recipe.run.strategy}: --method={student.method} runs on one device. Leave it out."
@@ -87,24 +91,18 @@ def _student_mistakes(recipe: Recipe) -> Iterator[str]:
     student, network, batch = recipe.student, recipe.student.network, recipe.student.batch
     names = [f"deit_{size}" for size in STUDENTS]
     plain_names = [f"vit_{size}" for size in STUDENTS] if student.plain else []
-    if network.model not in (*names, *plain_names):
+    if student.adapts_backbone:
+        yield from _backbone_mistakes(student)
+    elif network.model not in (*names, *plain_names):
         yield f"--model={network.model} is unknown: choose one of {', '.join(names)}."
     else:
-        width, heads = STUDENTS[network.model.partition("_")[2]]
-        width, heads = network.embed_dim or width, network.num_heads or heads
-        if width % heads:
-            yield f"--num_heads={heads} does not divide --embed_dim={width}: change one of them."
-        if network.stem == "conv":
-            yield from _stem_mistakes(network.patch_size, width)
-    size = student.view.image_size
-    if size % network.patch_size:
-        yield f"--image_size={size} is not a multiple of --patch_size={network.patch_size}: change one of them."
+        yield from _size_mistakes(student)
     yield from _view_mistakes(student.view, prefix="")
     yield from _pixel_mistakes(network.mean, network.std, prefix="")
     devices = _known_devices(recipe)
     yield from filter(None, [uneven_batch(batch.size, devices=devices, parts=batch.accumulation, flag="batch_size")])
     yield from _late_reweighting(student, recipe)
-    yield from _adaptation_mistakes(recipe)
+    yield from _adaptation_mistakes(student)
     if network.init and not network.init.startswith("keras_hub:") and not Path(network.init).is_file():
         yield f"--init={network.init}: there is no such file."
     if recipe.teacher.labels and (student.plain or student.distillation.kind != "hard"):
@@ -130,12 +128,27 @@ def _guidance_mistakes(recipe: Recipe) -> Iterator[str]:
         yield f"--guidance={weight:g} needs --depth of 2 or more: nobody reads the patches of the last block."
 
 
-def _adaptation_mistakes(recipe: Recipe) -> Iterator[str]:
-    student = recipe.student
+def _size_mistakes(student: Student) -> Iterator[str]:
+    """A Vision Transformer's width, heads, patches and image."""
+    network, size = student.network, student.view.image_size
+    width, heads = STUDENTS[network.model.partition("_")[2]]
+    width, heads = network.embed_dim or width, network.num_heads or heads
+    if width % heads:
+        yield f"--num_heads={heads} does not divide --embed_dim={width}: change one of them."
+    if network.stem == "conv":
+        yield from _stem_mistakes(network.patch_size, width)
+    if size % network.patch_size:
+        yield f"--image_size={size} is not a multiple of --patch_size={network.patch_size}: change one of them."
+
+
+def _adaptation_mistakes(student: Student) -> Iterator[str]:
     if not student.adapts:
         return
-    if not student.network.init:
-        yield "--method=adapt starts from pre-trained weights: name their file with --init=FILE."
+    if student.adapts_backbone and student.adaptation.tune in ("adaptformer", "lora"):
+        yield (
+            f"--tune={student.adaptation.tune} is for Vision Transformers: name the file of one with --init=FILE, or "
+            f"set --tune=norm, bias, head or all for --backbone={student.backbone.name}."
+        )
     path = student.adaptation.head_init
     for file in (path, str(Path(path).with_suffix(".txt"))) if path else ():
         if not Path(file).is_file():

@@ -165,7 +165,8 @@ with _heading("The student's network"):
     flags.DEFINE_enum(
         "method", "deit_lt", ["deit_lt", "deit", "vit", "vit_drw", "quick", "adapt"],
         "deit_lt; deit: without re-weighting; vit: plain, without a teacher; vit_drw: plain, its loss re-weighted; "
-        "quick: a cosine head on a frozen pre-trained backbone; adapt: a pre-trained network, most of its weights frozen.",
+        "quick: a cosine head on a frozen pre-trained backbone; adapt: a pre-trained network, of which few weights are "
+        "trained.",
     )  # fmt: skip
     flags.DEFINE_bool("baseline", False, "Also train a plain ViT with the same recipe and add its row to the tables.")
     flags.DEFINE_string("model", "deit_base", "Size of the student: deit_nano|tiny|small|base|large.")
@@ -207,8 +208,8 @@ with _heading("A pre-trained network (quick, --method=adapt)"):
     )
     flags.DEFINE_enum(
         "tune", "adaptformer", ["adaptformer", "lora", "bias", "norm", "head", "all"],
-        "adapt: what is trained besides the head: adapters next to each MLP, low ranks added to queries and values, all "
-        "biases, all norms, nothing, or everything.",
+        "adapt: what is trained besides the head: adapters next to each MLP, low ranks added to queries and values, "
+        "all biases, all norms, nothing, or everything.",
     )  # fmt: skip
     flags.DEFINE_integer(
         "rank", 0, "adaptformer, lora: r; 0: 2^max(0, floor(log2(classes / (2 * blocks)))).", lower_bound=0

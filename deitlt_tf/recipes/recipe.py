@@ -248,9 +248,14 @@ class Student:
         return self.schedule.reweight_epoch if self.method in ("deit_lt", "vit_drw") else -1
 
     @property
+    def adapts_backbone(self) -> bool:
+        """Whether the network is the `backbone`, by its name, and not a Vision Transformer from a file (--init)."""
+        return self.adapts and not self.network.init
+
+    @property
     def model(self) -> str:
         """Name of the network for `models.build`."""
-        if self.frozen:
+        if self.frozen or self.adapts_backbone:
             return self.backbone.name
         return self.network.model.replace("deit_", "vit_") if self.plain else self.network.model
 

@@ -17,26 +17,35 @@ from deitlt_tf.data import pipeline, sources
 from deitlt_tf.devices.strategy import is_chief, wait_for_all
 from deitlt_tf.evaluation.metrics import evaluation_batch
 from deitlt_tf.evaluation.predictions import progress
-from deitlt_tf.interop import pretrained
-from deitlt_tf.models import adapters, vit
+from deitlt_tf.interop import backbones, pretrained
+from deitlt_tf.models import adapters, features, vit
 from deitlt_tf.models.weights import is_frozen
 from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.runs.files import read_text, replacing, write_json
 from deitlt_tf.runs.folder import has_begun
 
 FROZEN = "frozen.json"  # in the folder of a run: SHA-256 of the weights that it does not train
-HEAD = "head_start.npy"  # in the folder of a run: where its head started, [C, D]
+HEAD = "head_start.npy"  # in the folder of a run: where its head started, [C, D], and the centre of features, [D]
 IMAGES_PER_CLASS = 100  # of the class means, as in LIFT+: more take time and move the means little
 MOMENTUM = 0.9  # of SGD. Source: LIFT
 
 
 def options(recipe: Recipe, *, num_classes: int) -> dict[str, Any]:
     """Keywords of `models.build` for the adapters and the cosine head of a Vision Transformer."""
-    network, settings = recipe.student.network, recipe.student.adaptation
+    network, settings, scale = recipe.student.network, recipe.student.adaptation, recipe.student.backbone.head_scale
     depth = network.depth or vit.SIZES[recipe.student.model.partition("_")[2]][1]
     rank = settings.rank or adapters.rank_by_rule(num_classes, depth=depth)
     ranks = {"adaptformer": {"adapter": rank}, "lora": {"lora": rank}}.get(settings.tune, {})
-    return ranks | {"classifier": "cosine", "scale": settings.head_scale}
+    return ranks | {"classifier": "cosine", "scale": scale}
+
+
+def backbone_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
+    """The --backbone with the pre-trained weights of its package and a cosine head of centred features."""
+    name, size = recipe.student.backbone.name, recipe.student.view.image_size
+    body = backbones.features(name, image_size=size)
+    body.trainable = True  # `adapters.freeze` decides weight by weight
+    scale = recipe.student.backbone.head_scale
+    return features.with_cosine_head(body, num_classes=num_classes, scale=scale)
 
 
 def begin(network: keras.Model, recipe: Recipe, splits: sources.Splits, *, folder: Path) -> None:
@@ -54,12 +63,15 @@ def begin(network: keras.Model, recipe: Recipe, splits: sources.Splits, *, folde
             )
         return
     if is_chief():
-        vectors = start_of_head(network, recipe, splits)
+        vectors, centre = start_of_head(network, recipe, splits)
         with replacing(folder / HEAD) as temporary, temporary.open("wb") as file:
-            np.save(file, vectors)
+            np.save(file, np.concatenate([vectors, centre[None]]))
         write_json(path, {"sha256": digest})
     wait_for_all()  # until the chief has written the file
-    network.layers[-1].weight.assign(np.load(folder / HEAD, allow_pickle=False).T)
+    rows = np.load(folder / HEAD, allow_pickle=False)
+    network.layers[-1].weight.assign(rows[:-1].T)
+    for layer in centres(network):
+        layer.mean.assign(rows[-1])
 
 
 def frozen_digest(network: keras.Model) -> str:
@@ -70,23 +82,36 @@ def frozen_digest(network: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def start_of_head(network: keras.Model, recipe: Recipe, splits: sources.Splits) -> np.ndarray:
-    """Unit vectors of the classes, float32 [C, D]: embeddings from a file, or the means of frozen features."""
-    path = recipe.student.adaptation.head_init
+def centres(network: keras.Model) -> list[features.Centre]:
+    """The layer that centres the features, if the network has one."""
+    return [layer for layer in network.layers if isinstance(layer, features.Centre)]
+
+
+def start_of_head(network: keras.Model, recipe: Recipe, splits: sources.Splits) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors of the classes, float32 [C, D], and the mean of all features [D]; 0 where they are not centred.
+
+    The vectors are embeddings from a file, or the means of the classes' features. The mean of all features weighs the
+    classes by their training images, as the features that are kept would.
+    """
+    path, dim = recipe.student.adaptation.head_init, network.layers[-1].input.shape[-1]
+    centre = np.zeros(dim)
     if path:
-        dim = network.layers[-1].input.shape[-1]
         vectors = class_embeddings(Path(path), class_names=splits.train.class_names)
         if vectors.shape[1] != dim:
             vectors = vectors @ projection(recipe, width=vectors.shape[1], dim=dim, path=path).T
-    else:
-        vectors = class_means(
+    if not path or centres(network):
+        means = class_means(
             network,
             splits.train,
             eval_resize=recipe.student.view.eval_resize,
             max_pixels=recipe.data.max_pixels,
         )
+        if centres(network):
+            counts = sources.class_counts(splits.train.labels, len(splits.train.class_names))
+            centre = counts @ means / counts.sum()
+        vectors = vectors if path else means - centre
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
+    return (vectors / np.maximum(norms, 1e-12)).astype(np.float32), centre.astype(np.float32)
 
 
 def class_means(network: keras.Model, source: sources.Source, *, eval_resize: int, max_pixels: int) -> np.ndarray:
@@ -104,8 +129,8 @@ def class_means(network: keras.Model, source: sources.Source, *, eval_resize: in
     sums, images = np.zeros((count, network.layers[-1].input.shape[-1])), np.zeros(count)
     for pixels, labels, mask in progress(batches, "class means"):
         real = mask.numpy() > 0
-        features = np.asarray(tf.cast(features_of(pixels, training=False), tf.float32), np.float64)[real]
-        np.add.at(sums, labels.numpy()[real], features)
+        values = np.asarray(tf.cast(features_of(pixels, training=False), tf.float32), np.float64)[real]
+        np.add.at(sums, labels.numpy()[real], values)
         np.add.at(images, labels.numpy()[real], 1)
     return sums / np.maximum(images, 1)[:, None]
 

@@ -13,11 +13,16 @@ def student_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
     """A new student; for the methods without a teacher, the plain ViT of the same size.
 
     Its weights are those of --init, if set, and then it has the structure that these show: a norm before the blocks,
-    registers and so on. An adapted network gets adapters and a cosine head, and its other weights are frozen.
+    registers and so on. An adapted network gets adapters and a cosine head, and its other weights are frozen; without
+    --init it is the --backbone, with the weights of its package.
     Raises ValueError that names --init, if its weights do not fit the network.
     """
     keras.utils.set_random_seed(recipe.run.seed)
     settings = recipe.student.network
+    if recipe.student.adapts_backbone:
+        network = adapting.backbone_network(recipe, num_classes=num_classes)
+        adapters.freeze(network, tune=recipe.student.adaptation.tune)
+        return network
     weights = pretrained.starting_weights(settings.init) if settings.init else None
     structure = {"activation": settings.activation}
     structure |= {} if weights is None else pretrained.structure_of(weights)

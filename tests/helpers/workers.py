@@ -101,7 +101,7 @@ def adapted(parts: int) -> tuple[keras.Model, list]:
         variable.assign(variable + keras.random.normal(variable.shape, stddev=0.1, seed=5))
     model = distill.Distiller(
         network, None, COUNTS, logit_adjustment=1.0, mixing={"probability": 0.0, "smoothing": 0.0}, ema_decay=0.9,
-        keep_statistics=True, accumulation=parts // tf.distribute.get_strategy().num_replicas_in_sync,
+        accumulation=parts // tf.distribute.get_strategy().num_replicas_in_sync,
     )  # fmt: skip
     optimizer = optimizers.SGD(0.05, l2=1e-3)
     optimizer.build(model.trained)

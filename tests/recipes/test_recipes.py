@@ -28,6 +28,7 @@ RECIPES = {path.stem: path for path in sorted(CONFIGS.glob("*.cfg"))}
 CLASSES = {
     "adapt": 7,
     "adapt_cifar100_lt": 100,
+    "adapt_efficientnet": 7,
     "adapt_imagenet_lt": 1000,
     "adapt_inat18": 8142,
     "adapt_places_lt": 365,
