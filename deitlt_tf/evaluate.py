@@ -55,6 +55,9 @@ def evaluate(recipe: Recipe) -> None:
         )
         measured = decode.naming_bad_images(measure, splits, max_pixels=max_pixels)
         rows |= tables.rows_of(row, measured)
+        if row == "student" and (pixels := recipe.student.five_crops):
+            five = functools.partial(measure, five_crops=pixels, title="five crops")
+            rows |= tables.rows_of("five crops", decode.naming_bad_images(five, splits, max_pixels=max_pixels))
     if not rows:
         raise FileNotFoundError(f"{folder} holds no finished model: neither student.keras nor teacher.keras.")
     tables.print_tables(rows, counts)

@@ -210,14 +210,22 @@ def evaluation(
 
 
 def evaluation_batches(
-    source: Source, *, size: int, resize: int, batch: int = 100, max_pixels: int = 100_000_000, **share: int
+    source: Source,
+    *,
+    size: int,
+    resize: int,
+    batch: int = 100,
+    max_pixels: int = 100_000_000,
+    five_crops: bool = False,
+    **share: int,
 ) -> tf.data.Dataset:
     """Batches of `evaluation` in the evaluation view of a network.
 
     size: side of the network's input, pixels. resize: short side before the crop, see `augment.evaluation_view`.
+    five_crops: whether there are five crops of an image, [B, 5, S, S, 3], see `augment.five_crops`. Defaults to False.
     share: worker, workers and replicas, as in `train`.
     """
-    view = functools.partial(augment.evaluation_view, size=size, resize=resize)
+    view = functools.partial(augment.five_crops if five_crops else augment.evaluation_view, size=size, resize=resize)
     return evaluation(source, view=view, batch=batch, max_pixels=max_pixels, **share)
 
 

@@ -5,6 +5,7 @@ Head, mid and tail follow from the number of training images of each class.
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -125,18 +126,26 @@ def hits(
 
 
 @functools.lru_cache(maxsize=4)  # a run measures the same few models again and again; tracing takes seconds
-def counting_step(model: keras.Model, num_classes: int, strategy: tf.distribute.Strategy) -> Callable:
-    """(images, labels, mask) of all replicas -> `hits` of `model`, summed over them."""
+def counting_step(model: keras.Model, num_classes: int, strategy: tf.distribute.Strategy, crops: int = 1) -> Callable:
+    """(images, labels, mask) of all replicas -> `hits` of `model`, summed over them. crops: see `count_hits`."""
 
     @tf.function(reduce_retracing=True)
     def step(batch):
         def one_replica(images, labels, mask):
-            return hits(model(images, training=False), labels, mask, num_classes=num_classes)
+            return hits(logits_of(model, images, crops=crops), labels, mask, num_classes=num_classes)
 
         partial = strategy.run(one_replica, args=batch)
         return {name: strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None) for name, x in partial.items()}
 
     return step
+
+
+def logits_of(model: keras.Model, images: tf.Tensor, *, crops: int) -> tf.Tensor | dict[str, tf.Tensor]:
+    """The output of a network for images [B, S, S, 3]; for `crops` K above 1 their mean over crops [B, K, S, S, 3]."""
+    if crops == 1:
+        return model(images, training=False)
+    logits = model(tf.reshape(images, (-1, *images.shape[2:])), training=False)
+    return tf.nest.map_structure(lambda z: tf.reduce_mean(tf.reshape(z, (-1, crops, z.shape[-1])), 1), logits)
 
 
 def count_hits(
@@ -145,16 +154,18 @@ def count_hits(
     *,
     num_classes: int,
     title: str | None = None,
+    crops: int = 1,
 ) -> dict[str, np.ndarray]:
     """`hits` over a whole evaluation set: batches of (images, labels, mask). Every image counts exactly once.
 
     The replicas of the current strategy share the work.
     batches: a tf.data.Dataset, or what `devices.strategy.distributed` makes of one; with several workers the latter.
     title: of a progress bar; None: no bar.
+    crops: K above 1: images are [B, K, S, S, 3], and the logits of the K crops of an image are averaged. Defaults to 1.
     Raises ValueError for an empty set.
     """
     strategy = tf.distribute.get_strategy()
-    step = counting_step(model, num_classes, strategy)
+    step = counting_step(model, num_classes, strategy, crops)
     totals: dict[str, np.ndarray] = {}
     if isinstance(batches, tf.data.Dataset):
         total, batches = int(batches.cardinality()), strategy.experimental_distribute_dataset(batches)
@@ -169,20 +180,32 @@ def count_hits(
 
 
 def measure(
-    model: keras.Model, source: Source, *, eval_resize: int, max_pixels: int, class_counts: np.ndarray, title: str
+    model: keras.Model,
+    source: Source,
+    *,
+    eval_resize: int,
+    max_pixels: int,
+    class_counts: np.ndarray,
+    title: str,
+    five_crops: int = 0,
 ) -> Accuracies:
     """`accuracies` of a network on one split, with a progress bar. The network's input sets the size of the view.
 
     eval_resize: short side before the centre crop, pixels; 0: no crop. max_pixels: largest image that is decoded.
     class_counts: [C], training images of each class. title: of the progress bar, which the chief worker shows.
+    five_crops: pixels by which the short side of an image is longer than its crops, `augment.five_crops`, over which
+      logits are averaged; 0: the evaluation view alone. Defaults to 0.
     """
     size = model.input_shape[1]
-    batch = evaluation_batch(size)
+    crops = 5 if five_crops else 1
+    batch = evaluation_batch(size) // crops
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     batch = max(1, batch // replicas) * replicas
-    view = {"size": size, "resize": eval_resize, "batch": batch, "max_pixels": max_pixels}
+    view = {"size": size, "resize": size + five_crops if five_crops else eval_resize, "five_crops": five_crops > 0}
+    view |= {"batch": batch, "max_pixels": max_pixels}
     batches = distributed(lambda **share: pipeline.evaluation_batches(source, **view, **share))
-    class_hits = count_hits(model, batches, num_classes=len(class_counts), title=title if is_chief() else None)
+    counting: dict[str, Any] = {"num_classes": len(class_counts), "crops": crops}
+    class_hits = count_hits(model, batches, **counting, title=title if is_chief() else None)
     return accuracies(class_hits, class_counts)
 
 

@@ -13,10 +13,12 @@ MODELS = {
     "deit_tiny": partial(vit.vit, size="tiny", distilled=True),
     "deit_small": partial(vit.vit, size="small", distilled=True),
     "deit_base": partial(vit.vit, size="base", distilled=True),
+    "deit_large": partial(vit.vit, size="large", distilled=True),
     "vit_nano": partial(vit.vit, size="nano", distilled=False),
     "vit_tiny": partial(vit.vit, size="tiny", distilled=False),
     "vit_small": partial(vit.vit, size="small", distilled=False),
     "vit_base": partial(vit.vit, size="base", distilled=False),
+    "vit_large": partial(vit.vit, size="large", distilled=False),
     "resnet8": partial(resnet.cifar_resnet, blocks=1),
     "resnet20": partial(resnet.cifar_resnet, blocks=3),
     "resnet32": partial(resnet.cifar_resnet, blocks=5),
@@ -53,7 +55,8 @@ def build(
     mean, std: three floats each, by which the first layer normalises pixels of 0..1. Default to those of ImageNet.
     options: keywords of the model; None means the default.
       deit_*, vit_*: patch_size=16, stem="patch" or "conv", drop_path=0.1; embed_dim, depth, num_heads (defaults: those
-        of the size).
+        of the size); pre_norm, patch_bias, registers, activation, layer_scale, epsilon of pre-trained networks;
+        adapter, lora; classifier="linear" or "cosine", scale=25 of the cosines. See `vit.vit`.
       resnet*, efficientnet_lite*: classifier="linear" or "cosine"; scale=1 of the cosines.
       resnet50|101|152: groups=1, width_per_group=64 of the 3x3 convolutions.
       mdcs_*: classifier="cosine" or "linear"; scale=30 of the cosines.

@@ -10,7 +10,7 @@ from pathlib import Path
 from deitlt_tf.recipes.recipe import CLASSIFIERS, Recipe, Student, Teacher, View
 
 # Channels and heads of the students: `models.vit.SIZES`, which needs TensorFlow.
-STUDENTS = {"nano": (128, 4), "tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
+STUDENTS = {"nano": (128, 4), "tiny": (192, 3), "small": (384, 6), "base": (768, 12), "large": (1024, 16)}
 # The teachers of `models.MODELS`.
 TEACHERS = (
     *("resnet8", "resnet20", "resnet32", "resnet18_cifar", "resnet34_cifar"),
@@ -74,10 +74,14 @@ def weighs_twice(teacher: Teacher) -> str:
     )
 
 
-def _frozen_mistakes(recipe: Recipe) -> Iterator[str]:
-    student = recipe.student
+def _backbone_mistakes(student: Student) -> Iterator[str]:
     if student.backbone.name not in BACKBONES:
         yield f"--backbone={student.backbone.name} is unknown: choose one of {', '.join(BACKBONES)}."
+
+
+def _frozen_mistakes(recipe: Recipe) -> Iterator[str]:
+    student = recipe.student
+    yield from _backbone_mistakes(student)
     yield from _view_mistakes(student.view, prefix="")
     if recipe.run.strategy != "none":
         yield f"--strategy={recipe.run.strategy}: --method={student.method} runs on one device. Leave it out."
@@ -87,23 +91,18 @@ def _student_mistakes(recipe: Recipe) -> Iterator[str]:
     student, network, batch = recipe.student, recipe.student.network, recipe.student.batch
     names = [f"deit_{size}" for size in STUDENTS]
     plain_names = [f"vit_{size}" for size in STUDENTS] if student.plain else []
-    if network.model not in (*names, *plain_names):
+    if student.adapts_backbone:
+        yield from _backbone_mistakes(student)
+    elif network.model not in (*names, *plain_names):
         yield f"--model={network.model} is unknown: choose one of {', '.join(names)}."
     else:
-        width, heads = STUDENTS[network.model.partition("_")[2]]
-        width, heads = network.embed_dim or width, network.num_heads or heads
-        if width % heads:
-            yield f"--num_heads={heads} does not divide --embed_dim={width}: change one of them."
-        if network.stem == "conv":
-            yield from _stem_mistakes(network.patch_size, width)
-    size = student.view.image_size
-    if size % network.patch_size:
-        yield f"--image_size={size} is not a multiple of --patch_size={network.patch_size}: change one of them."
+        yield from _size_mistakes(student)
     yield from _view_mistakes(student.view, prefix="")
     yield from _pixel_mistakes(network.mean, network.std, prefix="")
     devices = _known_devices(recipe)
     yield from filter(None, [uneven_batch(batch.size, devices=devices, parts=batch.accumulation, flag="batch_size")])
     yield from _late_reweighting(student, recipe)
+    yield from _adaptation_mistakes(student)
     if network.init and not network.init.startswith("keras_hub:") and not Path(network.init).is_file():
         yield f"--init={network.init}: there is no such file."
     if recipe.teacher.labels and (student.plain or student.distillation.kind != "hard"):
@@ -127,6 +126,33 @@ def _guidance_mistakes(recipe: Recipe) -> Iterator[str]:
         yield f"--guidance={weight:g} needs the teacher to see the student's view: set --teacher_sees=mixed."
     if student.network.depth == 1:
         yield f"--guidance={weight:g} needs --depth of 2 or more: nobody reads the patches of the last block."
+
+
+def _size_mistakes(student: Student) -> Iterator[str]:
+    """A Vision Transformer's width, heads, patches and image."""
+    network, size = student.network, student.view.image_size
+    width, heads = STUDENTS[network.model.partition("_")[2]]
+    width, heads = network.embed_dim or width, network.num_heads or heads
+    if width % heads:
+        yield f"--num_heads={heads} does not divide --embed_dim={width}: change one of them."
+    if network.stem == "conv":
+        yield from _stem_mistakes(network.patch_size, width)
+    if size % network.patch_size:
+        yield f"--image_size={size} is not a multiple of --patch_size={network.patch_size}: change one of them."
+
+
+def _adaptation_mistakes(student: Student) -> Iterator[str]:
+    if not student.adapts:
+        return
+    if student.adapts_backbone and student.adaptation.tune in ("adaptformer", "lora"):
+        yield (
+            f"--tune={student.adaptation.tune} is for Vision Transformers: name the file of one with --init=FILE, or "
+            f"set --tune=norm, bias, head or all for --backbone={student.backbone.name}."
+        )
+    path = student.adaptation.head_init
+    for file in (path, str(Path(path).with_suffix(".txt"))) if path else ():
+        if not Path(file).is_file():
+            yield f"--head_init={path}: there is no {file}."
 
 
 def _stem_mistakes(patch_size: int, width: int) -> Iterator[str]:

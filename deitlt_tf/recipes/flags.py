@@ -155,15 +155,21 @@ with _heading("The student's view of an image"):
         "eval_resize", 256, "Short side before the centre crop at test time, pixels; 0: resize without a crop.",
         lower_bound=0,
     )  # fmt: skip
+    flags.DEFINE_integer(
+        "five_crops", 0,
+        "At test time also measure the mean answer to five crops, four corners and the centre, of an image whose short "
+        "side is this many pixels longer than --image_size; 0: not.", lower_bound=0,
+    )  # fmt: skip
 
 with _heading("The student's network"):
     flags.DEFINE_enum(
-        "method", "deit_lt", ["deit_lt", "deit", "vit", "vit_drw", "quick"],
+        "method", "deit_lt", ["deit_lt", "deit", "vit", "vit_drw", "quick", "adapt"],
         "deit_lt; deit: without re-weighting; vit: plain, without a teacher; vit_drw: plain, its loss re-weighted; "
-        "quick: a cosine head on a frozen pre-trained backbone.",
+        "quick: a cosine head on a frozen pre-trained backbone; adapt: a pre-trained network, of which few weights are "
+        "trained.",
     )  # fmt: skip
     flags.DEFINE_bool("baseline", False, "Also train a plain ViT with the same recipe and add its row to the tables.")
-    flags.DEFINE_string("model", "deit_base", "Size of the student: deit_nano, deit_tiny, deit_small or deit_base.")
+    flags.DEFINE_string("model", "deit_base", "Size of the student: deit_nano|tiny|small|base|large.")
     flags.DEFINE_integer("patch_size", 16, "Side of a patch, pixels.", lower_bound=1)
     flags.DEFINE_enum(
         "stem", "patch", ["patch", "conv"],
@@ -180,20 +186,39 @@ with _heading("The student's network"):
         "Pixel mean that the first layer subtracts, for pixels in 0..1 (ImageNet's).",
     )
     flags.DEFINE_list("std", ["0.229", "0.224", "0.225"], "Pixel standard deviation that the first layer divides by.")
+    flags.DEFINE_enum(
+        "activation", "gelu", ["gelu", "quick_gelu"],
+        "Activation of the MLPs, which no weights show: OpenAI's CLIP and what was trained from it have quick_gelu, "
+        "all others gelu.",
+    )  # fmt: skip
     flags.DEFINE_string(
-        "init", "", "Weights to start from: FILE.keras, a PyTorch file of timm or facebookresearch/deit, or "
+        "init", "", "Weights to start from: FILE.keras, a PyTorch or safetensors file of CLIP, DINOv2, ViT or DeiT, or "
         "keras_hub:PRESET; positions and heads are replaced where they do not fit.",
     )  # fmt: skip
 
-with _heading("The pre-trained backbone (quick)"):
+with _heading("A pre-trained network (quick, --method=adapt)"):
     flags.DEFINE_string(
         "backbone", "efficientnet_lite0",
-        "Pre-trained network: efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2 (extra [lite]).",
+        "Pre-trained network: efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2 (extra [lite]). adapt: used "
+        "where --init is empty.",
     )  # fmt: skip
     _number("head_scale", 25.0, "Factor that turns the cosines of the head into logits.", above=0)
     flags.DEFINE_string(
         "feature_dir", "", "Folder where features of images are kept; runs may share one. Default: WORKDIR/features."
     )
+    flags.DEFINE_enum(
+        "tune", "adaptformer", ["adaptformer", "lora", "bias", "norm", "head", "all"],
+        "adapt: what is trained besides the head: adapters next to each MLP, low ranks added to queries and values, "
+        "all biases, all norms, nothing, or everything.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "rank", 0, "adaptformer, lora: r; 0: 2^max(0, floor(log2(classes / (2 * blocks)))).", lower_bound=0
+    )
+    flags.DEFINE_string(
+        "head_init", "",
+        "adapt: FILE.npy of a row for each class, where the head starts, with the names of the classes in FILE.txt; "
+        "empty: the mean features of each class's training images.",
+    )  # fmt: skip
 
 with _heading("The student's schedule"):
     flags.DEFINE_integer(
@@ -229,7 +254,8 @@ with _heading("The student's schedule"):
     _number("warmup_lr", 1e-6, "Learning rate at step 0.", at_least=0)
     _number("min_lr", 1e-5, "Learning rate at the end of the cosine.", at_least=0)
     _number(
-        "weight_decay", 0.05, "Decay of AdamW; biases, 1-D weights, tokens and position embedding are exempt.",
+        "weight_decay", 0.05, "Decay of AdamW; biases, 1-D weights, tokens and position embedding are exempt. adapt: "
+        "coupled decay of SGD.",
         at_least=0,
     )  # fmt: skip
     _number("clip_norm", 0.0, "Largest global norm of the gradient; 0: not clipped.", at_least=0)
@@ -477,7 +503,7 @@ FIRST = (
 # that the run was started in.
 PATHS = (
     *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "init"),
-    *("feature_dir", "teacher", "teacher_init", "teacher_workdir", "teacher_labels", "workdir"),
+    *("feature_dir", "head_init", "teacher", "teacher_init", "teacher_workdir", "teacher_labels", "workdir"),
     *("out", "prior", "checkpoint", "class_order", "to_torch", "compare"),
 )
 

@@ -7,8 +7,7 @@ from deitlt_tf.recipes.recipe import Cnn, Recipe, Transformer
 
 
 def stated(recipe: Recipe, *, teacher: bool) -> dict[str, Any]:
-    """{model, mean, std, image_size or embed_dim and depth: value}, those that explicit flags have set.
-
+    """{model, mean, std, image_size or embed_dim, depth and activation: value}, those that explicit flags have set.
     teacher: whether it is the teacher's network, not the student's.
     """
     prefix = "teacher_" if teacher else ""
@@ -19,7 +18,7 @@ def stated(recipe: Recipe, *, teacher: bool) -> dict[str, Any]:
         values = {"image_size": recipe.teacher.view.image_size}
     else:
         network = recipe.student.network
-        values = {"embed_dim": network.embed_dim, "depth": network.depth}
+        values = {"embed_dim": network.embed_dim, "depth": network.depth, "activation": network.activation}
     values |= {"model": network.model, "mean": network.mean, "std": network.std}
     return {name: value for name, value in values.items() if prefix + name in recipe.explicit_flags}
 

@@ -146,6 +146,7 @@ class Transformer:
     drop_path: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    activation: str
     init: str
 
 
@@ -159,6 +160,19 @@ class Backbone:
     name: str
     head_scale: float
     features: str
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What the method adapt trains of a pre-trained network.
+
+    tune: what is trained besides the head. rank: of adapters; 0: by the rule. head_init: file of class embeddings; "":
+    class means.
+    """
+
+    tune: str
+    rank: int
+    head_init: str
 
 
 @dataclass(frozen=True)
@@ -195,14 +209,18 @@ class Distillation:
 class Student:
     """The Vision Transformer. method: deit_lt, deit (no re-weighting), vit (plain, no teacher), vit_drw.
 
-    With the method quick the student is a frozen `backbone` with a cosine head.
+    With the method quick the student is a frozen `backbone` with a cosine head; with adapt it is the network of
+    --init, or without it the backbone, of which few weights are trained.
+    five_crops: pixels by which an image is larger than its five crops at test time; 0: one crop only.
     """
 
     method: str
     baseline: bool
     network: Transformer
     backbone: Backbone
+    adaptation: Adaptation
     view: View
+    five_crops: int
     batch: Batch
     mixing: Mixing
     schedule: StudentSchedule
@@ -220,14 +238,24 @@ class Student:
         return self.method == "quick"
 
     @property
+    def adapts(self) -> bool:
+        """Whether most weights of the network are pre-trained ones and stay as they are."""
+        return self.method == "adapt"
+
+    @property
     def reweight_epoch(self) -> int:
         """K: the epoch from which this method weights the loss by class; -1: never."""
         return self.schedule.reweight_epoch if self.method in ("deit_lt", "vit_drw") else -1
 
     @property
+    def adapts_backbone(self) -> bool:
+        """Whether the network is the `backbone`, by its name, and not a Vision Transformer from a file (--init)."""
+        return self.adapts and not self.network.init
+
+    @property
     def model(self) -> str:
         """Name of the network for `models.build`."""
-        if self.frozen:
+        if self.frozen or self.adapts_backbone:
             return self.backbone.name
         return self.network.model.replace("deit_", "vit_") if self.plain else self.network.model
 
@@ -456,9 +484,12 @@ def _student(flags: Mapping[str, Any]) -> Student:
             drop_path=flags["drop_path"],
             mean=_numbers(flags, "mean"),
             std=_numbers(flags, "std"),
+            activation=flags["activation"],
             init=flags["init"],
         ),
         backbone=Backbone(name=flags["backbone"], head_scale=flags["head_scale"], features=flags["feature_dir"]),
+        adaptation=Adaptation(tune=flags["tune"], rank=flags["rank"], head_init=flags["head_init"]),
+        five_crops=flags["five_crops"],
         view=View(
             image_size=flags["image_size"],
             crop=flags["crop"],

@@ -1,6 +1,6 @@
 """The student's run: distil it (or train the plain ViT), measure it, save it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from deitlt_tf.evaluation.tables import describe_groups
 from deitlt_tf.interop import pretrained
 from deitlt_tf.losses import NEVER
 from deitlt_tf.models import interface
+from deitlt_tf.models.weights import is_frozen
 from deitlt_tf.recipes import checks
 from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.runs.files import replacing, write_json
 from deitlt_tf.runs.models import load_model, same_classes, save_model
-from deitlt_tf.training import teacher_labels
+from deitlt_tf.training import adapting, teacher_labels
 from deitlt_tf.training.job import Job, check_batch, total_variables, training_batches
 from deitlt_tf.training.loop import fit
 from deitlt_tf.training.networks import student_network
@@ -66,7 +67,7 @@ class StudentRun:
         self.class_counts = sources.class_counts(splits.train.labels, len(self.class_names))
         self.steps_per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=batch.size, repeats=batch.repeats)
         self.steps = recipe.student.schedule.epochs * self.steps_per_epoch
-        self.title = "ViT" if teacher is None else "student"
+        self.title = "adapted network" if recipe.student.adapts else "ViT" if teacher is None else "student"
         self.distiller = self.make_distiller()
         self.models = {"raw": self.distiller.student} | ({"ema": self.distiller.ema} if self.distiller.ema else {})
 
@@ -74,8 +75,11 @@ class StudentRun:
         """The compiled Distiller: student, teacher, losses and optimiser of the recipe."""
         student, schedule = self.recipe.student, self.recipe.student.schedule
         reweight_step = student.reweight_epoch * self.steps_per_epoch if student.reweight_epoch >= 0 else NEVER
+        network = student_network(self.recipe, num_classes=len(self.class_names))
+        if student.adapts:
+            adapting.begin(network, self.recipe, self.splits, folder=self.folder)
         distiller = Distiller(
-            student_network(self.recipe, num_classes=len(self.class_names)),
+            network,
             self.teacher,
             self.class_counts,
             alpha=student.distillation.alpha,
@@ -93,6 +97,7 @@ class StudentRun:
             clip_norm=schedule.clip_norm,
             ema_decay=schedule.ema_decay,
             ema_warmup=schedule.ema_warmup,
+            keep_statistics=student.adapts_backbone,
             seed=self.recipe.run.seed,
         )
         learning_rate = optimizers.WarmupCosine(
@@ -102,7 +107,13 @@ class StudentRun:
             warmup_epochs=schedule.warmup_epochs,
             warmup_lr=schedule.warmup_lr,
             min_lr=schedule.min_lr,
+            per_epoch=student.adapts,
         )
+        if student.adapts:
+            sgd = optimizers.SGD(learning_rate, momentum=adapting.MOMENTUM, l2=schedule.weight_decay)
+            sgd.build(distiller.trained)
+            distiller.compile(sgd)
+            return distiller
         guide = distiller.guide.variables if distiller.guide else []
         adamw = optimizers.adamw(distiller.student, learning_rate, weight_decay=schedule.weight_decay, also=guide)
         distiller.compile(adamw)
@@ -124,7 +135,7 @@ class StudentRun:
                 steps_per_epoch=self.steps_per_epoch,
             ),
             variables=total_variables(
-                *(model.weights for model in self.models.values()),
+                *self.trained_weights(),
                 self.distiller.optimizer.variables,
                 self.distiller.state,
             ),
@@ -138,8 +149,19 @@ class StudentRun:
             teacher_labels=self.open_labels() if recipe.teacher.labels else None,
         )
 
-    def measure(self, model: keras.Model, split: sources.Source, split_name: str) -> metrics.Accuracies:
-        """Accuracies of a model on a split. split_name: shown by the progress bar."""
+    def trained_weights(self) -> Iterator[list[keras.Variable]]:
+        """The weights of each of `models` that training changes: those that a checkpoint has to hold."""
+        frozen = [is_frozen(variable) for variable in self.distiller.student.weights]
+        for model in self.models.values():
+            yield [v for v, stays in zip(model.weights, frozen, strict=True) if not stays]
+
+    def measure(
+        self, model: keras.Model, split: sources.Source, split_name: str, *, five_crops: int = 0
+    ) -> metrics.Accuracies:
+        """Accuracies of a model on a split.
+
+        split_name: shown by the progress bar. five_crops: see `metrics.measure`.
+        """
         return metrics.measure(
             model,
             split,
@@ -147,6 +169,7 @@ class StudentRun:
             max_pixels=self.recipe.data.max_pixels,
             class_counts=self.class_counts,
             title=f"{self.title}, {split_name}",
+            five_crops=five_crops,
         )
 
     def evaluate(self, step: int, memory: dict[str, Any]) -> dict[str, Any]:
@@ -202,8 +225,15 @@ class StudentRun:
         return weights
 
     def measure_all(self) -> dict[str, metrics.Accuracies]:
-        """Accuracies on the test split of each of `models`: the last weights, their average, and the best ones."""
-        return {kind: self.measure(model, self.splits.test, "test") for kind, model in self.models.items()}
+        """Accuracies on the test split of each of `models`: the last weights, their average, and the best ones.
+
+        With --five_crops also those of the last weights' mean answer to five crops.
+        """
+        measured = {kind: self.measure(model, self.splits.test, "test") for kind, model in self.models.items()}
+        if pixels := self.recipe.student.five_crops:
+            last = self.models["raw"]
+            measured["five_crops"] = self.measure(last, self.splits.test, "five crops, test", five_crops=pixels)
+        return measured
 
     def facts(self) -> dict[str, Any]:
         """What results.json says about the run besides accuracies."""

@@ -21,7 +21,7 @@ from deitlt_tf.training.student import adopt_teacher, late_validation, teacher_f
 from deitlt_tf.training.teacher import teacher_folder, train_teacher
 
 # Models of results.json, in the order of the table.
-ROWS = {"vit": "ViT", "teacher": "teacher", "raw": "student", "ema": "EMA", "best": "best"}
+ROWS = {"vit": "ViT", "teacher": "teacher", "raw": "student", "ema": "EMA", "best": "best", "five_crops": "five crops"}
 
 
 def train(recipe: Recipe) -> None:

@@ -234,3 +234,14 @@ def test_measure_is_the_accuracy_on_a_split(replicas):
     assert measured["shots"]["cls"] == pytest.approx(
         {"overall": 75.0, "balanced": 100 * 7 / 9, "head": 100 * 2 / 3, "mid": 100 * 2 / 3, "tail": 100.0}
     )
+
+
+def test_logits_of_several_crops_are_averaged():
+    images = keras.Input((4, 4, 3))
+    model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(images))
+    crops = np.random.default_rng(0).normal(size=(6, 5, 4, 4, 3)).astype(np.float32)
+    means = metrics.logits_of(model, tf.constant(crops), crops=5)
+    np.testing.assert_allclose(means, crops.mean((1, 2, 3)), rtol=1e-4, atol=1e-6)
+    batch = tf.data.Dataset.from_tensors((crops, means.numpy().argmax(-1).astype(np.int32), np.ones(6, np.float32)))
+    hits = metrics.count_hits(model, batch, num_classes=3, crops=5)
+    assert hits["cls"].sum() == hits["total"].sum() == 6

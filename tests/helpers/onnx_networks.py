@@ -13,6 +13,11 @@ from deitlt_tf.models import experts, features, interface, resnet
 SMALL_VIT = {"image_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 
 
+# What pre-trained Vision Transformers and their adapters have besides, all of it at once.
+PRETRAINED = {"pre_norm": True, "patch_bias": False, "registers": 3, "activation": "quick_gelu", "layer_scale": 0.5}
+PRETRAINED |= {"epsilon": 1e-5, "adapter": 2, "lora": 2, "classifier": "cosine"}
+
+
 def residual(network, **kwargs) -> keras.Model:
     """A residual network of five classes for 16 x 16 pixels."""
     images = keras.Input((16, 16, 3), name="images")
@@ -30,6 +35,8 @@ NETWORKS = {
     "deit": partial(models.build, "deit_nano", num_classes=5, **SMALL_VIT),
     "deit_stem": partial(models.build, "deit_nano", num_classes=5, stem="conv", **SMALL_VIT),
     "vit": partial(models.build, "vit_nano", num_classes=5, **SMALL_VIT),
+    "pretrained": partial(models.build, "vit_nano", num_classes=5, **SMALL_VIT, **PRETRAINED),
+    "pretrained_deit": partial(models.build, "deit_nano", num_classes=5, **SMALL_VIT, **PRETRAINED),
     "resnet8_cosine": partial(models.build, "resnet8", num_classes=5, image_size=16, classifier="cosine"),
     "basic": partial(residual, resnet.basic_resnet, blocks=(1, 1, 1, 1)),
     "resnext": partial(residual, resnet.resnet, blocks=(1, 1, 1, 1), groups=4, width_per_group=4),

@@ -13,6 +13,7 @@ from helpers import ROOT
 from deitlt_tf import losses, models
 from deitlt_tf.data import augment, pipeline
 from deitlt_tf.data.dataset import long_tail_counts
+from deitlt_tf.interop import torch_weights
 from deitlt_tf.models import resnet
 from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.flags import OURS
@@ -25,6 +26,12 @@ RECIPES = {path.stem: path for path in sorted(CONFIGS.glob("*.cfg"))}
 
 # Classes of the data of each recipe; seven where it is the user's.
 CLASSES = {
+    "adapt": 7,
+    "adapt_cifar100_lt": 100,
+    "adapt_efficientnet": 7,
+    "adapt_imagenet_lt": 1000,
+    "adapt_inat18": 8142,
+    "adapt_places_lt": 365,
     "base": 7,
     "cifar100_lt": 100,
     "cifar100_lt_r50": 100,
@@ -105,6 +112,22 @@ TEACHERS = {
     },
 }  # fmt: skip
 
+# Recipes that adapt a pre-trained ViT-B/16: training images, epochs, optimiser steps, millions of weights in the
+# adapters, accuracies with one crop and with five. Source: LIFT, tables 1 to 4.
+ADAPTED = {
+    "adapt_cifar100_lt": (10847, 10, 840, 0.10, (80.3, 81.7)),
+    "adapt_imagenet_lt": (115846, 10, 9050, 0.62, (77.0, 78.3)),
+    "adapt_places_lt": (62500, 10, 4880, 0.18, (51.5, 52.2)),
+    "adapt_inat18": (437513, 20, 68360, 4.75, (79.1, 80.4)),
+}
+LIFT = {
+    "method": "adapt", "tune": "adaptformer", "rank": 0, "head_scale": 25, "head_init": "", "logit_adjustment": 1,
+    "lr": 0.01, "lr_rule": "constant", "batch_size": 128, "weight_decay": 5e-4, "warmup_epochs": 0, "min_lr": 0,
+    "clip_norm": 0, "crop": "resized", "crop_min_scale": 0.08, "flip": True, "randaugment": "", "erasing": 0,
+    "mixup": 0, "cutmix": 0, "smoothing": 0, "repeats": 1, "sampling": "instance", "image_size": 224,
+    "eval_resize": 256, "five_crops": 24, "reweight_epoch": -1, "drop_path": 0, "ema_decay": 0,
+}  # fmt: skip
+
 every_recipe = pytest.mark.parametrize("name", RECIPES)
 every_paper_recipe = pytest.mark.parametrize("name", PAPER)
 
@@ -151,7 +174,7 @@ def test_every_recipe_has_a_row_here():
     [
         pytest.param(name, marks=pytest.mark.slow) if name.endswith(("_paco", "_pretrained")) else name
         for name in RECIPES
-        if not recipe_of(name).student.frozen
+        if not recipe_of(name).student.frozen and not name.startswith("adapt")
     ],
 )
 @pytest.mark.usefixtures("shapes_only")
@@ -193,7 +216,32 @@ def test_views_of_a_photo_have_the_size_of_the_network(name, network):
         assert one.dtype == tf.uint8 and one.shape == (settings.image_size, settings.image_size, 3)
 
 
-@every_recipe
+@pytest.mark.parametrize("name", ADAPTED)
+@pytest.mark.usefixtures("shapes_only")
+def test_adapted_networks_train_as_many_weights_as_published(name):
+    recipe, classes = recipe_of(name), CLASSES[name]
+    network = student_network(recipe, num_classes=classes)
+    assert network.output_shape == (None, classes)
+    trained = {v.path: int(np.prod(v.shape)) for v in network.trainable_variables}
+    assert trained.pop("head/weight") == 768 * classes
+    assert round(sum(trained.values()) / 1e6, 2) == ADAPTED[name][3]
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_adapting_is_as_published(name):
+    num_images, epochs, steps, _, accuracies = ADAPTED[name]
+    recipe, note = recipe_of(name), comments(name)
+    assert {key: value for key, value in recipe.flags.items() if key in LIFT} == LIFT
+    assert recipe.student.schedule.epochs == epochs
+    assert pipeline.steps_per_epoch(num_images, batch=128) * epochs == steps and f"{steps:,} steps of 128 views" in note
+    assert f"LIFT, CLIP B/16 {accuracies[0]}" in re.sub(" +", " ", note)
+    assert f"LIFT with five crops {accuracies[1]}" in re.sub(" +", " ", note)
+    assert (
+        recipe.student.network.mean == torch_weights.CLIP_MEAN and recipe.student.network.std == torch_weights.CLIP_STD
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("adapt")])
 def test_schedules_build_and_re_weighting_falls_into_them(name):
     recipe = recipe_of(name)
     student, teacher = recipe.student, recipe.teacher
