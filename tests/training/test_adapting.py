@@ -13,7 +13,7 @@ from helpers.vit_layouts import state
 
 from deitlt_tf import evaluate, models, train
 from deitlt_tf.data.dataset import Source
-from deitlt_tf.interop import pretrained
+from deitlt_tf.interop import backbones, pretrained
 from deitlt_tf.models import vit
 from deitlt_tf.recipes.checks import mistakes
 from deitlt_tf.recipes.command_line import recipe_of
@@ -72,7 +72,6 @@ def test_a_file_says_nothing_of_its_activation(clip):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--method=adapt starts from pre-trained weights: name their file with --init=FILE"),
         (["--init=none.pt"], "--init=none.pt: there is no such file"),
         (["--head_init=none.npy"], "--head_init=none.npy: there is no none.npy"),
     ],
@@ -230,3 +229,31 @@ def test_a_run_goes_on_with_the_weights_it_began_with_or_not_at_all(images, clip
     assert code != 0 and "began with other weights than those of --init=" in printed
     write(init, weights)
     assert run(train, *arguments)[0] == 0
+
+
+@pytest.mark.slow
+def test_an_efficientnet_keeps_its_statistics_and_trains_norms_and_head(images, tmp_path):
+    try:
+        backbones.weights_file("efficientnet_lite0")
+    except ValueError as error:
+        pytest.skip(str(error))
+    settings = recipe(f"--data_dir={images}", f"--workdir={tmp_path / 'run'}", "--tune=norm", "--image_size=32")
+    splits = load_splits(folder=tmp_path, **settings.data.loading())
+    run = student.StudentRun(settings, splits, folder=tmp_path / "run", teacher=None)
+    network = run.distiller.student
+    before = {v.path: v.numpy() for v in network.weights}
+    assert {v.name for v in network.trainable_variables} == {"gamma", "beta", "weight"}
+    centre = network.get_layer("centre").mean.numpy()
+    assert centre.min() >= 0 and centre.max() > 0.1  # features behind a ReLU6
+    student.fit(run.job())
+    changed = {v.name for v in network.weights if not np.array_equal(v, before[v.path])}
+    assert changed == {"gamma", "beta", "weight"}
+    measured = run.measure_all()["raw"]["shots"]["cls"]
+    assert measured["overall"] > 50  # three colours
+
+
+def test_an_efficientnet_has_no_adapters():
+    sentences = [*mistakes(recipe("--backbone=efficientnet_lite1"))]
+    assert any("--tune=adaptformer is for Vision Transformers: name the file" in x for x in sentences)
+    assert not any("--tune" in x for x in mistakes(recipe("--tune=norm")))
+    assert any("--backbone=resnet is unknown" in x for x in mistakes(recipe("--tune=norm", "--backbone=resnet")))
