@@ -21,7 +21,7 @@ def mistakes(*arguments: str, **roles: bool) -> list[str]:
 def test_the_defaults_and_all_recipes_can_be_trained():
     assert mistakes() == mistakes(student=False, teacher=True) == []
     for path in RECIPES.glob("*.cfg"):
-        assert mistakes(f"--flagfile={path}", "--init=", "--teacher_init=", teacher=True) == [], path
+        assert mistakes(f"--flagfile={path}", "--init=keras_hub:none", "--teacher_init=", teacher=True) == [], path
 
 
 def test_every_command_in_the_documentation_can_be_trained():

@@ -120,7 +120,7 @@ def test_the_peak_learning_rate_follows_its_rule(arguments, peak):
         ("deit", False, -1, "deit_tiny"),
         ("vit", True, -1, "vit_tiny"),
         ("vit_drw", True, 7, "vit_tiny"),
-        ("adapt", True, -1, "vit_tiny"),
+        ("adapt", True, -1, "efficientnet_lite0"),  # without --init it takes a backbone by name
     ],
 )
 def test_the_method_decides_network_and_re_weighting(method, plain, late, model):
