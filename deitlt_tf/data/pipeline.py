@@ -183,6 +183,37 @@ def train(
     return stream(example, first_step, steps, batch=batch, worker=worker, workers=workers, replicas=replicas)
 
 
+def whole_epochs(
+    source: Source,
+    *,
+    view: View,
+    batch: int,
+    first: int,
+    end: int,
+    seed: int = 0,
+    max_pixels: int = 100_000_000,
+) -> tf.data.Dataset:
+    """Batches (images uint8 [B, S, S, 3], labels int32 [B]) of epochs first .. end - 1, each of all N images.
+
+    The last batch of an epoch has what is left, N mod B images. An epoch does not depend on `first`.
+    view: (image, seed int [2]) -> the training view. batch: B. seed: of order and views. max_pixels: as in `train`.
+    """
+    read = reader(source, max_pixels=max_pixels)
+    labels, count = tf.constant(source.labels, tf.int32), len(source)
+
+    def example(position: tf.Tensor) -> tuple:
+        index = image_at(position, num_images=count, epoch_length=count, repeats=1, seed=seed)
+        return view(read(index), tf.stack([tf.cast(seed, tf.int64), position])), labels[index]
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        positions = tf.data.Dataset.range(number * count, (number + 1) * count)
+        return positions.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch)
+
+    options = tf.data.Options()
+    options.deterministic = True
+    return tf.data.Dataset.range(first, end).flat_map(epoch).prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
 def evaluation(
     source: Source,
     *,

@@ -4,7 +4,7 @@ Head, mid and tail follow from the number of training images of each class.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from deitlt_tf.devices.strategy import distributed, is_chief
 from deitlt_tf.models.interface import heads
 
 GROUPS = ("head", "mid", "tail")
+CONVENTIONS = ("shots", "paper")  # of the tables; `groups` knows a third one, "share"
 COLUMNS = ("overall", "balanced", *GROUPS)
 
 # {convention: {head of the network: {each of COLUMNS: percent}}}; None for a group without test images.
@@ -29,6 +30,7 @@ Accuracies = dict[str, dict[str, dict[str, float | None]]]
 PAPER_CUTS = {10: (3, 4, 3), 100: (36, 35, 29), 1000: (390, 445, 165), 8142: (842, 3701, 3599)}
 CIFAR_LARGEST = {10: 5000, 100: 500}  # images of the most frequent class, by C
 LISTS = {1000: (1280, 5, 115_846), 8142: (1000, 2, 437_513)}  # by C: largest and smallest class, images in all
+SHARES = (75, 95)  # percent of all images, for "share". Source: FedLoGe, official util.py (shot_split)
 LONG_TAILED = 2  # largest to smallest class, from which on we speak of a head and a tail
 
 
@@ -40,12 +42,16 @@ def groups(class_counts: ArrayLike, convention: str) -> dict[str, np.ndarray]:
       frequency (stable). The data sets of the paper (see `paper_cuts`) are cut where DeiT-LT cuts them. Of all other
       data the 30 % most frequent classes are head, 40 % mid and the 30 % rarest ones tail. All three groups are empty
       where the classes are about equally frequent (see `is_long_tailed`), because there is no head and no tail then.
+      "share" sorts in the same way: the most frequent classes are head, up to and with the class at which their images
+      reach 75 % of all; the next ones are mid until 95 % are reached, the rest is tail. It is FedLoGe's.
     Raises ValueError for another convention.
 
     >>> {group: members.tolist() for group, members in groups([500, 8, 60, 3], "shots").items()}
     {'head': [0], 'mid': [2], 'tail': [1, 3]}
     >>> {group: members.tolist() for group, members in groups([500, 8, 60, 3], "paper").items()}
     {'head': [0], 'mid': [2, 1], 'tail': [3]}
+    >>> {group: members.tolist() for group, members in groups([60, 8, 30, 2], "share").items()}
+    {'head': [0, 2], 'mid': [1], 'tail': [3]}
     """
     counts = np.asarray(class_counts)
     if convention == "shots":
@@ -61,7 +67,12 @@ def groups(class_counts: ArrayLike, convention: str) -> dict[str, np.ndarray]:
         head, mid, _ = paper_cuts(counts) or (ends, len(counts) - 2 * ends, ends)
         order = np.argsort(-counts, kind="stable")
         return dict(zip(GROUPS, np.split(order, [head, head + mid]), strict=True))
-    raise ValueError(f"group convention {convention!r} is unknown: choose shots or paper.")
+    if convention == "share":
+        order = np.argsort(-counts, kind="stable")
+        before = 100 * (np.cumsum(counts[order]) - counts[order])  # of each class: the images of all before it
+        borders = [int(np.sum(before < share * counts.sum())) for share in SHARES]
+        return dict(zip(GROUPS, np.split(order, borders), strict=True))
+    raise ValueError(f"group convention {convention!r} is unknown: choose shots, paper or share.")
 
 
 def is_long_tailed(class_counts: ArrayLike) -> bool:
@@ -214,12 +225,15 @@ def evaluation_batch(size: int) -> int:
     return 500 if size <= 64 else 100
 
 
-def accuracies(class_hits: Mapping[str, np.ndarray], class_counts: ArrayLike) -> Accuracies:
+def accuracies(
+    class_hits: Mapping[str, np.ndarray], class_counts: ArrayLike, conventions: Sequence[str] = CONVENTIONS
+) -> Accuracies:
     """{convention: {head of the network: {overall, balanced, head, mid, tail}}} in percent, from `count_hits`.
 
     overall = hits / images; balanced = mean of all classes' accuracies; a group = mean of its classes' accuracies.
     These means are over classes that have test images; None for a group without any.
     class_hits: {head of the network: int [C], "total": int [C]}. class_counts: [C], training images of each class.
+    conventions: see `groups`. Defaults to those of the tables, shots and paper.
 
     >>> class_hits = {"cls": np.array([9, 4, 2]), "total": np.array([10, 10, 10])}
     >>> accuracies(class_hits, [500, 60, 8])["shots"]["cls"]
@@ -242,7 +256,7 @@ def accuracies(class_hits: Mapping[str, np.ndarray], class_counts: ArrayLike) ->
             for name, right in class_hits.items()
             if name != "total"
         }
-        for convention in ("shots", "paper")
+        for convention in conventions
     }
 
 

@@ -44,6 +44,49 @@ def mistakes(recipe: Recipe, *, student: bool = True, teacher: bool | None = Non
         yield from _teacher_mistakes(recipe)
 
 
+def check_federated(recipe: Recipe) -> None:
+    """Raises ValueError with the first of the `federated_mistakes`."""
+    for sentence in federated_mistakes(recipe):
+        raise ValueError(sentence)
+
+
+def federated_mistakes(recipe: Recipe) -> Iterator[str]:
+    """A sentence for each mistake in a recipe whose clients are about to train together."""
+    federated, cnn, vit = recipe.federated, recipe.teacher, recipe.student
+    if federated.network == "cnn":
+        plain = [name for name in TEACHERS if not name.startswith("mdcs_")]
+        if cnn.network.model not in plain:
+            yield (
+                f"--teacher_model={cnn.network.model} cannot be shared by clients: choose one of {', '.join(plain)}."
+            )
+        yield from _view_mistakes(cnn.view, prefix="teacher_")
+        yield from _pixel_mistakes(cnn.network.mean, cnn.network.std, prefix="teacher_")
+        if cnn.view.eval_resize != vit.view.eval_resize:
+            yield (
+                f"--eval_resize={vit.view.eval_resize} and --teacher_eval_resize={cnn.view.eval_resize} differ: "
+                "evaluate and report measure the shared network with the first one. Give them one value."
+            )
+    else:
+        if vit.frozen or vit.adapts:
+            yield f"--method={vit.method} does not go with --federated_network=vit: clients train the whole network."
+        yield from _network_mistakes(vit)
+        yield from _view_mistakes(vit.view, prefix="")
+        yield from _pixel_mistakes(vit.network.mean, vit.network.std, prefix="")
+    if recipe.run.strategy != "none":
+        yield f"--strategy={recipe.run.strategy} has no use here: a client trains on one device."
+    if recipe.run.precision == "mixed_float16":
+        yield "--precision=mixed_float16 is not offered for clients: take float32 or mixed_bfloat16."
+    if federated.clients.dirs and recipe.data.name != "folder":
+        yield f"--federated_client_dirs are folders of images, and --data={recipe.data.name} is not: leave it out."
+    if federated.clients.dirs and recipe.data.imbalance != 1:
+        yield "--imbalance is not imposed on --federated_client_dirs, whose images are all used: set --imbalance=1."
+    if len(federated.clients.dirs) == 1:
+        yield "--federated_client_dirs names one folder: two clients or more train together."
+    for path in federated.clients.dirs:
+        if not Path(path).is_dir():
+            yield f"--federated_client_dirs: {path} is not a folder."
+
+
 def uneven_batch(size: int, *, devices: int, parts: int = 1, flag: str) -> str:
     """A sentence if a batch does not split evenly over the devices and over the parts on each of them; else "".
 
@@ -89,14 +132,10 @@ def _frozen_mistakes(recipe: Recipe) -> Iterator[str]:
 
 def _student_mistakes(recipe: Recipe) -> Iterator[str]:
     student, network, batch = recipe.student, recipe.student.network, recipe.student.batch
-    names = [f"deit_{size}" for size in STUDENTS]
-    plain_names = [f"vit_{size}" for size in STUDENTS] if student.plain else []
     if student.adapts_backbone:
         yield from _backbone_mistakes(student)
-    elif network.model not in (*names, *plain_names):
-        yield f"--model={network.model} is unknown: choose one of {', '.join(names)}."
     else:
-        yield from _size_mistakes(student)
+        yield from _network_mistakes(student)
     yield from _view_mistakes(student.view, prefix="")
     yield from _pixel_mistakes(network.mean, network.std, prefix="")
     devices = _known_devices(recipe)
@@ -163,6 +202,16 @@ def _stem_mistakes(patch_size: int, width: int) -> Iterator[str]:
             f"--stem=conv begins with embed_dim * 2 / patch_size channels: --embed_dim={width} has to be a multiple of "
             f"{patch_size // 2}."
         )
+
+
+def _network_mistakes(student: Student) -> Iterator[str]:
+    network = student.network
+    names = [f"deit_{size}" for size in STUDENTS]
+    plain_names = [f"vit_{size}" for size in STUDENTS] if student.plain else []
+    if network.model not in (*names, *plain_names):
+        yield f"--model={network.model} is unknown: choose one of {', '.join(names)}."
+    else:
+        yield from _size_mistakes(student)
 
 
 def _late_reweighting(student: Student, recipe: Recipe) -> Iterator[str]:

@@ -125,8 +125,12 @@ def counted_from(folder: str, arguments: list[str]) -> list[str]:
         name, _, value = argument.lstrip("-").partition("=")
         if name not in names or not value or "://" in value or value.startswith(NO_PATHS):
             return argument
+        listed = isinstance(FLAGS[name].default, list)
+        return f"--{name}={','.join(map(below, value.split(',') if listed else [value]))}"
+
+    def below(value: str) -> str:
         path = os.path.join(folder, value)
-        return argument if os.path.exists(value) and not os.path.exists(path) else f"--{name}={path}"
+        return value if os.path.exists(value) and not os.path.exists(path) else path
 
     return arguments if os.path.abspath(folder) == os.getcwd() else [*map(there, arguments)]
 

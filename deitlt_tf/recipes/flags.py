@@ -90,7 +90,10 @@ with _heading("The data"):
     flags.DEFINE_string(
         "image_root", "", "With --data=list or inat: folder that the listed paths start from; default: --data_dir."
     )
-    flags.DEFINE_string("class_names_file", "", "With --data=list: file of one class name a line, in label order.")
+    flags.DEFINE_string(
+        "class_names_file", "",
+        "With --data=list and with --federated_client_dirs: file of one class name a line, in label order.",
+    )  # fmt: skip
     _number(
         "test_fraction",
         0.2,
@@ -391,6 +394,61 @@ with _heading("The teacher's loss"):
     )
     _number("teacher_label_power", 1.2, "GLMC: labels are weighted by n^-power; 1 for ImageNet-LT.", at_least=0)
 
+with _heading("Federated training"):
+    flags.DEFINE_enum(
+        "federated_method", "fedloge",
+        ["fedavg", "fedavg_rescaled", "fedavg_prior", "fedprox", "fedloge", "local", "central"],
+        "fedavg; fedavg_rescaled: class vectors at one length afterwards; fedavg_prior: + log(client's / global class "
+        "share); fedprox; fedloge; local: each client alone; central: all images in one place.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "federated_network", "cnn", ["cnn", "vit"],
+        "The network that clients share: cnn, that of --teacher_model and its views, or vit, that of --model.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "federated_clients", 40, "Number of clients that the training images are divided among.", lower_bound=1
+    )
+    flags.DEFINE_list(
+        "federated_client_dirs", [],
+        "Folders of images, one of each client, in place of --data_dir divided by chance; a client has its folder's "
+        "name.",
+    )  # fmt: skip
+    _number(
+        "federated_alpha", 0.5,
+        "Concentration of the Dirichlet distribution that divides each class among clients: the smaller, the more they "
+        "differ.", above=0,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "federated_partition_seed", 3407, "Seed of the division among clients.", lower_bound=0,
+        upper_bound=LARGEST_SEED,
+    )  # fmt: skip
+    _number("federated_fraction", 1.0, "Share of the clients that take part in a round.", above=0, at_most=1)
+    flags.DEFINE_integer("federated_rounds", 500, "Rounds: clients train, the server averages.", lower_bound=1)
+    flags.DEFINE_integer("federated_epochs", 5, "Epochs of a client in a round, over its own images.", lower_bound=1)
+    flags.DEFINE_integer("federated_batch_size", 8, "Images of a client's optimiser step.", lower_bound=1)
+    _number("federated_lr", 0.03, "Learning rate of the clients' SGD, the same in all rounds.", above=0)
+    _number(
+        "federated_momentum", 0.5, "Momentum of the clients' SGD; it starts at 0 in each round.", at_least=0, below=1
+    )  # fmt: skip
+    _number(
+        "federated_proximal", 0.01, "fedprox: mu of mu / 2 |w - w_start|^2, the distance from the round's start.",
+        at_least=0,
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "federated_fixed_head", True, "fedloge: the fixed head SSE-C trains the features; off: the averaged head does."
+    )
+    flags.DEFINE_bool(
+        "federated_local_head", True, "fedloge: each client has a head of its own, which never leaves it."
+    )
+    flags.DEFINE_bool("federated_realign", True, "fedloge: realign heads by their lengths after training (GLA-FR).")
+    _number("federated_sparsity", 0.6, "fedloge: share of zeros in the fixed head.", at_least=0, below=1)
+    _number(
+        "federated_head_norm", 0.1,
+        "fedloge: length of a class vector of the fixed head; 0.2 to 0.4 for runs of less than some hundred rounds.",
+        above=0,
+    )  # fmt: skip
+    _number("federated_length", 1.7, "fedloge: length of the class vectors of the realigned generic model.", above=0)
+
 with _heading("The run"):
     flags.DEFINE_string(
         "workdir", "", "Folder of the run: everything is written here, and the same command resumes it."
@@ -504,6 +562,7 @@ FIRST = (
 PATHS = (
     *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "init"),
     *("feature_dir", "head_init", "teacher", "teacher_init", "teacher_workdir", "teacher_labels", "workdir"),
+    "federated_client_dirs",
     *("out", "prior", "checkpoint", "class_order", "to_torch", "compare"),
 )
 
@@ -513,7 +572,7 @@ NO_PATHS = ("keras_hub:", "pretrained:")
 # What may change between two runs of the same recipe without changing its weights.
 FREE = {
     *("workdir", "teacher_workdir", "teacher_labels", "checkpoint_seconds", "worker_timeout", "traceback"),
-    *("feature_dir", "download", "data_dir", "image_root", "baseline", "decoded_mb"),
+    *("feature_dir", "download", "data_dir", "image_root", "baseline", "decoded_mb", "federated_client_dirs"),
     *COMMANDS_OWN,
 }
 

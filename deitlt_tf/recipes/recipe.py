@@ -1,10 +1,10 @@
 """The typed settings of a run, and the only function that reads them from flags.
 
-    {flag: value}  ->  read(flags)  ->  Recipe(data, student, teacher, run)
+    {flag: value}  ->  read(flags)  ->  Recipe(data, student, teacher, federated, run)
 
 Every flag of a recipe sets exactly one field, which a test checks. A field has the meaning, unit and default of its
 flag; `recipes.flags` states them. Libraries take single fields as keywords and never see the classes of this module,
-except in the rooms that run a whole recipe: training, serving, report, inspect_data.
+except in the rooms that run a whole recipe: training, federated, serving, report, inspect_data.
 """
 
 import math
@@ -343,6 +343,67 @@ class Teacher:
 
 
 @dataclass(frozen=True)
+class Clients:
+    """Who takes part: `count` clients that share one data set, or one client for each folder of `dirs`."""
+
+    count: int
+    dirs: tuple[str, ...]
+    alpha: float
+    partition_seed: int
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How many rounds there are, and what a client does in one. proximal: FedProx's mu."""
+
+    count: int
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    proximal: float
+
+
+@dataclass(frozen=True)
+class FederatedHeads:
+    """FedLoGe's parts (fixed head, local heads, GLA-FR), the zeros and norm of the fixed head, GLA-FR's length."""
+
+    fixed: bool
+    local: bool
+    realign: bool
+    sparsity: float
+    norm: float
+    length: float
+
+
+@dataclass(frozen=True)
+class Federated:
+    """Clients that train one network together. network: cnn, the teacher's, or vit, the student's."""
+
+    method: str
+    network: str
+    clients: Clients
+    rounds: Rounds
+    heads: FederatedHeads
+
+    @property
+    def has_fixed_head(self) -> bool:
+        """Whether SSE-C trains the features."""
+        return self.method == "fedloge" and self.heads.fixed
+
+    @property
+    def has_local_heads(self) -> bool:
+        """Whether each client keeps a head of its own."""
+        return self.method == "fedloge" and self.heads.local
+
+    @property
+    def proximal(self) -> float:
+        """FedProx's mu; 0 for the other methods."""
+        return self.rounds.proximal if self.method == "fedprox" else 0.0
+
+
+@dataclass(frozen=True)
 class Run:
     """The folder of the run, its seed, and its devices."""
 
@@ -384,6 +445,7 @@ class Recipe:
     data: Data
     student: Student
     teacher: Teacher
+    federated: Federated
     run: Run
     flags: Mapping[str, Any] = field(repr=False)
     explicit_flags: frozenset[str] = frozenset()
@@ -408,6 +470,11 @@ class Recipe:
     def identity(self) -> dict[str, Any]:
         """Keywords of `runs.folder.claim`: the flags that decide whether a folder holds the run of this recipe."""
         return {"flags": as_text(self.flags), "free": FREE, "defaults": as_text(DEFAULTS | EARLIER), "paths": PATHS}
+
+    def shared_flags(self) -> dict[str, str]:
+        """{name: text} of the flags in which clients and server of a federated run agree: all but the data's."""
+        own = {*FREE, *GROUPS["The data"]}
+        return as_text({name: value for name, value in self.flags.items() if name not in own})
 
     def teacher_identity(self) -> dict[str, Any]:
         """Keywords of `runs.folder.claim` for the teacher's own run, which several recipes may share."""
@@ -437,6 +504,7 @@ def read(
         data=_data(flags),
         student=_student(flags),
         teacher=_teacher(flags),
+        federated=_federated(flags),
         run=_run(flags),
         flags=dict(flags),
         explicit_flags=frozenset(explicit_flags),
@@ -594,6 +662,36 @@ def _teacher(flags: Mapping[str, Any]) -> Teacher:
             consistency=flags["teacher_consistency"],
             label_power=flags["teacher_label_power"],
             consistency_epochs=flags["teacher_consistency_epochs"],
+        ),
+    )
+
+
+def _federated(flags: Mapping[str, Any]) -> Federated:
+    return Federated(
+        method=flags["federated_method"],
+        network=flags["federated_network"],
+        clients=Clients(
+            count=flags["federated_clients"],
+            dirs=tuple(flags["federated_client_dirs"]),
+            alpha=flags["federated_alpha"],
+            partition_seed=flags["federated_partition_seed"],
+            fraction=flags["federated_fraction"],
+        ),
+        rounds=Rounds(
+            count=flags["federated_rounds"],
+            epochs=flags["federated_epochs"],
+            batch_size=flags["federated_batch_size"],
+            lr=flags["federated_lr"],
+            momentum=flags["federated_momentum"],
+            proximal=flags["federated_proximal"],
+        ),
+        heads=FederatedHeads(
+            fixed=flags["federated_fixed_head"],
+            local=flags["federated_local_head"],
+            realign=flags["federated_realign"],
+            sparsity=flags["federated_sparsity"],
+            norm=flags["federated_head_norm"],
+            length=flags["federated_length"],
         ),
     )
 

@@ -1,5 +1,6 @@
 """The numbers and figures of a report on one run, or of a comparison of several runs."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from deitlt_tf.evaluation.tables import describe_groups
 from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.report import pages, sections
 from deitlt_tf.runs.checkpoints import Journal
-from deitlt_tf.runs.files import write_json, write_text
+from deitlt_tf.runs.files import read_text, write_json, write_text
 
 SEED = 0  # of the bootstrap, and of the images that are drawn for probes and pictures
 BOOTSTRAP: dict[str, Any] = {"resamples": 1000, "seed": SEED, "level": 0.95}
@@ -111,6 +112,7 @@ def report_numbers(recipe: Recipe, run: Run, results: Results) -> Numbers:
         "groups": {convention: describe_groups(counts, convention) for convention in ("shots", "paper")},
         "table": sections.table(results.by_model, counts, **BOOTSTRAP),
         "classes": sections.by_class(predictions, counts, names),
+        "clients": sections.clients(results_of(run.folder), Journal(run.folder).lines()),
         "curves": sections.history(
             Journal(run.folder).lines(), reweight_epoch=student.reweight_epoch if reweighted else None
         ),
@@ -126,6 +128,17 @@ def report_numbers(recipe: Recipe, run: Run, results: Results) -> Numbers:
         "duel": sections.duel(predictions, counts, most=PICTURES["duel"]) if "dist" in predictions.predicted else None,
         "mixed": results.mixed and sections.mixed(results.mixed, counts),
     }
+
+
+def results_of(folder: Path) -> Numbers | None:
+    """What results.json holds; None for a run that has none, such as an imported one. ValueError if it is damaged."""
+    path = folder / "results.json"
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}): run `federate` or `train` again.") from error
 
 
 def report_figures(run: Run, results: Results, numbers: Numbers, rng: np.random.Generator) -> Figures:

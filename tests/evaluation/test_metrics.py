@@ -245,3 +245,13 @@ def test_logits_of_several_crops_are_averaged():
     batch = tf.data.Dataset.from_tensors((crops, means.numpy().argmax(-1).astype(np.int32), np.ones(6, np.float32)))
     hits = metrics.count_hits(model, batch, num_classes=3, crops=5)
     assert hits["cls"].sum() == hits["total"].sum() == 6
+
+
+@pytest.mark.parametrize("case", ["c10_r100", "c10_r50", "c100_r100", "c100_r50", "client", "one_class", "equal"])
+def test_shares_are_cut_where_fedloge_cuts_them(golden, case):
+    official = golden("fedloge_groups")
+    groups = metrics.groups(official[f"{case}/counts"], "share")
+    ours = np.zeros(len(official[f"{case}/counts"]), int)
+    for number, name in enumerate(metrics.GROUPS):
+        ours[groups[name]] = number
+    np.testing.assert_array_equal(ours, official[f"{case}/group"])

@@ -221,8 +221,9 @@ def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
     recipe(home / "run", "--epochs=5\n", name="flags.cfg")
     monkeypatch.setenv("HOME", str(home))
     values = parse("--flagfile=~/a.cfg", *(f"--{name}=~/x" for name in PATHS if name != "teacher"), "--compare=~/a,b,~")
+    assert values["federated_client_dirs"] == [f"{home}/x"]
     assert values["compare"] == [f"{home}/a", "b", str(home)] and FLAGS["compare"].value == values["compare"]
-    assert {values[name] for name in PATHS if name not in ("teacher", "compare")} == {f"{home}/x"}
+    assert {values[name] for name in PATHS if isinstance(values[name], str) and name != "teacher"} == {f"{home}/x"}
     assert (values["teacher"], values["epochs"], values["batch_size"]) == (f"{home}/t.keras", 3, 8)
     assert parse("--workdir=~/run", from_workdir=True)["epochs"] == 5
     assert parse("--init=keras_hub:~/preset")["init"] == f"keras_hub:{home}/preset"
@@ -243,6 +244,7 @@ def test_relative_paths_of_a_run_count_from_where_it_was_started(tmp_path, monke
     for folder in (start / "images", elsewhere):
         folder.mkdir(parents=True)
     typed = {"data_dir": "images", "train_list": "a.txt", "teacher": "t.keras", "init": "keras_hub:x", "workdir": "run"}
+    typed |= {"federated_client_dirs": ["north", "south"]}
     typed |= {"teacher_init": "pretrained:x", "feature_dir": "f"}
     monkeypatch.chdir(start)
     write_flags(start / "run", as_text(parse() | typed))
@@ -254,6 +256,7 @@ def test_relative_paths_of_a_run_count_from_where_it_was_started(tmp_path, monke
         assert there["data_dir"] == str(start / "images") and there["teacher"] == str(start / "t.keras")
         assert there["train_list"] == "a.txt"  # relative to data_dir, which has moved along
         assert there["init"] == "keras_hub:x" and there["out"] == "" and there["teacher_init"] == "pretrained:x"
+        assert there["federated_client_dirs"] == [str(start / "north"), str(start / "south")]
     assert parse("--workdir=../start/run", "--data_dir=mine", from_workdir=True)["data_dir"] == "mine"
     (start / "images").rmdir()
     (elsewhere / "images").mkdir()

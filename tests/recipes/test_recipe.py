@@ -50,7 +50,8 @@ def another_value(name: str):
 
 def test_the_settings_cannot_be_changed_in_place():
     settings = recipe()
-    for part in (settings, settings.data, settings.student.view, settings.teacher.objective, settings.run):
+    federated = settings.federated
+    for part in (settings, settings.data, settings.student.view, settings.teacher.objective, federated, settings.run):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(part, dataclasses.fields(part)[0].name, 0)
 

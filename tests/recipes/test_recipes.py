@@ -43,6 +43,8 @@ CLASSES = {
     "cifar100_lt_paco": 100,
     "cifar100_lt_r50_paco": 100,
     "digits_lt": 10,
+    "federated_cifar10_lt": 10,
+    "federated_digits_lt": 10,
     "folder": 7,
     "folder_medium": 7,
     "folder_medium_minutes": 7,
@@ -172,7 +174,9 @@ def test_every_recipe_has_a_row_here():
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name.endswith(("_paco", "_pretrained")) else name
+        pytest.param(name, marks=pytest.mark.slow)
+        if name.endswith(("_paco", "_pretrained")) or name.startswith("federated_")
+        else name
         for name in RECIPES
         if not recipe_of(name).student.frozen and not name.startswith("adapt")
     ],
@@ -336,7 +340,7 @@ def test_the_note_gives_a_command_that_runs_this_recipe(name):
     found = re.findall(rf"python -m deitlt_tf\.(\w+) (.*--flagfile=configs/{name}\.cfg.*)", comments(name))
     assert found, f"no command in the comments of {name}.cfg"
     for program, arguments in found:
-        assert program in ("train", "train_teacher")
+        assert program in ("train", "train_teacher", "federate")
         recipe = command_line.recipe_of([program, *shlex.split(arguments.replace("configs/", f"{CONFIGS}/"))])
         data = recipe.data
         assert recipe.run.workdir, "the program would ask for --workdir"

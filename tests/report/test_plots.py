@@ -17,6 +17,8 @@ PLOTS = {
     "distances": lambda: plots.distances({"student": np.ones((2, 3))}, uniform=2.0),
     "ranks": lambda: plots.ranks({"CLS": [3, 4], "DIST": [2, 5]}, share=0.95),
     "shifts": lambda: plots.shifts({"CLS": {"backward 2": 30.0, "uniform": 40.0, "forward 2": 50.0}}),
+    "shares": lambda: plots.shares({"north": [9, 0, 1], "$x": [0, 300, 2]}, ["a", "b$", "c"]),
+    "before": lambda: plots.before_and_after({"north": (40.0, 60.0), "$x": (None, 50.0), "west": (None, None)}),
     "differences": lambda: plots.differences({"second": {"head": BOUND, "tail": None}}),
 }
 
