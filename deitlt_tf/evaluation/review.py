@@ -18,8 +18,8 @@ from tqdm import tqdm
 from deitlt_tf.data import decode
 
 FOLDS = 5
-# Probability of the label, at most. Of 12,406 images with 5 % wrong labels, 89 % of those listed were wrong ones, and
-# 81 % of the wrong ones were listed (benchmarks/label_noise.py).
+# Probability of the label, at most. Of 12,406 images with 5 % wrong labels, 88 % of those listed were wrong ones, and
+# 83 % of the wrong ones were listed (benchmarks/label_noise.py).
 IMPROBABLE = 0.02
 # Cosine of centred features, at least. On CIFAR-10 nearly all pairs above it show one photograph, half of those at 0.8.
 SAME = 0.85

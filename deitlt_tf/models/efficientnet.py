@@ -32,7 +32,9 @@ STAGES = (
 STEM, FEATURES = 32, 1280  # channels after the first and the last convolution, the same in every size
 # (pixels - 127) / 128, as statistics of pixels in 0..1.
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
-EPSILON, MOMENTUM = 1e-3, 0.99  # of the batch norms
+EPSILON = 1e-3  # of the batch norms
+# The official 0.99 is for a million images. A fine-tuning of a few hundred steps would end with ImageNet's statistics.
+MOMENTUM = 0.9
 
 
 def _conv(filters: int, kernel: int, *, stride: int = 1, name: str, dtype: object = None) -> keras.layers.Conv2D:
