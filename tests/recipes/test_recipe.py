@@ -125,7 +125,7 @@ def test_the_peak_learning_rate_follows_its_rule(arguments, peak):
     ],
 )
 def test_the_method_decides_network_and_re_weighting(method, plain, late, model):
-    student = recipe(f"--method={method}", "--reweight_epoch=7", "--model=deit_tiny", "--init=x").student
+    student = recipe(f"--method={method}", "--reweight_epoch=7", "--model=deit_tiny").student
     assert (student.plain, student.reweight_epoch, student.model) == (plain, late, model)
 
 
