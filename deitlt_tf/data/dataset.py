@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deitlt_tf.data.taxonomy import Taxonomy
+
 # A function that gets each mistake in the data. It raises the error, or returns so that reading goes on.
 Complain = Callable[[Exception], None]
 # A function that gets a sentence on what is read otherwise than a user may expect, such as files that are left out.
@@ -59,18 +61,28 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set: three sources with the same class names; `val` is None where there is no validation split.
+    """A data set: three sources with the same class names.
 
+    val: None where there is no validation split. taxonomy: of these classes, in this order; None where it is not known.
     Raises ValueError if the class names differ.
     """
 
     train: Source
     val: Source | None
     test: Source
+    taxonomy: Taxonomy | None = None
 
     def __post_init__(self) -> None:
         if any(part is not None and part.class_names != self.train.class_names for part in (self.val, self.test)):
             raise ValueError("train, val and test must have the same class names in the same order")
+        if self.taxonomy is not None:
+            self.taxonomy.require_classes(self.train.class_names, place="the taxonomy")
+
+    @property
+    def parts(self) -> dict[str, Source]:
+        """{"train", "val", "test": source} of the splits that there are."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: source for name, source in parts.items() if source is not None}
 
 
 def raise_mistake(error: Exception) -> None:

@@ -47,7 +47,7 @@ def write(splits: Splits, *, folder: str, name: str) -> None:
     import tensorflow_datasets as tfds
 
     version, features = "1.0.0", tfds.features
-    parts = {SPLIT_NAMES[split]: part for split, part in vars(splits).items() if part is not None}
+    parts = {SPLIT_NAMES[split]: part for split, part in splits.parts.items()}
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as temporary:
         version_folder = os.path.join(temporary, name, version)

@@ -36,7 +36,7 @@ def inspect(recipe: Recipe, *, every_image: bool = False, say: Callable[[str], N
     data = recipe.data
     splits, errors, notes = load(data, say=say)
     errors = [*mistakes(recipe), *errors]
-    parts = {name: part for name, part in vars(splits).items() if part is not None}
+    parts = splits.parts
     names = {name: sources.image_names(part) for name, part in parts.items()}
     files = {name: part for name, part in parts.items() if part.kind != "pixels"}
     checks = check_images(files, data, every_image=every_image)

@@ -107,4 +107,4 @@ def without_bad_images(splits: sources.Splits, *, max_pixels: int, report: Path)
     if counts.min() == 0:
         raise ValueError(f"class {class_names[counts.argmin()]!r} has no readable training image left: see {report}.")
     print(f"skipped {len(lines)} images that cannot be decoded" + (f", listed in {report}" if lines else ""))
-    return sources.Splits(**readable)
+    return sources.Splits(**readable, taxonomy=splits.taxonomy)

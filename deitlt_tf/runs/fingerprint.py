@@ -19,8 +19,7 @@ Fingerprints = dict[str, dict[str, object]]
 
 def fingerprints(splits: Splits) -> Fingerprints:
     """{split: {"images": N, "sha256": text}} of the splits that there are."""
-    parts = {name: source for name, source in vars(splits).items() if source is not None}
-    return {name: {"images": len(source), "sha256": fingerprint(source)} for name, source in parts.items()}
+    return {name: {"images": len(source), "sha256": fingerprint(source)} for name, source in splits.parts.items()}
 
 
 def fingerprint(source: Source) -> str:

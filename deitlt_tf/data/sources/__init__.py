@@ -122,4 +122,4 @@ def load(
     empty = np.flatnonzero(class_counts(train.labels, len(train.class_names)) == 0)
     if empty.size:
         complain(ValueError(f"class {train.class_names[empty[0]]!r} has no training images{and_more(empty)}"))
-    return Splits(train, val, splits.test)
+    return Splits(train, val, splits.test, splits.taxonomy)
