@@ -38,7 +38,9 @@ class Taxonomy:
         _check_ranks(self.ranks)
         shape = (len(self.ranks), len(self.nodes[0]) if self.nodes else 0)
         if self.ancestors.dtype != np.int32 or self.ancestors.shape != shape or not shape[1]:
-            raise ValueError(f"ancestors must be int32 {list(shape)}; got {self.ancestors.dtype} {self.ancestors.shape}")
+            raise ValueError(
+                f"ancestors must be int32 {list(shape)}; got {self.ancestors.dtype} {self.ancestors.shape}"
+            )
         if not len(self.nodes) == len(self.holes) == len(self.ranks):
             raise ValueError(f"{len(self.ranks)} ranks need as many lists of nodes; got {len(self.nodes)}")
         for rank, names, row in zip(self.ranks, self.nodes, self.ancestors, strict=True):
@@ -90,7 +92,9 @@ class Taxonomy:
     def require_classes(self, class_names: Sequence[str], *, place: str) -> None:
         """Raises ValueError unless these are the classes, in this order. place: where the taxonomy comes from."""
         if len(class_names) != len(self.class_names):
-            raise ValueError(f"{place} is a taxonomy of {len(self.class_names)} classes, the data has {len(class_names)}.")
+            raise ValueError(
+                f"{place} is a taxonomy of {len(self.class_names)} classes, the data has {len(class_names)}."
+            )
         for label, (ours, theirs) in enumerate(zip(self.class_names, class_names, strict=True)):
             if ours != theirs:
                 same = set(self.class_names) == set(class_names)
