@@ -91,6 +91,11 @@ with _heading("The data"):
         "image_root", "", "With --data=list or inat: folder that the listed paths start from; default: --data_dir."
     )
     flags.DEFINE_string("class_names_file", "", "With --data=list: file of one class name a line, in label order.")
+    flags.DEFINE_string(
+        "taxonomy_file", "",
+        "CSV or TSV of the ranks above each class (genus, family, ...), for accuracy by rank; relative to the current "
+        "folder, or the name of one in the package.",
+    )  # fmt: skip
     _number(
         "test_fraction",
         0.2,
@@ -462,7 +467,7 @@ FIRST = (
 # Flags that take a path, or several. `~` in them is the home folder; in flags.cfg, relative ones count from the folder
 # that the run was started in.
 PATHS = (
-    *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "init"),
+    *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "taxonomy_file", "init"),
     *("teacher", "teacher_init", "teacher_workdir", "teacher_labels", "workdir"),
     *("out", "prior", "checkpoint", "class_order", "to_torch", "compare"),
 )
@@ -470,7 +475,7 @@ PATHS = (
 # What may change between two runs of the same recipe without changing its weights.
 FREE = {
     *("workdir", "teacher_workdir", "teacher_labels", "checkpoint_seconds", "worker_timeout", "traceback"),
-    *("download", "data_dir", "image_root", "baseline", "decoded_mb"),
+    *("download", "data_dir", "image_root", "taxonomy_file", "baseline", "decoded_mb"),
     *COMMANDS_OWN,
 }
 

@@ -40,6 +40,7 @@ class Data:
     test_list: str
     image_root: str
     class_names_file: str
+    taxonomy_file: str
     test_fraction: float
     val_fraction: float
     split_seed: int
@@ -55,8 +56,16 @@ class Data:
     def source(self) -> dict[str, Any]:
         """Keywords of `data.sources.load`."""
         names = (
-            *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "test_fraction"),
-            *("val_fraction", "split_seed", "imbalance", "imbalance_type", "imbalance_seed", "download"),
+            *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "taxonomy_file"),
+            *(
+                "test_fraction",
+                "val_fraction",
+                "split_seed",
+                "imbalance",
+                "imbalance_type",
+                "imbalance_seed",
+                "download",
+            ),
         )
         return {name: getattr(self, name) for name in names}
 
@@ -398,6 +407,7 @@ def _data(flags: Mapping[str, Any]) -> Data:
         test_list=flags["test_list"],
         image_root=flags["image_root"],
         class_names_file=flags["class_names_file"],
+        taxonomy_file=flags["taxonomy_file"],
         test_fraction=flags["test_fraction"],
         val_fraction=flags["val_fraction"],
         split_seed=flags["split_seed"],

@@ -4,7 +4,8 @@
 
 Folders and files may be URLs of any file system that TensorFlow knows (`data.storage`).
 Images stay encoded, except in data sets that come as pixels (CIFAR, digits). Labels keep the data set's own order.
-`folders`, `lists` and `packaged` read one kind each. `Source` and its companions come from `data.dataset`.
+`folders`, `lists` and `packaged` read one kind each, and `taxonomy_files` the ranks of the classes. `Source` and its
+companions come from `data.dataset`.
 """
 
 import os
@@ -27,7 +28,7 @@ from deitlt_tf.data.dataset import (
     subsample,
     take,
 )
-from deitlt_tf.data.sources import folders, lists, packaged
+from deitlt_tf.data.sources import folders, lists, packaged, taxonomy_files
 
 __all__ = ["Source", "Splits", "class_counts", "image_names", "load", "take"]
 
@@ -41,6 +42,7 @@ def load(
     test_list: str | None = None,
     image_root: str | None = None,
     class_names_file: str | None = None,
+    taxonomy_file: str | None = None,
     test_fraction: float = 0.2,
     val_fraction: float = 0.0,
     split_seed: int = 0,
@@ -57,6 +59,7 @@ def load(
     data_dir: path or URL of its folder, see `folders.read`, `lists.read_lists`, `lists.inat` and `packaged`.
     train_list, val_list, test_list: files of the sources list and inat, see `lists.read_lists` and `lists.inat`.
     class_names_file: of the source list.
+    taxonomy_file: CSV or TSV of the ranks of the classes, see `taxonomy_files`; default: what the source itself says.
     image_root: folder that the paths of the sources list and inat start from; default: data_dir.
     test_fraction: share of each class that becomes the test set of a folder or TFDS set without one.
     imbalance: rho, the long tail imposed on the training images of any source; 1 leaves them as they are.
@@ -108,7 +111,9 @@ def load(
         raise ValueError(f"source {name!r} is unknown: choose one of {', '.join(sources)}")
     splits = sources[key]()
     require_class_names(splits.train.class_names)
-    train, val = splits.train, splits.val
+    train, val, taxonomy = splits.train, splits.val, splits.taxonomy
+    if taxonomy_file:
+        taxonomy = taxonomy_files.read(os.path.expanduser(taxonomy_file), train.class_names, note=note)
     if imbalance != 1:
         counts = class_counts(train.labels, len(train.class_names))
         counts = long_tail_counts(counts, imbalance=imbalance, imbalance_type=imbalance_type)
@@ -122,4 +127,4 @@ def load(
     empty = np.flatnonzero(class_counts(train.labels, len(train.class_names)) == 0)
     if empty.size:
         complain(ValueError(f"class {train.class_names[empty[0]]!r} has no training images{and_more(empty)}"))
-    return Splits(train, val, splits.test, splits.taxonomy)
+    return Splits(train, val, splits.test, taxonomy)
