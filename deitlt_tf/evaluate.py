@@ -25,7 +25,7 @@ def main(recipe: Recipe) -> None:
 def evaluate(recipe: Recipe) -> None:
     """Print the tables of all models of the workdir. Raises FileNotFoundError where it has none."""
     from deitlt_tf.data import decode, sources
-    from deitlt_tf.evaluation import metrics, tables
+    from deitlt_tf.evaluation import hierarchy, metrics, tables
     from deitlt_tf.evaluation.run import checked_model
     from deitlt_tf.models.interface import view_size
     from deitlt_tf.runs.data import identity, load_splits, note_other_data
@@ -35,6 +35,7 @@ def evaluate(recipe: Recipe) -> None:
     note_other_data(folder, **identity(splits, **recipe.data.loading()))
     counts = sources.class_counts(splits.train.labels, len(splits.train.class_names))
     rows: dict[str, dict[str, dict[str, float | None]]] = {}
+    by_rank: dict[str, hierarchy.Summary] = {}
     for file, row in ROWS.items():
         path = folder / f"{file}.keras"
         if not path.is_file():
@@ -44,20 +45,25 @@ def evaluate(recipe: Recipe) -> None:
         if row == "teacher":
             flag, view = ("teacher_eval_resize", recipe.teacher.view)
         view_size(model, resize=view.eval_resize, flag=flag)
-        measure = functools.partial(
-            metrics.measure,
+        count = functools.partial(
+            metrics.count,
             model,
             splits.test,
             eval_resize=view.eval_resize,
             max_pixels=max_pixels,
-            class_counts=counts,
+            num_classes=len(counts),
             title=row,
+            taxonomy=splits.taxonomy,
         )
-        measured = decode.naming_bad_images(measure, splits, max_pixels=max_pixels)
-        rows |= tables.rows_of(row, measured)
+        class_hits = decode.naming_bad_images(count, splits, max_pixels=max_pixels)
+        rows |= tables.rows_of(row, metrics.accuracies(class_hits, counts))
+        if splits.taxonomy is not None:
+            summaries = hierarchy.summaries(class_hits, counts, splits.taxonomy)
+            by_rank |= {name: summaries[head] for head, name in tables.names_of(row, summaries).items()}
     if not rows:
         raise FileNotFoundError(f"{folder} holds no finished model: neither student.keras nor teacher.keras.")
     tables.print_tables(rows, counts)
+    tables.print_by_rank(by_rank, counts)
 
 
 def program() -> None:

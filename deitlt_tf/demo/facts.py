@@ -11,7 +11,7 @@ def facts(network: Finished, *, run: str, weights: str, eval_resize: int, max_pi
     run: name of the run. weights: key of `runs.finished.FILES`. eval_resize: short side before the centre crop of the
     evaluation view, pixels; 0: no crop. max_pixels: largest image that the page accepts.
     """
-    model, names, counts = network
+    model, names, counts = network.model, network.class_names, network.class_counts
     heads = list(metrics.heads(model.output))
     notes, groups = [], None
     if counts is None:

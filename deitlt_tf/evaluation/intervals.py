@@ -12,6 +12,8 @@ The deviations of the draws from q are added to the accuracy itself. 95 % interv
 cover the true accuracy of 90 to 99 % of test sets with 1, 2, 3, 5, 10 or 50 images a class (a test). Two equally good
 models are called different in 2 to 12 %. Both are nearest to the level where a group has hundreds of test images.
 
+The mean height of mistakes (`severity`) is a quotient of two sums over the same images, and so is each of its draws.
+
 Classes are fixed and every class keeps its n. An interval does not say how far another training seed would move the
 number.
 Source of SMOOTHING: Agresti and Coull 1998 ("add two successes and two failures").
@@ -84,7 +86,8 @@ def accuracy(
     resamples, seed, level: see `Draws`.
     """
     draws = Draws(resamples, seed, level)
-    return _bounds({1: right}, total, class_counts, smoothing=SMOOTHING, limits=(0, 100), draws=draws)
+    values = scores(right, total, class_counts)
+    return _of_percents(values, {1: right}, total, class_counts, smoothing=SMOOTHING, limits=(0, 100), draws=draws)
 
 
 def difference(
@@ -105,10 +108,12 @@ def difference(
     draws = Draws(resamples, seed, level)
     smoothing = SMOOTHING if np.any(gained + lost) else 0.0
     outcomes = {1: gained, -1: lost}
-    return _bounds(outcomes, total, class_counts, smoothing=smoothing, limits=(-100, 100), draws=draws)
+    values = scores(gained - lost, total, class_counts)
+    return _of_percents(values, outcomes, total, class_counts, smoothing=smoothing, limits=(-100, 100), draws=draws)
 
 
-def _bounds(
+def _of_percents(
+    values: Scores,
     outcomes: Mapping[int, np.ndarray],
     total: np.ndarray,
     class_counts: np.ndarray,
@@ -117,19 +122,122 @@ def _bounds(
     limits: tuple[float, float],
     draws: Draws,
 ) -> Bounds:
-    """value, low, high of the sum of sign x hits / total in every column.
+    """`_bounds` of 100 x the sum of sign x hits / total. outcomes: {sign: hits [C]}."""
+    statistic = Statistic(100.0 * np.array([*outcomes]), None)
+    shrink = {"smoothing": smoothing, "added": 2 * smoothing}
+    hits = np.stack([*outcomes.values()])
+    return _bounds(values, hits, total, class_counts, statistic, limits=limits, draws=draws, **shrink)
 
-    outcomes: {sign: hits [C]} of outcomes that exclude each other. limits: of low and high.
-    smoothing: hits that are added to a group, see the top of this file; 0: none.
+
+def severity(
+    by_height: np.ndarray,
+    total: np.ndarray,
+    class_counts: np.ndarray,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Bounds]:
+    """{"mistakes", "images": {convention: {column: {value, low, high}}}}: mean heights of answers, see `hierarchy`.
+
+    by_height: int [R, C], test images of each class that are answered wrongly, by the height 1..R of the answer.
+    Mistakes: the mean over mistakes. In the mean of classes of a column every image weighs as it does in the accuracy
+    of that column, so this is (mean height of all images) / (1 - accuracy). None where nothing is wrong.
+    total, class_counts, resamples, seed, level: as of `accuracy`.
     """
-    values = scores(np.sum([sign * hits for sign, hits in outcomes.items()], 0), total, class_counts)
+    draws = Draws(resamples, seed, level)
+    heights = np.arange(1, len(by_height) + 1.0)
+    # As many images as SMOOTHING adds to right and wrong answers, divided evenly among right and all heights.
+    smoothing = 2 * SMOOTHING / (len(by_height) + 1)
+    columns = _columns(total, class_counts)
+    statistics = {
+        "mistakes": Statistic(heights, np.ones_like(heights)),
+        "images": Statistic(heights, None),
+    }
+    bounds: dict[str, Bounds] = {}
+    for name, statistic in statistics.items():
+        values = {
+            convention: {column: _observed(by_height, total, *where, statistic) for column, where in by_column.items()}
+            for convention, by_column in columns.items()
+        }
+        limits = (0 if name == "images" else 1, len(by_height))
+        shrink = {"smoothing": smoothing, "added": 2 * SMOOTHING}
+        bounds[name] = _bounds(values, by_height, total, class_counts, statistic, limits=limits, draws=draws, **shrink)
+    return bounds
+
+
+def mean_of_mistakes(
+    values: np.ndarray, wrong: np.ndarray, total: np.ndarray, class_counts: np.ndarray
+) -> dict[str, dict[str, float | None]]:
+    """{convention: {column: mean of a value of each class over the mistakes in the column}}, weighted as `severity`.
+
+    values: float [C]. wrong, total: int [C], wrong answers and test images. None where nothing is wrong.
+    """
+    outcomes, statistic = np.stack([values * wrong, wrong]), Statistic(np.array([1.0, 0]), np.array([0, 1.0]))
+    return {
+        convention: {name: _observed(outcomes, total, *where, statistic) for name, where in columns.items()}
+        for convention, columns in _columns(total, class_counts).items()
+    }
+
+
+class Statistic(NamedTuple):
+    """sum_k a_k s_k, or that divided by sum_k b_k s_k, where s_k is the weighted share of images with outcome k.
+
+    above: a, [K]. below: b, [K]; None: 1 instead of the sum.
+    """
+
+    above: np.ndarray
+    below: np.ndarray | None
+
+    def __call__(self, shares: np.ndarray) -> np.ndarray:
+        """[..., K] -> [...]; NaN where the sum below is 0."""
+        above = shares @ self.above
+        if self.below is None:
+            return above
+        below = shares @ self.below
+        return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+
+    def gradient(self, shares: np.ndarray) -> np.ndarray:
+        """Its derivatives by the shares [K], at these shares."""
+        if self.below is None:
+            return self.above
+        return (self.above - self(shares) * self.below) / (shares @ self.below)
+
+
+def _observed(
+    outcomes: np.ndarray, total: np.ndarray, members: np.ndarray, weights: np.ndarray, statistic: Statistic
+) -> float | None:
+    """The statistic of a column, from what is observed [K, C]; None without test images, or where it is not defined."""
+    value = float(statistic((outcomes[:, members] / total[members]) @ weights))
+    return None if np.isnan(value) or not len(members) else value
+
+
+def _bounds(
+    values: Scores,
+    outcomes: np.ndarray,
+    total: np.ndarray,
+    class_counts: np.ndarray,
+    statistic: Statistic,
+    *,
+    smoothing: float,
+    added: float,
+    limits: tuple[float, float],
+    draws: Draws,
+) -> Bounds:
+    """value, low, high of a statistic in every column.
+
+    values: of the statistic in each column. outcomes: int [K, C], images of each class with each of K outcomes, which
+    exclude each other. statistic: of their shares. limits: of low and high.
+    smoothing, added: hits of each outcome, and images, that are added to a group, see the top of this file; 0: none.
+    """
 
     def bound(value: float | None, members: np.ndarray, weights: np.ndarray) -> Bound | None:
         if value is None:
             return None
         tested = total[members]
-        rates = {sign: _shrunk(hits[members], tested, smoothing=smoothing) for sign, hits in outcomes.items()}
-        low, high = (value + 100 * x for x in _reach(rates, tested, weights, draws))
+        rates = _shrunk(outcomes[:, members], tested, smoothing=smoothing, added=added)
+        low, high = _reach(rates, tested, weights, statistic, draws)
+        low, high = value + min(low, 0), value + max(high, 0)
         return {"value": value, "low": float(np.clip(low, *limits)), "high": float(np.clip(high, *limits))}
 
     bounds: Bounds = {}
@@ -141,32 +249,35 @@ def _bounds(
     return bounds
 
 
-def _shrunk(hits: np.ndarray, total: np.ndarray, *, smoothing: float) -> np.ndarray:
-    """(hits + PRIOR r) / (total + PRIOR), r = the rate of all classes together: [K]."""
-    rate = (hits.sum() + smoothing) / (total.sum() + 2 * smoothing)
-    return (hits + PRIOR * rate) / (total + PRIOR)
+def _shrunk(hits: np.ndarray, total: np.ndarray, *, smoothing: float, added: float) -> np.ndarray:
+    """(hits + PRIOR r) / (total + PRIOR), r = the rates of all classes together. hits: [K, M] -> [K, M]."""
+    rates = (hits.sum(-1, keepdims=True) + smoothing) / (total.sum() + added)
+    return (hits + PRIOR * rates) / (total + PRIOR)
 
 
 def _reach(
-    rates: Mapping[int, np.ndarray], total: np.ndarray, weights: np.ndarray, draws: Draws
+    rates: np.ndarray, total: np.ndarray, weights: np.ndarray, statistic: Statistic, draws: Draws
 ) -> tuple[float, float]:
-    """The middle `level` of sum_c weights_c (draw_c / total_c - its mean): (low, high), around 0.
+    """The middle `level` of statistic(sum_c weights_c draw_c / total_c) - statistic(its mean): (low, high), around 0.
 
-    rates: {sign: [K]}, how often each outcome is expected. total, weights: [K].
+    rates: [K, M], how often each outcome is expected. total, weights: [M].
     """
     share = (1 + draws.level) / 2
+    expected = rates @ weights
     if len(total) >= NORMAL:
-        mean = np.sum([sign * rate for sign, rate in rates.items()], 0)
-        variance = np.sum(list(rates.values()), 0) - mean**2  # of one image, because the outcomes exclude each other
+        gradient = statistic.gradient(expected)
+        variance = (
+            gradient**2 @ rates - (gradient @ rates) ** 2
+        )  # of one image, because the outcomes exclude each other
         reach = NormalDist().inv_cdf(share) * float(np.sqrt(np.sum(weights**2 * variance / total)))
         return -reach, reach
     rng = np.random.default_rng(draws.seed)
-    sums = np.zeros(draws.resamples)
+    sums = np.empty((draws.resamples, len(rates)))
     left, remaining = np.broadcast_to(total, (draws.resamples, len(total))), np.ones(len(total))
-    for sign, rate in rates.items():
+    for k, rate in enumerate(rates):
         # What a multinomial leaves after its first outcome is a binomial of the second.
         drawn = rng.binomial(left, np.clip(rate / np.maximum(remaining, 1e-12), 0, 1))
-        sums += sign * ((drawn / total - rate) @ weights)
+        sums[:, k] = (drawn / total) @ weights
         left, remaining = left - drawn, remaining - rate
-    low, high = np.quantile(sums, [1 - share, share])
+    low, high = np.nanquantile(statistic(sums) - statistic(expected), [1 - share, share])
     return float(low), float(high)

@@ -1,6 +1,7 @@
 """The splits that a run trains and measures on."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,27 @@ from deitlt_tf.devices.strategy import is_chief
 from deitlt_tf.runs.files import write_text
 from deitlt_tf.runs.fingerprint import Fingerprints, differences, fingerprints, read_fingerprints
 from deitlt_tf.runs.folder import is_of_version_0_1
+from deitlt_tf.runs.models import taxonomies_of_run, taxonomy_of_run
 
 
 def load_splits(
     name: str, *, folder: Path, max_pixels: int = 100_000_000, skip_bad_images: bool = False, **source: Any
 ) -> sources.Splits:
-    """Training, validation and test images of a run; prints one line with their numbers.
+    """Training, validation and test images of a run; prints one line with their numbers, and one with the taxonomy's.
+
+    A run keeps its taxonomy inside its models. It is used where the data bring none, and where its file is gone.
 
     name, source: arguments of `data.sources.load`. folder: of the run. max_pixels: see `data.decode.decode`.
     skip_bad_images: whether to leave out images that cannot be decoded, and to list them in skipped_images.txt.
     Raises what `data.sources.load` and `without_bad_images` raise.
     """
+    file = source.get("taxonomy_file")
+    if file and not storage.is_file(os.path.expanduser(file)) and any(taxonomies_of_run(folder)):
+        print(f"note: there is no {file} (`taxonomy_file`) any more; the taxonomy is that of the models in {folder}.")
+        source |= {"taxonomy_file": None}
     splits = sources.load(name, **source)
+    if splits.taxonomy is None:
+        splits = replace(splits, taxonomy=taxonomy_of_run(folder, splits.train.class_names))
     if skip_bad_images:
         splits = without_bad_images(splits, max_pixels=max_pixels, report=folder / "skipped_images.txt")
     counts = sources.class_counts(splits.train.labels, len(splits.train.class_names))
@@ -32,6 +42,8 @@ def load_splits(
         + (f"{len(splits.val)} for validation, " if splits.val else "")
         + f"{len(splits.test)} for testing"
     )
+    if splits.taxonomy is not None:
+        print("taxonomy: " + ", ".join(f"{n} {rank}" for rank, n in splits.taxonomy.number_of_names().items()))
     return splits
 
 

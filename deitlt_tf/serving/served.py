@@ -12,7 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deitlt_tf.data import augment, decode, pipeline, sources
+from deitlt_tf.data import augment, decode, pipeline, sources, storage
+from deitlt_tf.data.sources import taxonomy_files
+from deitlt_tf.data.taxonomy import Taxonomy
 from deitlt_tf.evaluation.predictions import mixed_batches, training_batches
 from deitlt_tf.models import interface, resizing
 from deitlt_tf.recipes.recipe import Recipe
@@ -34,6 +36,7 @@ class Served(NamedTuple):
     adjustment: float32 [C], which --prior adds to the logits of `interface.main_head`; None without --prior.
     image_size: S, pixels. eval_resize: short side before the centre crop of the evaluation view; 0: no crop.
     max_pixels: largest image that is decoded.
+    taxonomy: of the classes, if known.
     """
 
     model: keras.Model
@@ -44,6 +47,7 @@ class Served(NamedTuple):
     image_size: int
     eval_resize: int
     max_pixels: int
+    taxonomy: Taxonomy | None = None
 
     def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Pixels [B, S, S, 3], uint8 or float -> `answers`, which every exported file has to reproduce."""
@@ -76,7 +80,8 @@ def load_served(recipe: Recipe, *, weights: str, heads: str = "all", prior: str 
     prior that does not fit.
     """
     folder = recipe.run.folder
-    model, names, counts = finished.load(folder, weights=weights)
+    network = finished.load(folder, weights=weights)
+    model, names, counts = network.model, network.class_names, network.class_counts
     outputs = interface.heads(model.output)
     head = heads if len(outputs) > 1 or heads != "all" else "cls"
     main = interface.main_head(head)
@@ -87,7 +92,17 @@ def load_served(recipe: Recipe, *, weights: str, heads: str = "all", prior: str 
     if prior:
         adjustment = prior_adjustment(recipe, prior, names, counts, weights=weights, head=main)
     size, resize = evaluation_view(recipe, model, weights=weights)
-    return Served(model, names, counts, head, adjustment, size, resize, recipe.data.max_pixels)
+    taxonomy = taxonomy_of(recipe, network)
+    return Served(model, names, counts, head, adjustment, size, resize, recipe.data.max_pixels, taxonomy)
+
+
+def taxonomy_of(recipe: Recipe, network: finished.Finished) -> Taxonomy | None:
+    """The taxonomy of a finished network: from --taxonomy_file, where there is that file, else from the run's models.
+
+    Raises ValueError for a file that does not fit the classes.
+    """
+    file = recipe.data.taxonomy_file
+    return taxonomy_files.read(file, network.class_names) if file and storage.is_file(file) else network.taxonomy
 
 
 def evaluation_view(recipe: Recipe, model: keras.Model, *, weights: str) -> tuple[int, int]:
@@ -285,5 +300,6 @@ def metadata(served: Served, *, weights: str, prior: str) -> dict[str, str]:
         "heads": served.heads,
         "prior": prior,
         "weights": weights,
+        "taxonomy": served.taxonomy and served.taxonomy.to_dict(),
     }
     return {name: json.dumps(value) for name, value in facts.items()}
