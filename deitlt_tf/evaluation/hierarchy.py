@@ -8,8 +8,7 @@ is right at all coarser ones. So the hits of each rank hold all there is to know
     sum of heights of class c = R n_c - sum over ranks of hits_rc
 
 and no matrix of classes x classes is needed. Hits are integers, summed over batches and replicas, divided once.
-Source of the severity: Bertinetto et al., CVPR 2020 (arXiv 1912.09393), section 3.1, "hierarchical distance of a
-mistake".
+Source of the severity: Bertinetto et al., CVPR 2020 (arXiv 1912.09393), "hierarchical distance of a mistake".
 """
 
 from collections.abc import Mapping, Sequence

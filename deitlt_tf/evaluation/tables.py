@@ -125,6 +125,41 @@ def by_rank(rows: Mapping[str, hierarchy.Summary], class_counts: ArrayLike) -> s
     )
 
 
+def print_rollup(name: str, measured: Mapping[str, Any], class_counts: ArrayLike) -> None:
+    """Print coverage against accuracy by threshold. name: of the row. measured: `rollup.measured`."""
+    tqdm.write("\n" + format_rollup(name, measured, class_counts))
+
+
+def format_rollup(name: str, measured: Mapping[str, Any], class_counts: ArrayLike) -> str:
+    """A table by threshold, then one by group for the chosen threshold. Arguments: as of `print_rollup`."""
+    curve, target = measured["curve"], f"{100 * measured['target']:g} %"
+    ranks = list(curve[0]["coverage"])
+    rows = {
+        f"{row['threshold']:g}": [_percent(row["accuracy"]), *(_percent(row["coverage"][rank]) for rank in ranks)]
+        for row in curve
+    }
+    title = (
+        f"{name}: the finest rank whose probability reaches a threshold; % of the answers right, % of images by rank"
+    )
+    text = _table(rows, title=title, columns=["right", *ranks], corner="threshold")
+    if not measured["validation"]:
+        return f"{text}\nNo threshold is chosen: the data have no validation split (--val_fraction)."
+    if measured["threshold"] is None:
+        return f"{text}\nNo threshold up to 0.99 makes {target} of the answers right on the validation split."
+    columns = [measured["columns"].get(column) for column in metrics.COLUMNS]
+    rows = {"right": [_percent(column and column["accuracy"]) for column in columns]}
+    rows |= {rank: [_percent(column and column["coverage"][rank]) for column in columns] for rank in ranks}
+    title = (
+        f"{name}: threshold {measured['threshold']:g}, at which {target} of the answers are right on the validation "
+        f"split; {describe_groups(class_counts, 'paper')}"
+    )
+    return f"{text}\n\n{_table(rows, title=title)}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
 def describe_heights(ranks: Sequence[str]) -> str:
     """What the heights of answers mean.
 
@@ -148,9 +183,11 @@ def _cells(row: Mapping[str, Any], form: str) -> list[str]:
     return [cell(row.get(column)) for column in metrics.COLUMNS]
 
 
-def _table(rows: Mapping[str, Sequence[str]], *, title: str) -> str:
-    """Rows of cells under the names of the columns, aligned."""
-    lines = {"": metrics.COLUMNS} | dict(rows)
+def _table(
+    rows: Mapping[str, Sequence[str]], *, title: str, columns: Sequence[str] = metrics.COLUMNS, corner: str = ""
+) -> str:
+    """Rows of cells under the names of the columns, aligned. corner: name of the column of the names."""
+    lines: dict[str, Sequence[str]] = {corner: columns} | dict(rows)
     width = max(map(len, lines))
     widths = [max(map(len, column)) for column in zip(*lines.values(), strict=True)]
     texts = [

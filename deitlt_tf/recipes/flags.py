@@ -405,6 +405,16 @@ with _heading("Single commands"):
     flags.DEFINE_string(
         "prior", "", "Exports: adjust logits to these class shares: uniform, training, or a file of counts."
     )
+    _number(
+        "sure", 0.95,
+        "evaluate, report: share of the answers at a rank that should be right; the threshold is chosen so on the "
+        "validation split.", above=0, below=1,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "threshold", "",
+        "to_onnx, to_saved_model, demo: also answer at the finest rank of the taxonomy whose probability reaches this "
+        "number; auto: the one that evaluate has chosen.",
+    )  # fmt: skip
     flags.DEFINE_enum("quantize", "none", ["none", "int8"], "Exports: also write a file with 8-bit weights.")
     flags.DEFINE_bool("fp16", False, "to_onnx: also write a file in half precision.")
     flags.DEFINE_enum(
