@@ -13,6 +13,7 @@ from deitlt_tf.runs.files import replacing
 
 CLASS_NAMES = "class_names.json"  # members of the .keras archive, next to those of Keras
 TAXONOMY = "taxonomy.json"
+LARGEST_TAXONOMY = 2**28  # bytes when unpacked; that of a million species with seven ranks has about 2**26
 
 
 def save_model(
@@ -65,8 +66,12 @@ def read_taxonomy(path: Path) -> Taxonomy | None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
+            if TAXONOMY in members and (size := archive.getinfo(TAXONOMY).file_size) > LARGEST_TAXONOMY:
+                raise OverflowError(f"{path} holds a taxonomy of {size} bytes, more than {LARGEST_TAXONOMY}.")
             value = json.loads(archive.read(TAXONOMY)) if TAXONOMY in members else None
             names = json.loads(archive.read(CLASS_NAMES)) if CLASS_NAMES in members else None
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
     except (OSError, zipfile.BadZipFile, ValueError):
         return None
     if value is None:
