@@ -17,7 +17,7 @@ from deitlt_tf.recipes.recipe import Recipe
 ROWS = {"teacher": "teacher", "student": "student", "student_ema": "EMA", "student_best": "best"}
 
 
-def main(recipe: Recipe, *, sure: float) -> None:
+def main(recipe: Recipe, *, sure: float = 0.95) -> None:
     from deitlt_tf.devices.strategy import prepare, running
 
     with running(**recipe.run.devices()):

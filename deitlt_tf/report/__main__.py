@@ -18,7 +18,7 @@ from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.recipe import Recipe
 
 
-def main(recipe: Recipe, *, compare: list[str], probe_images: int, sure: float) -> None:
+def main(recipe: Recipe, *, compare: list[str], probe_images: int, sure: float = 0.95) -> None:
     from deitlt_tf.data import decode
     from deitlt_tf.devices.strategy import prepare
     from deitlt_tf.report import numbers
