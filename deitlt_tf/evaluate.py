@@ -67,7 +67,7 @@ def evaluate(recipe: Recipe, *, sure: float = 0.95) -> None:
     if not printed.rows:
         raise FileNotFoundError(f"{folder} holds no finished model: neither student.keras nor teacher.keras.")
     tables.print_tables(printed.rows, counts)
-    tables.print_by_rank(printed.by_rank, counts)
+    tables.print_by_rank(printed.by_rank, counts, differences=printed.differences)
     for name, measured in printed.rollups.items():
         tables.print_rollup(name, measured, counts)
 

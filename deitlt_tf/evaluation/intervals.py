@@ -19,7 +19,7 @@ number.
 Source of SMOOTHING: Agresti and Coull 1998 ("add two successes and two failures").
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ Column = tuple[np.ndarray, np.ndarray]  # classes that have test images, and the
 PRIOR = 2.0  # images of the group's rate that are added to a class
 SMOOTHING = 2.0  # hits, and as many misses, that are added to a group
 NORMAL = 1000  # classes: a sum of this many independent draws is normal, so a formula replaces the draws
+BLOCK = 4096  # classes that are computed at a time
 
 
 class Draws(NamedTuple):
@@ -145,24 +146,61 @@ def severity(
     of that column, so this is (mean height of all images) / (1 - accuracy). None where nothing is wrong.
     total, class_counts, resamples, seed, level: as of `accuracy`.
     """
-    draws = Draws(resamples, seed, level)
-    heights = np.arange(1, len(by_height) + 1.0)
-    # As many images as SMOOTHING adds to right and wrong answers, divided evenly among right and all heights.
-    smoothing = 2 * SMOOTHING / (len(by_height) + 1)
-    columns = _columns(total, class_counts)
-    statistics = {
-        "mistakes": Statistic(heights, np.ones_like(heights)),
-        "images": Statistic(heights, None),
+    ranks, draws = len(by_height), Draws(resamples, seed, level)
+    heights = np.arange(1, ranks + 1.0)
+    means: dict[str, tuple[Statistic | Difference, tuple[float, float]]] = {
+        "mistakes": (Statistic(heights, np.ones_like(heights)), (1, ranks)),
+        "images": (Statistic(heights, None), (0, ranks)),
     }
+    return _of_outcomes(means, by_height, total, class_counts, draws=draws)
+
+
+def severity_difference(
+    pairs: np.ndarray,
+    heights: np.ndarray,
+    total: np.ndarray,
+    class_counts: np.ndarray,
+    *,
+    ranks: int,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Bounds]:
+    """The same of severity(first model) - severity(second), on the same images in pairs; below 0, the first is nearer.
+
+    pairs: int [K, C], test images of each class whose two answers have the k-th pair of heights, which are not both 0.
+    heights: int [2, K], these heights. ranks: R. Mistakes: None where one of both models has none.
+    total, class_counts, resamples, seed, level: as of `accuracy`.
+    """
+    draws = Draws(resamples, seed, level)
+    first, second = heights.astype(np.float64)
+    mistakes = Difference(*(Statistic(x, (x > 0).astype(np.float64)) for x in (first, second)))
+    means: dict[str, tuple[Statistic | Difference, tuple[float, float]]] = {
+        "mistakes": (mistakes, (1 - ranks, ranks - 1)),
+        "images": (Statistic(first - second, None), (-ranks, ranks)),
+    }
+    return _of_outcomes(means, pairs, total, class_counts, draws=draws)
+
+
+def _of_outcomes(
+    statistics: "Mapping[str, tuple[Statistic | Difference, tuple[float, float]]]",
+    outcomes: np.ndarray,
+    total: np.ndarray,
+    class_counts: np.ndarray,
+    *,
+    draws: Draws,
+) -> dict[str, Bounds]:
+    """{name: `_bounds`} of several statistics, {name: (statistic, limits)}, of the same outcomes [K, C]."""
+    # As many images as SMOOTHING adds to right and wrong answers, divided evenly among right and all other outcomes.
+    shrink = {"smoothing": 2 * SMOOTHING / (len(outcomes) + 1), "added": 2 * SMOOTHING}
+    columns = _columns(total, class_counts)
     bounds: dict[str, Bounds] = {}
-    for name, statistic in statistics.items():
+    for name, (statistic, limits) in statistics.items():
         values = {
-            convention: {column: _observed(by_height, total, *where, statistic) for column, where in by_column.items()}
+            convention: {column: _observed(outcomes, total, *where, statistic) for column, where in by_column.items()}
             for convention, by_column in columns.items()
         }
-        limits = (0 if name == "images" else 1, len(by_height))
-        shrink = {"smoothing": smoothing, "added": 2 * SMOOTHING}
-        bounds[name] = _bounds(values, by_height, total, class_counts, statistic, limits=limits, draws=draws, **shrink)
+        bounds[name] = _bounds(values, outcomes, total, class_counts, statistic, limits=limits, draws=draws, **shrink)
     return bounds
 
 
@@ -204,12 +242,34 @@ class Statistic(NamedTuple):
         return (self.above - self(shares) * self.below) / (shares @ self.below)
 
 
+class Difference(NamedTuple):
+    """first - second."""
+
+    first: Statistic
+    second: Statistic
+
+    def __call__(self, shares: np.ndarray) -> np.ndarray:
+        """[..., K] -> [...]; NaN where one of both is."""
+        return self.first(shares) - self.second(shares)
+
+    def gradient(self, shares: np.ndarray) -> np.ndarray:
+        """Its derivatives by the shares [K], at these shares."""
+        return self.first.gradient(shares) - self.second.gradient(shares)
+
+
 def _observed(
-    outcomes: np.ndarray, total: np.ndarray, members: np.ndarray, weights: np.ndarray, statistic: Statistic
+    outcomes: np.ndarray, total: np.ndarray, members: np.ndarray, weights: np.ndarray, statistic: Statistic | Difference
 ) -> float | None:
     """The statistic of a column, from what is observed [K, C]; None without test images, or where it is not defined."""
-    value = float(statistic((outcomes[:, members] / total[members]) @ weights))
-    return None if np.isnan(value) or not len(members) else value
+    shares = [(outcomes[:, block] / total[block]) @ part for block, part in _blocks(members, weights)]
+    value = float(statistic(np.sum(shares, 0))) if shares else np.nan
+    return None if np.isnan(value) else value
+
+
+def _blocks(members: np.ndarray, weights: np.ndarray) -> Iterator[Column]:
+    """The column in blocks of BLOCK classes, so that no array of all classes and outcomes is copied."""
+    for start in range(0, len(members), BLOCK):
+        yield members[start : start + BLOCK], weights[start : start + BLOCK]
 
 
 def _bounds(
@@ -217,7 +277,7 @@ def _bounds(
     outcomes: np.ndarray,
     total: np.ndarray,
     class_counts: np.ndarray,
-    statistic: Statistic,
+    statistic: Statistic | Difference,
     *,
     smoothing: float,
     added: float,
@@ -234,9 +294,9 @@ def _bounds(
     def bound(value: float | None, members: np.ndarray, weights: np.ndarray) -> Bound | None:
         if value is None:
             return None
-        tested = total[members]
-        rates = _shrunk(outcomes[:, members], tested, smoothing=smoothing, added=added)
-        low, high = _reach(rates, tested, weights, statistic, draws)
+        hits = np.sum([outcomes[:, block].sum(-1) for block, _ in _blocks(members, weights)], 0)
+        rates = (hits + smoothing) / (total[members].sum() + added)
+        low, high = _reach(outcomes, total, rates, (members, weights), statistic, draws)
         low, high = value + min(low, 0), value + max(high, 0)
         return {"value": value, "low": float(np.clip(low, *limits)), "high": float(np.clip(high, *limits))}
 
@@ -249,35 +309,46 @@ def _bounds(
     return bounds
 
 
-def _shrunk(hits: np.ndarray, total: np.ndarray, *, smoothing: float, added: float) -> np.ndarray:
-    """(hits + PRIOR r) / (total + PRIOR), r = the rates of all classes together. hits: [K, M] -> [K, M]."""
-    rates = (hits.sum(-1, keepdims=True) + smoothing) / (total.sum() + added)
-    return (hits + PRIOR * rates) / (total + PRIOR)
+def _shrunk(hits: np.ndarray, total: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """(hits + PRIOR r) / (total + PRIOR): [K, M]. hits: [K, M]. total: [M]. rates: r, [K], of all classes together."""
+    return (hits + PRIOR * rates[:, None]) / (total + PRIOR)
 
 
 def _reach(
-    rates: np.ndarray, total: np.ndarray, weights: np.ndarray, statistic: Statistic, draws: Draws
+    outcomes: np.ndarray,
+    total: np.ndarray,
+    rates: np.ndarray,
+    column: Column,
+    statistic: Statistic | Difference,
+    draws: Draws,
 ) -> tuple[float, float]:
     """The middle `level` of statistic(sum_c weights_c draw_c / total_c) - statistic(its mean): (low, high), around 0.
 
-    rates: [K, M], how often each outcome is expected. total, weights: [M].
+    outcomes: [K, C]. total: [C]. rates: [K], how often each outcome is expected in the classes of the column.
     """
     share = (1 + draws.level) / 2
-    expected = rates @ weights
-    if len(total) >= NORMAL:
-        gradient = statistic.gradient(expected)
-        variance = (
-            gradient**2 @ rates - (gradient @ rates) ** 2
-        )  # of one image, because the outcomes exclude each other
-        reach = NormalDist().inv_cdf(share) * float(np.sqrt(np.sum(weights**2 * variance / total)))
+    members, weights = column
+    if len(members) >= NORMAL:
+        expected = np.sum(
+            [_shrunk(outcomes[:, block], total[block], rates) @ part for block, part in _blocks(*column)], 0
+        )
+        gradient, variance = statistic.gradient(expected), 0.0
+        for block, part in _blocks(*column):
+            shrunk = _shrunk(outcomes[:, block], total[block], rates)
+            # Of one image, because the outcomes exclude each other.
+            of_image = gradient**2 @ shrunk - (gradient @ shrunk) ** 2
+            variance += float(np.sum(part**2 * of_image / total[block]))
+        reach = NormalDist().inv_cdf(share) * float(np.sqrt(variance))
         return -reach, reach
+    tested = total[members]
+    shrunk = _shrunk(outcomes[:, members], tested, rates)
     rng = np.random.default_rng(draws.seed)
-    sums = np.empty((draws.resamples, len(rates)))
-    left, remaining = np.broadcast_to(total, (draws.resamples, len(total))), np.ones(len(total))
-    for k, rate in enumerate(rates):
+    sums = np.empty((draws.resamples, len(shrunk)))
+    left, remaining = np.broadcast_to(tested, (draws.resamples, len(tested))), np.ones(len(tested))
+    for k, rate in enumerate(shrunk):
         # What a multinomial leaves after its first outcome is a binomial of the second.
         drawn = rng.binomial(left, np.clip(rate / np.maximum(remaining, 1e-12), 0, 1))
-        sums[:, k] = (drawn / total) @ weights
+        sums[:, k] = (drawn / tested) @ weights
         left, remaining = left - drawn, remaining - rate
-    low, high = np.nanquantile(statistic(sums) - statistic(expected), [1 - share, share])
+    low, high = np.nanquantile(statistic(sums) - statistic(shrunk @ weights), [1 - share, share])
     return float(low), float(high)

@@ -10,8 +10,8 @@ import numpy as np
 from deitlt_tf.data.dataset import Source, Splits
 from deitlt_tf.data.taxonomy import Taxonomy
 from deitlt_tf.devices.strategy import is_chief
-from deitlt_tf.evaluation import hierarchy, metrics, rollup, tables, thresholds
-from deitlt_tf.evaluation.predictions import predict_split
+from deitlt_tf.evaluation import hierarchy, intervals, metrics, rollup, tables, thresholds
+from deitlt_tf.evaluation.predictions import Predictions, predict_split
 
 
 @dataclass
@@ -19,11 +19,12 @@ class Tables:
     """The rows of the tables, {name of the row: numbers}.
 
     rows: by convention, see `tables.print_tables`. by_rank: `hierarchy.summary`; empty without a taxonomy.
-    rollups: `rollup.measured`, of the head that answers for the model.
+    differences: `hierarchy.nearer` of DIST and CLS. rollups: `rollup.measured`, of the head that answers for the model.
     """
 
     rows: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     by_rank: dict[str, hierarchy.Summary] = field(default_factory=dict)
+    differences: dict[str, dict[str, intervals.Bounds]] = field(default_factory=dict)
     rollups: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -56,17 +57,20 @@ def add_model(
     names = tables.names_of(title, summaries)
     printed.by_rank |= {name: summaries[head] for head, name in names.items()}
 
-    def answers(source: Source, split: str) -> tuple[np.ndarray, dict[str, rollup.ByRank]]:
-        predictions = predict_split(model, source, taxonomy=taxonomy, title=f"{title}, {split} by rank", **view)
-        return predictions.labels, predictions.by_rank
+    def answers(source: Source, split: str) -> Predictions:
+        return predict_split(model, source, taxonomy=taxonomy, title=f"{title}, {split} by rank", **view)
 
-    labels, tested = answers(splits.test, "test")
+    predictions = answers(splits.test, "test")
+    labels, tested, predicted = predictions.labels, predictions.by_rank, predictions.predicted
+    if "dist" in predicted:
+        both = hierarchy.nearer(labels, predicted["dist"], predicted["cls"], class_counts, taxonomy)
+        printed.differences[f"{title} DIST - CLS"] = both
     head = [*names][-1]  # the mean of CLS and DIST, or the only head
     printed.by_rank[f"{names[head]}, least risk"] = least_risk(labels, tested[head], class_counts, taxonomy)
     validation = None
     if splits.val is not None:
-        val_labels, val_answers = answers(splits.val, "validation")
-        of_head = {name: rollup.judged(x, val_labels, taxonomy) for name, x in val_answers.items()}
+        held_out = answers(splits.val, "validation")
+        of_head = {name: rollup.judged(x, held_out.labels, taxonomy) for name, x in held_out.by_rank.items()}
         validation = of_head[head]
         if is_chief():
             chosen = {name: rollup.choose(x, target=target) for name, x in of_head.items()}

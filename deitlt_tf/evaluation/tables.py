@@ -94,10 +94,25 @@ def by_rank_rows(results: Mapping[str, Any], titles: Mapping[str, str]) -> dict[
     }
 
 
-def print_by_rank(rows: Mapping[str, hierarchy.Summary], class_counts: ArrayLike) -> None:
-    """Print accuracy by rank and severity of mistakes, with intervals. rows: {name: `hierarchy.summary`}."""
+def print_by_rank(
+    rows: Mapping[str, hierarchy.Summary],
+    class_counts: ArrayLike,
+    *,
+    differences: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Print accuracy by rank and severity of mistakes, with intervals.
+
+    rows: {name: `hierarchy.summary`}. differences: {name: `hierarchy.nearer`}.
+    """
     if rows:
         tqdm.write("\n" + by_rank(rows, class_counts))
+    if differences:
+        cells = {
+            f"{name}, {of}": _cells(bounds["paper"], "{:+.2f}")
+            for name, both in differences.items()
+            for of, bounds in (("mistakes", both["mistakes"]), ("all images", both["images"]))
+        }
+        tqdm.write("\n" + _table(cells, title="differences of mean heights, on the same images; below 0: nearer"))
 
 
 def by_rank(rows: Mapping[str, hierarchy.Summary], class_counts: ArrayLike) -> str:
@@ -177,7 +192,8 @@ def _cells(row: Mapping[str, Any], form: str) -> list[str]:
         if x is None:
             return "-"
         if isinstance(x, dict):
-            return f"{form.format(x['value'])} ({form.format(x['low'])}-{form.format(x['high'])})"
+            to = " to " if "+" in form else "-"
+            return f"{form.format(x['value'])} ({form.format(x['low'])}{to}{form.format(x['high'])})"
         return form.format(x)
 
     return [cell(row.get(column)) for column in metrics.COLUMNS]

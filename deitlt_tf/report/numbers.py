@@ -11,7 +11,7 @@ import numpy as np
 
 from deitlt_tf.data import augment, sources, storage
 from deitlt_tf.data.taxonomy import Taxonomy
-from deitlt_tf.evaluation import metrics, probes
+from deitlt_tf.evaluation import hierarchy, metrics, probes
 from deitlt_tf.evaluation.predictions import (
     MixedViews,
     Predictions,
@@ -164,7 +164,7 @@ def taxonomy_numbers(run: Run, results: Results, *, sure: float) -> Numbers:
     rows = sections.by_rank(last_weights(results), run.class_counts, taxonomy, answering=results.name, **BOOTSTRAP)
     most = sections.MOST["pairs of nodes"]
     answers = sections.answers_by_rank(
-        results.predictions, results.validation, run.class_counts, taxonomy, target=sure, most=most
+        results.predictions, results.validation, run.class_counts, taxonomy, target=sure, most=most, **BOOTSTRAP
     )
     return rows | {"model": results.name} | answers
 
@@ -278,7 +278,21 @@ def side_by_side(
             }
             for name in others
         }
-        ranks = sections.by_rank(by_run, ours, taxonomy, **BOOTSTRAP) | {"differences": differences}
+        nearer = {
+            f"{name} - {first}: {sections.HEADS[head]}": hierarchy.nearer(
+                by_run[first].labels,
+                by_run[name].predicted[head],
+                by_run[first].predicted[head],
+                ours,
+                taxonomy,
+                **BOOTSTRAP,
+            )
+            for name in others
+            for head in by_run[first].predicted
+            if head in by_run[name].predicted
+        }
+        ranks = sections.by_rank(by_run, ours, taxonomy, **BOOTSTRAP)
+        ranks |= {"differences": differences, "nearer": nearer}
     return {
         "run": {
             "name": " and ".join(by_run) if len(by_run) < 4 else f"{first} and {len(others)} other runs",

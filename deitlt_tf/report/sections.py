@@ -91,12 +91,16 @@ def answers_by_rank(
     *,
     target: float,
     most: int,
+    resamples: int,
+    seed: int,
+    level: float,
 ) -> dict[str, Any]:
     """What the head that answers confuses at a rank, and its answers at the rank that is sure.
 
-    {"head", "confused": {"rank", "pairs": `hierarchy.confused`}, "rollup": `rollup.measured`}.
+    {"nearer": {"DIST - CLS": `hierarchy.nearer`}, "head", "confused": {"rank", "pairs": `hierarchy.confused`},
+    "rollup": `rollup.measured`}.
     predictions, validation: of one network on the test and the validation split. target: see `rollup.choose`.
-    most: pairs that are listed.
+    most: pairs that are listed. Others: see `intervals.accuracy`.
     """
     head = [*predictions.predicted][-1]  # the mean of CLS and DIST, or the only head
     rank = hierarchy.family_rank(taxonomy.ranks)
@@ -105,7 +109,21 @@ def answers_by_rank(
     def judged(answers: Predictions) -> rollup.Judged:
         return rollup.judged(answers.by_rank[head], answers.labels, taxonomy)
 
+    predicted = predictions.predicted
+    nearer = {}
+    if "dist" in predicted:
+        nearer["DIST - CLS"] = hierarchy.nearer(
+            predictions.labels,
+            predicted["dist"],
+            predicted["cls"],
+            class_counts,
+            taxonomy,
+            resamples=resamples,
+            seed=seed,
+            level=level,
+        )
     return {
+        "nearer": nearer,
         "head": HEADS[head] if len(predictions.predicted) > 1 else "",
         "confused": {"rank": taxonomy.ranks[rank], "pairs": pairs},
         "rollup": rollup.measured(
