@@ -111,9 +111,11 @@ def nearer(
     num_classes, ranks = len(class_counts), len(taxonomy.ranks)
     codes = heights(labels, first, taxonomy) * (ranks + 1) + heights(labels, second, taxonomy)
     kinds = np.setdiff1d(codes, [0])  # both right
-    pairs = [np.bincount(labels[codes == kind], minlength=num_classes) for kind in kinds]
+    pairs = np.zeros((len(kinds), num_classes), np.int32)  # small, for 300,000 classes and up to (R + 1)^2 - 1 kinds
+    for row, kind in zip(pairs, kinds, strict=True):
+        row[:] = np.bincount(labels[codes == kind], minlength=num_classes)
     return intervals.severity_difference(
-        np.array(pairs, np.int64).reshape(len(kinds), num_classes),
+        pairs,
         np.array(np.divmod(kinds, ranks + 1)),
         np.bincount(labels, minlength=num_classes),
         class_counts,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deitlt_tf.data.taxonomy import from_lineages
-from deitlt_tf.evaluation import hierarchy, metrics
+from deitlt_tf.evaluation import hierarchy, intervals, metrics
 
 RANKS = ("species", "genus", "family")
 BIRDS = from_lineages(
@@ -31,7 +31,7 @@ def taxonomies(draw):
 
 
 @given(taxonomies(), st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 def test_accuracy_never_falls_from_the_finest_rank_to_the_coarsest(taxonomy, seed):
     rng, classes = np.random.default_rng(seed), len(taxonomy.class_names)
     labels, predicted = rng.integers(0, classes, (2, 20))
@@ -54,7 +54,7 @@ def test_accuracy_never_falls_from_the_finest_rank_to_the_coarsest(taxonomy, see
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 def test_heights_are_those_of_the_tree(pairs):
     labels, predicted = np.array(pairs).T
     right, total = hierarchy.hits(labels, predicted, BIRDS), np.bincount(labels, minlength=5)
@@ -98,6 +98,61 @@ def test_hits_of_ranks_are_summed_over_replicas():
     rows = hierarchy.summaries(counted, COUNTS, BIRDS, resamples=20)
     value = rows["cls"]["accuracy"]["species"]["paper"]["overall"]["value"]
     assert list(rows) == ["cls"] and value == metrics.accuracies(counted, COUNTS)["paper"]["cls"]["overall"]
+
+
+def test_a_model_is_as_near_as_itself_and_nothing_is_said_where_nothing_is_wrong():
+    rng, counts = np.random.default_rng(0), np.full(5, 1000)
+    labels, predicted = rng.integers(0, 5, (2, 50))
+    np.testing.assert_array_equal(hierarchy.heights(labels, predicted, BIRDS), HEIGHTS[labels, predicted])
+    draws = {"resamples": 20, "seed": 0, "level": 0.95}
+    same = hierarchy.nearer(labels, predicted, predicted, counts, BIRDS, **draws)
+    assert same["mistakes"]["shots"]["overall"] == {"value": 0, "low": 0, "high": 0}
+    right = hierarchy.nearer(labels, labels, predicted, counts, BIRDS, **draws)
+    assert right["mistakes"]["shots"]["overall"] is None and right["images"]["shots"]["overall"]["value"] < 0
+
+
+@pytest.mark.slow
+def test_a_difference_of_heights_is_that_of_drawing_images():
+    rng, counts = np.random.default_rng(0), np.full(5, 1000)  # all in one group
+    labels = np.repeat(np.arange(5), (300, 200, 400, 100, 500))
+    first = np.where(rng.random(1500) < 0.5, labels, rng.integers(0, 5, 1500))
+    second = np.where(rng.random(1500) < 0.6, first, rng.integers(0, 5, 1500))
+    bounds = hierarchy.nearer(labels, first, second, counts, BIRDS, resamples=2000, seed=1, level=0.95)
+    a, b = hierarchy.heights(labels, first, BIRDS), hierarchy.heights(labels, second, BIRDS)
+    drawn = []
+    for _ in range(2000):
+        chosen = np.concatenate([rng.choice(np.flatnonzero(labels == c), (labels == c).sum()) for c in range(5)])
+        x, y = a[chosen], b[chosen]
+        drawn.append((x.mean() - y.mean(), x.sum() / (x > 0).sum() - y.sum() / (y > 0).sum()))
+    for column, name in enumerate(("images", "mistakes")):
+        bound, values = bounds[name]["shots"]["overall"], np.array(drawn)[:, column]
+        assert bound["value"] == pytest.approx(values.mean(), abs=0.01)
+        width = np.subtract(*np.quantile(values, [0.975, 0.025]))
+        assert bound["high"] - bound["low"] == pytest.approx(width, rel=0.1)
+
+
+@pytest.mark.slow
+def test_the_formula_for_many_classes_agrees_with_the_draws(monkeypatch):
+    rng, classes = np.random.default_rng(0), 300
+    taxonomy = from_lineages([(str(c), str(c // 3), str(c // 30)) for c in range(classes)], RANKS)
+    labels, counts = np.repeat(np.arange(classes), 5), np.full(classes, 1000)
+    near = labels // 3 * 3 + rng.integers(0, 3, len(labels))
+    first = np.where(rng.random(len(labels)) < 0.5, near, rng.integers(0, classes, len(labels)))
+    second = np.where(rng.random(len(labels)) < 0.5, first, near)
+
+    def widths() -> list[float]:
+        right, total = hierarchy.hits(labels, first, taxonomy), np.full(classes, 5)
+        row = hierarchy.summary(right, total, counts, taxonomy)
+        both = hierarchy.nearer(labels, first, second, counts, taxonomy)
+        bounds = [table[name]["shots"]["head"] for table in (row, both) for name in ("mistakes", "images")]
+        return [side for bound in bounds for side in (bound["low"], bound["high"])]
+
+    draws = widths()
+    monkeypatch.setattr(intervals, "NORMAL", 1)
+    monkeypatch.setattr(intervals, "BLOCK", 7)
+    formula = widths()
+    reach = np.repeat(np.diff(np.reshape(draws, (4, 2)), axis=1), 2)
+    assert np.all(np.abs(np.subtract(formula, draws)) < 0.08 * reach), (formula, draws)
 
 
 def test_the_families_that_are_confused_most():

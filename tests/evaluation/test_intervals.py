@@ -203,6 +203,7 @@ labels, predicted = rng.integers(0, classes, (2, 900_000))
 predicted = np.where(rng.random(900_000) < 0.5, labels, np.where(rng.random(900_000) < 0.5, labels // 3 * 3, predicted))
 right, total = hierarchy.hits(labels, predicted, taxonomy), np.bincount(labels, minlength=classes)
 hierarchy.summary(right, total, counts, taxonomy)
+hierarchy.nearer(labels, predicted, rng.permutation(predicted), counts, taxonomy)
 print(before, peak(), time.perf_counter() - start, tree)
 """
 
