@@ -67,6 +67,7 @@ def inspect(recipe: Recipe, *, every_image: bool = False, say: Callable[[str], N
         "data": data.name,
         "splits": {name: summary.describe(part, checks.get(name)) for name, part in parts.items()},
         "classes": {"names": list(class_names), **{name: count.tolist() for name, count in counts.items()}},
+        "taxonomy": splits.taxonomy and splits.taxonomy.number_of_names(),
         "imbalance": float(counts["train"].max() / counts["train"].min()) if counts["train"].min() else None,
         "groups": summary.group_sizes(counts["train"]),
         "weights": summary.class_weights(recipe, counts["train"]),

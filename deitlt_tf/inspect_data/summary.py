@@ -82,6 +82,8 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     """The report as text, line by line. report: from `findings.inspect`."""
     classes, splits = report["classes"], report["splits"]
     yield f"{report['data']}: {number_of(len(classes['names']), 'class')}"
+    if report.get("taxonomy"):
+        yield "taxonomy: " + ", ".join(f"{count} {rank}" for rank, count in report["taxonomy"].items())
     yield "        images  classes  missing  unreadable  width x height (min median max); formats"
     for name, part in splits.items():
         numbers = f"{part['images']:>8} {part['classes']:>8} {part['missing']:>8} {part['unreadable']:>11}"

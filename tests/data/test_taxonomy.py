@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deitlt_tf.data.dataset import Source, Splits
@@ -51,6 +51,7 @@ def test_a_hole_is_a_node_of_what_is_below_it_alone():
 
 
 @given(lineages)
+@settings(deadline=None, max_examples=40)
 def test_every_set_of_lineages_is_a_tree_that_json_gives_back(rows):
     """Two classes share a node exactly if their lineages agree from there up, and a known name below or at it."""
     taxonomy = from_lineages(rows, RANKS)

@@ -63,6 +63,16 @@ def read(file: str, class_names: Sequence[str], *, note: Note = print_note) -> T
         raise ValueError(f"{file} is not a taxonomy: {error}") from error
 
 
+def write(file: str, taxonomy: Taxonomy) -> None:
+    """Write a taxonomy in the first layout, so that `read` gives it back. file: path on a disk."""
+    with open(file, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(taxonomy.ranks)
+        for nodes_of_class in taxonomy.ancestors.T.tolist():
+            places = zip(nodes_of_class, taxonomy.nodes, taxonomy.holes, strict=True)
+            writer.writerow("" if node in holes else nodes[node] for node, nodes, holes in places)
+
+
 def _rows(file: str) -> tuple[tuple[str, ...], list[_Row]]:
     """(header, rows) of the file, without blank rows. Raises ValueError that names the row."""
     lines = storage.read_text(file).split("\n")

@@ -4,9 +4,13 @@ import random
 
 import pytest
 from helpers.image_files import touch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deitlt_tf.data import sources
 from deitlt_tf.data.sources.taxonomy_files import read
+from deitlt_tf.data.sources.taxonomy_files import write as write_taxonomy
+from deitlt_tf.data.taxonomy import from_lineages
 
 COLUMNS = """species,genus,family
 Passer domesticus,Passer,Passeridae
@@ -58,6 +62,21 @@ def test_rows_of_other_classes_are_counted(tmp_path):
         assert notes == [
             f"{tmp_path}/birds.csv has {others} rows of classes that the data does not have; they are left out."
         ]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", 'b, "c"', "d;"]), st.sampled_from(["", "x\ty", "z"])), min_size=1, unique=True
+    )
+)
+@settings(deadline=None, max_examples=20)
+def test_a_written_taxonomy_reads_back(tmp_path_factory, rows):
+    taxonomy = from_lineages([(*row, "all") for row in rows], ("s,1", "g", "f"))
+    if len({x for _, x in rows}) == 1 and rows[0][1] == "":
+        return  # a rank without any name is refused
+    file = str(tmp_path_factory.mktemp("written") / "t.csv")
+    write_taxonomy(file, taxonomy)
+    assert read(file, taxonomy.class_names).to_dict() == taxonomy.to_dict()
 
 
 def test_a_genus_of_birds_and_one_of_plants_may_have_one_name(tmp_path):
