@@ -6,7 +6,7 @@ One image from disk to loss, in this order; each file is opened once:
     data        sources, dataset, storage        1 WHERE      images, labels, class names
                 decode, augment, randaugment     2 ONE IMAGE  bytes -> pixels -> the training view
                 pipeline                         3 BATCHES    order by index: any step can be made again
-    models      vit, resnet, experts             4 LOGITS     pixels 0..255 in, named logits out
+    models      vit, resnet, efficientnet        4 LOGITS     pixels 0..255 in, named logits out
     mixing, losses, sam, optimizers              5 LOSS       the parts of a step
     step, distill                                6 STEP       mix, ask the teacher, losses, apply
     teacher     Teacher; objectives                           the flat CNN that the student learns from
@@ -15,10 +15,11 @@ One image from disk to loss, in this order; each file is opened once:
     runs                                                      a run's folder: files, checkpoints, models
     evaluation                                   7 NUMBERS    head, mid, tail for CLS, DIST and their mean
     report, demo, inspect_data                   8 PICTURES   pages for people
+    federated                                                 the same for images that stay with several owners
     interop, serving                                          weights from PyTorch; ONNX, LiteRT, SavedModel
 
-Commands: train, train_teacher, evaluate, inspect_data, report, demo, to_tfds, import_torch, to_onnx, to_litert,
-to_saved_model, versions.
+Commands: quick, train, train_teacher, evaluate, federate, inspect_data, report, demo, to_tfds, import_torch, to_onnx,
+to_litert, to_saved_model, versions.
 
 `import deitlt_tf` imports neither TensorFlow nor Keras, so `--help` answers at once: submodules load when first used.
 It does make `keras.models.load_model` know our layers, whichever of `deitlt_tf` and `keras` is imported first.
@@ -42,6 +43,7 @@ MODULES = (
     "devices",
     "distill",
     "evaluation",
+    "federated",
     "graphs",
     "guidance",
     "inspect_data",

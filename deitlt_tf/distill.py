@@ -14,6 +14,7 @@ from deitlt_tf.devices.accumulation import in_parts
 from deitlt_tf.losses import NEVER
 from deitlt_tf.mixing import mix
 from deitlt_tf.models import resizing, vit
+from deitlt_tf.models.weights import is_frozen
 from deitlt_tf.step import TrainingStep, checked
 
 MIXING, DROP_PATH = 0, 1  # folded into the seed of a step, so that the two draw independently
@@ -92,9 +93,12 @@ class Distiller(TrainingStep):
         parts. A last, smaller batch has parts that differ by one image. Defaults to 1.
       clip_norm: float. Largest global norm of the gradient, 0 = not clipped. Defaults to 0.
       ema_decay: float. d of the moving average `ema`, a second student: e <- d e + (1 - d) w; 0 = no `ema`. It starts
-        from the student's weights at the optimiser's first step. Defaults to 0.99996.
+        from the student's weights at the optimiser's first step. Frozen weights (`trainable` is False) are the
+        student's. Defaults to 0.99996.
       ema_warmup: bool. Whether d is at most (1 + t) / (10 + t) after t steps. Without it the average of a short run is
         mostly the initial weights, whose share is d^t. Defaults to False.
+      keep_statistics: bool. Whether the plain network is trained in inference mode: BatchNorm normalises by its moving
+        statistics, which stay as they are, and no path is dropped. Without a teacher only. Defaults to False.
       teacher_size: int. Side of the teacher's input. Defaults to that of a keras.Model with a fixed one, or else to the
         images' size.
       seed: int. Seed of mixing and drop path. Defaults to 0.
@@ -125,6 +129,7 @@ class Distiller(TrainingStep):
         clip_norm: float = 0.0,
         ema_decay: float = 0.99996,
         ema_warmup: bool = False,
+        keep_statistics: bool = False,
         teacher_size: int | None = None,
         seed: int = 0,
     ):
@@ -139,6 +144,8 @@ class Distiller(TrainingStep):
                 f"guidance={guidance:g} compares the student's patches with a teacher's maps of the same images: it "
                 "needs a keras.Model as the teacher, teacher_sees=mixed, and guidance_steps above 0, where it ends."
             )
+        if keep_statistics and teacher is not None:
+            raise ValueError("keep_statistics is for a plain network: with a teacher leave it out.")
         if isinstance(student.output, dict) == (teacher is None):
             raise ValueError("a student with CLS and DIST (deit_*) needs a teacher; a plain one (vit_*) takes none.")
         super().__init__(
@@ -154,9 +161,12 @@ class Distiller(TrainingStep):
         if self.ema:
             self.ema.set_weights(student.get_weights())
             self.ema.trainable = False
+            pairs = zip(self.ema.weights, student.weights, strict=True)
+            self.averaged = [(e, w) for e, w in pairs if not is_frozen(w)]
         self.alpha, self.distillation, self.temperature = alpha, distillation, temperature
         self.teacher_sees, self.accumulation = teacher_sees, accumulation
         self.ema_decay, self.ema_warmup = ema_decay, ema_warmup
+        self.keep_statistics = keep_statistics
         self.prior = tf.constant(losses.log_prior(class_counts, tau=logit_adjustment))
         self.mixing = {"num_classes": self.num_classes} | (mixing or {})
         self.mixing_off_step = mixing_off_step
@@ -175,7 +185,9 @@ class Distiller(TrainingStep):
         self.guide = locality.Guide(student, teacher, seed=seed) if guidance and self.asks_model else None
         if self.guide:
             self.ask_with_maps = locality.with_maps(teacher, self.guide.maps)
-        self.with_tokens = vit.with_tokens(student, blocks=self.guide.blocks if self.guide else ())
+        self.with_tokens = None
+        if teacher is not None:
+            self.with_tokens = vit.with_tokens(student, blocks=self.guide.blocks if self.guide else ())
 
     @property
     def student(self) -> keras.Model:
@@ -355,10 +367,11 @@ class Distiller(TrainingStep):
 
         cls_share, dist_share: [B], the weight of each example in the loss of CLS and of DIST. step: int64.
         """
-        outputs, tokens, *hidden = self.with_tokens(lesson.images, training=True)
-        if self.ask_teacher is None:
+        if self.with_tokens is None:
+            outputs = self.student(lesson.images, training=not self.keep_statistics)
             each = losses.cross_entropy(lesson.cls_targets, outputs + self.prior)
             return {"loss": tf.reduce_sum(dist_share * each)}
+        outputs, tokens, *hidden = self.with_tokens(lesson.images, training=True)
         cls_loss = tf.reduce_sum(cls_share * losses.cross_entropy(lesson.cls_targets, outputs["cls"] + self.prior))
         dist_loss = tf.reduce_sum(dist_share * self.distillation_losses(outputs["dist"], lesson.dist_targets))
         agree = lesson.teacher_classes == tf.cast(lesson.labels, tf.int64)
@@ -397,7 +410,7 @@ class Distiller(TrainingStep):
         """
         if self.ema is None:
             return []
-        old, start = self.ema.weights, self.student.weights
+        old, start = zip(*self.averaged, strict=True)
         return tf.cond(
             step == 0,
             lambda: [tf.identity(w) for w in start],
@@ -416,8 +429,9 @@ class Distiller(TrainingStep):
             steps = tf.cast(self.optimizer.iterations, tf.float32)
             d = tf.minimum(d, (1 + steps) / (10 + steps))
         with tf.name_scope("ema"):
-            new = [d * e + (1 - d) * w for e, w in zip(average, self.student.weights, strict=True)]
-            replicas.assign(self.ema.weights, new)
+            averaged, current = zip(*self.averaged, strict=True)
+            new = [d * e + (1 - d) * w for e, w in zip(average, current, strict=True)]
+            replicas.assign(list(averaged), new)
 
 
 def in_inference(teacher: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -31,7 +31,7 @@ def evaluate(recipe: Recipe, *, sure: float = 0.95) -> None:
     Raises FileNotFoundError where the workdir has no model.
     """
     from deitlt_tf.data import decode, sources
-    from deitlt_tf.evaluation import tables
+    from deitlt_tf.evaluation import metrics, tables
     from deitlt_tf.evaluation.model_rows import Tables, add_model
     from deitlt_tf.evaluation.run import checked_model
     from deitlt_tf.models.interface import view_size
@@ -64,12 +64,25 @@ def evaluate(recipe: Recipe, *, sure: float = 0.95) -> None:
             target=sure,
         )
         decode.naming_bad_images(add, splits, max_pixels=max_pixels)
+        if row == "student" and (pixels := recipe.student.five_crops):
+            five = functools.partial(
+                metrics.measure,
+                model,
+                splits.test,
+                eval_resize=view.eval_resize,
+                max_pixels=max_pixels,
+                class_counts=counts,
+                five_crops=pixels,
+                title="five crops",
+            )
+            measured = decode.naming_bad_images(five, splits, max_pixels=max_pixels)
+            printed.rows |= tables.rows_of("five crops", measured)
     if not printed.rows:
         raise FileNotFoundError(f"{folder} holds no finished model: neither student.keras nor teacher.keras.")
     tables.print_tables(printed.rows, counts)
     tables.print_by_rank(printed.by_rank, counts, differences=printed.differences)
-    for name, measured in printed.rollups.items():
-        tables.print_rollup(name, measured, counts)
+    for name, by_threshold in printed.rollups.items():
+        tables.print_rollup(name, by_threshold, counts)
 
 
 def program() -> None:

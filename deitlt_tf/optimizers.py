@@ -18,6 +18,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     peak, warmup_lr, min_lr: learning rates. The last two default to 1e-6 and 1e-5.
     epochs: T, epochs of the whole training. steps_per_epoch: optimiser steps of an epoch.
     warmup_epochs: length of the ramp, which may be a fraction. Defaults to 5.
+    per_epoch: bool. Whether t is rounded down, so that the rate changes between epochs only. Defaults to False.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         warmup_epochs: float = 5.0,
         warmup_lr: float = 1e-6,
         min_lr: float = 1e-5,
+        per_epoch: bool = False,
     ):
         super().__init__()
         self.settings = {
@@ -38,11 +40,14 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
             "warmup_epochs": float(warmup_epochs),
             "warmup_lr": float(warmup_lr),
             "min_lr": float(min_lr),
+            "per_epoch": bool(per_epoch),
         }
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         s = self.settings
         t = tf.cast(step, tf.float32) / s["steps_per_epoch"]
+        if s["per_epoch"]:
+            t = tf.cast(step // s["steps_per_epoch"], tf.float32)
         ramp = s["warmup_lr"] + t * (s["peak"] - s["warmup_lr"]) / max(s["warmup_epochs"], 1e-9)
         curve = s["min_lr"] + (s["peak"] - s["min_lr"]) * (1 + tf.cos(math.pi * t / s["epochs"])) / 2
         return tf.where(t < s["warmup_epochs"], ramp, curve)

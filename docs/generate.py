@@ -24,13 +24,16 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = (
-    "train", "train_teacher", "evaluate", "report", "demo", "inspect_data", "to_tfds", "import_torch",
+    "quick", "train", "train_teacher", "evaluate", "federate", "report", "demo", "inspect_data", "to_tfds",
+    "import_torch",
     "to_onnx", "to_litert", "to_saved_model",
 )  # fmt: skip
 MODULES = (
     "distill", "teacher", "losses", "mixing", "sam", "optimizers", "models", "models.vit", "models.resnet",
+    "models.efficientnet", "models.features", "interop.backbones", "evaluation.feature_store", "evaluation.review",
     "data.sources", "data.augment", "data.randaugment", "data.pipeline", "evaluation.metrics", "evaluation.intervals",
-    "evaluation.probes", "serving.priors", "recipes.recipe",
+    "evaluation.probes", "federated.etf", "federated.heads", "federated.updates", "federated.partition",
+    "serving.priors", "recipes.recipe",
 )  # fmt: skip
 INCLUDE = re.compile(r"^\[.+\]\(.+\) <!-- include: (?P<file>[^\s#]+)(#(?P<part>\w+))? -->$", re.MULTILINE)
 OUTSIDE = re.compile(r"\[(?P<text>[^\]\n]+)\]\((?:\.\./)+(?P<path>(?!\.)[^)\s]+)\)")

@@ -34,12 +34,14 @@ ALLOWED |= {"training": {*ALLOWED}}
 PAGES = {"evaluation", "runs", "data", "models", "losses", "recipes"}
 ALLOWED |= {"serving": PAGES, "report": PAGES, "inspect_data": PAGES}
 ALLOWED |= {"demo": {"serving", "evaluation", "runs"}}
+ALLOWED |= {"federated": {"training", *ALLOWED["training"]}}
 
 # What a user types. They may import anything, and nobody imports them.
 COMMANDS = {
-    *("train", "train_teacher", "evaluate", "to_tfds", "import_torch", "versions", "vendor"),
+    *("quick", "train", "train_teacher", "evaluate", "federate", "to_tfds", "import_torch", "versions", "vendor"),
     *("to_onnx", "to_litert", "to_saved_model"),
     *("inspect_data.__main__", "report.__main__", "demo.__main__"),
+    *("federated.client_app", "federated.server_app"),  # what Flower starts
 }
 
 
@@ -48,6 +50,7 @@ TESTED_IN = {
     **dict.fromkeys(("train", "train_teacher", "evaluate"), "test_programs.py"),
     **{name: f"serving/test_{name}.py" for name in ("to_onnx", "to_litert", "to_saved_model")},
     "import_torch": "interop/test_imports.py",
+    "quick": "training/test_quick.py",
 }
 
 

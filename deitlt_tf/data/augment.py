@@ -145,10 +145,43 @@ def evaluation_view(image: tf.Tensor, *, size: int, resize: int) -> tf.Tensor:
         raise ValueError(f"{reason}: choose at least {size}, or 0 for no crop")
     if not resize:
         return resize_to(image, size, mode="exact")
-    # In 64 bits, because float32 does not count the pixels of a long side.
+    resized = _resized_shape(image, resize)
+    return _window(image, resized, tf.round(tf.cast(resized - size, tf.float64) / 2), size=size)
+
+
+def five_crops(image: tf.Tensor, *, size: int, resize: int) -> tf.Tensor:
+    """Short side to `resize`, aspect kept, then the four corners and the centre: uint8 [H, W, 3] -> [5, size, size, 3].
+
+    size, resize: as in `evaluation_view`. Raises ValueError if resize < size.
+    Source: torchvision Resize, FiveCrop.
+    """
+    if resize < size:
+        raise ValueError(f"five crops of {size} pixels need a short side of at least {size}, and it is {resize}.")
+    resized = _resized_shape(image, resize)
+    bottom, right = tf.unstack(tf.cast(resized - size, tf.float64))
+    zero = tf.zeros([], tf.float64)
+    corners = [
+        (zero, zero),
+        (zero, right),
+        (bottom, zero),
+        (bottom, right),
+        (tf.round(bottom / 2), tf.round(right / 2)),
+    ]
+    return tf.stack([_window(image, resized, tf.stack(corner), size=size) for corner in corners])
+
+
+def _resized_shape(image: tf.Tensor, resize: int) -> tf.Tensor:
+    """(height, width) with a short side of `resize`, int64: float32 does not count the pixels of a long side."""
     shape = tf.shape(image, out_type=tf.int64)[:2]
-    resized = resize * shape // tf.reduce_min(shape)
-    offset = tf.round(tf.cast(resized - size, tf.float64) / 2)
+    return resize * shape // tf.reduce_min(shape)
+
+
+def _window(image: tf.Tensor, resized: tf.Tensor, offset: tf.Tensor, *, size: int) -> tf.Tensor:
+    """The pixels [offset, offset + size) of the image in the size `resized`, uint8 [size, size, 3].
+
+    resized, offset: [2], vertical and horizontal, int64 and float64.
+    """
+    shape = tf.shape(image, out_type=tf.int64)[:2]
     scale = tf.cast(resized, tf.float64) / tf.cast(shape, tf.float64)
     # Only the pixels that the crop depends on: the op needs 4 bytes for each column of its input and row of the result.
     reach = 2 / tf.minimum(scale, 1) + 1  # of the kernel, in pixels of the image, and one for rounding

@@ -183,6 +183,37 @@ def train(
     return stream(example, first_step, steps, batch=batch, worker=worker, workers=workers, replicas=replicas)
 
 
+def whole_epochs(
+    source: Source,
+    *,
+    view: View,
+    batch: int,
+    first: int,
+    end: int,
+    seed: int = 0,
+    max_pixels: int = 100_000_000,
+) -> tf.data.Dataset:
+    """Batches (images uint8 [B, S, S, 3], labels int32 [B]) of epochs first .. end - 1, each of all N images.
+
+    The last batch of an epoch has what is left, N mod B images. An epoch does not depend on `first`.
+    view: (image, seed int [2]) -> the training view. batch: B. seed: of order and views. max_pixels: as in `train`.
+    """
+    read = reader(source, max_pixels=max_pixels)
+    labels, count = tf.constant(source.labels, tf.int32), len(source)
+
+    def example(position: tf.Tensor) -> tuple:
+        index = image_at(position, num_images=count, epoch_length=count, repeats=1, seed=seed)
+        return view(read(index), tf.stack([tf.cast(seed, tf.int64), position])), labels[index]
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        positions = tf.data.Dataset.range(number * count, (number + 1) * count)
+        return positions.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch)
+
+    options = tf.data.Options()
+    options.deterministic = True
+    return tf.data.Dataset.range(first, end).flat_map(epoch).prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
 def evaluation(
     source: Source,
     *,
@@ -210,14 +241,22 @@ def evaluation(
 
 
 def evaluation_batches(
-    source: Source, *, size: int, resize: int, batch: int = 100, max_pixels: int = 100_000_000, **share: int
+    source: Source,
+    *,
+    size: int,
+    resize: int,
+    batch: int = 100,
+    max_pixels: int = 100_000_000,
+    five_crops: bool = False,
+    **share: int,
 ) -> tf.data.Dataset:
     """Batches of `evaluation` in the evaluation view of a network.
 
     size: side of the network's input, pixels. resize: short side before the crop, see `augment.evaluation_view`.
+    five_crops: whether there are five crops of an image, [B, 5, S, S, 3], see `augment.five_crops`. Defaults to False.
     share: worker, workers and replicas, as in `train`.
     """
-    view = functools.partial(augment.evaluation_view, size=size, resize=resize)
+    view = functools.partial(augment.five_crops if five_crops else augment.evaluation_view, size=size, resize=resize)
     return evaluation(source, view=view, batch=batch, max_pixels=max_pixels, **share)
 
 

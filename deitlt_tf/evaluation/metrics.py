@@ -4,7 +4,8 @@ Head, mid and tail follow from the number of training images of each class.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from deitlt_tf.devices.strategy import distributed, is_chief
 from deitlt_tf.models.interface import heads
 
 GROUPS = ("head", "mid", "tail")
+CONVENTIONS = ("shots", "paper")  # of the tables; `groups` knows a third one, "share"
 COLUMNS = ("overall", "balanced", *GROUPS)
 
 # {convention: {head of the network: {each of COLUMNS: percent}}}; None for a group without test images.
@@ -29,6 +31,7 @@ Accuracies = dict[str, dict[str, dict[str, float | None]]]
 PAPER_CUTS = {10: (3, 4, 3), 100: (36, 35, 29), 1000: (390, 445, 165), 8142: (842, 3701, 3599)}
 CIFAR_LARGEST = {10: 5000, 100: 500}  # images of the most frequent class, by C
 LISTS = {1000: (1280, 5, 115_846), 8142: (1000, 2, 437_513)}  # by C: largest and smallest class, images in all
+SHARES = (75, 95)  # percent of all images, for "share". Source: FedLoGe, official util.py (shot_split)
 LONG_TAILED = 2  # largest to smallest class, from which on we speak of a head and a tail
 
 
@@ -40,12 +43,16 @@ def groups(class_counts: ArrayLike, convention: str) -> dict[str, np.ndarray]:
       frequency (stable). The data sets of the paper (see `paper_cuts`) are cut where DeiT-LT cuts them. Of all other
       data the 30 % most frequent classes are head, 40 % mid and the 30 % rarest ones tail. All three groups are empty
       where the classes are about equally frequent (see `is_long_tailed`), because there is no head and no tail then.
+      "share" sorts in the same way: the most frequent classes are head, up to and with the class at which their images
+      reach 75 % of all; the next ones are mid until 95 % are reached, the rest is tail. It is FedLoGe's.
     Raises ValueError for another convention.
 
     >>> {group: members.tolist() for group, members in groups([500, 8, 60, 3], "shots").items()}
     {'head': [0], 'mid': [2], 'tail': [1, 3]}
     >>> {group: members.tolist() for group, members in groups([500, 8, 60, 3], "paper").items()}
     {'head': [0], 'mid': [2, 1], 'tail': [3]}
+    >>> {group: members.tolist() for group, members in groups([60, 8, 30, 2], "share").items()}
+    {'head': [0, 2], 'mid': [1], 'tail': [3]}
     """
     counts = np.asarray(class_counts)
     if convention == "shots":
@@ -61,7 +68,12 @@ def groups(class_counts: ArrayLike, convention: str) -> dict[str, np.ndarray]:
         head, mid, _ = paper_cuts(counts) or (ends, len(counts) - 2 * ends, ends)
         order = np.argsort(-counts, kind="stable")
         return dict(zip(GROUPS, np.split(order, [head, head + mid]), strict=True))
-    raise ValueError(f"group convention {convention!r} is unknown: choose shots or paper.")
+    if convention == "share":
+        order = np.argsort(-counts, kind="stable")
+        before = 100 * (np.cumsum(counts[order]) - counts[order])  # of each class: the images of all before it
+        borders = [int(np.sum(before < share * counts.sum())) for share in SHARES]
+        return dict(zip(GROUPS, np.split(order, borders), strict=True))
+    raise ValueError(f"group convention {convention!r} is unknown: choose shots, paper or share.")
 
 
 def is_long_tailed(class_counts: ArrayLike) -> bool:
@@ -141,20 +153,32 @@ def hits(
 
 @functools.lru_cache(maxsize=4)  # a run measures the same few models again and again; tracing takes seconds
 def counting_step(
-    model: keras.Model, num_classes: int, strategy: tf.distribute.Strategy, taxonomy: Taxonomy | None = None
+    model: keras.Model,
+    num_classes: int,
+    strategy: tf.distribute.Strategy,
+    crops: int = 1,
+    taxonomy: Taxonomy | None = None,
 ) -> Callable:
-    """(images, labels, mask) of all replicas -> `hits` of `model`, summed over them."""
+    """(images, labels, mask) of all replicas -> `hits` of `model`, summed over them. crops: see `count_hits`."""
 
     @tf.function(reduce_retracing=True)
     def step(batch):
         def one_replica(images, labels, mask):
-            logits = model(images, training=False)
+            logits = logits_of(model, images, crops=crops)
             return hits(logits, labels, mask, num_classes=num_classes, ancestors=taxonomy and taxonomy.ancestors)
 
         partial = strategy.run(one_replica, args=batch)
         return {name: strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None) for name, x in partial.items()}
 
     return step
+
+
+def logits_of(model: keras.Model, images: tf.Tensor, *, crops: int) -> tf.Tensor | dict[str, tf.Tensor]:
+    """The output of a network for images [B, S, S, 3]; for `crops` K above 1 their mean over crops [B, K, S, S, 3]."""
+    if crops == 1:
+        return model(images, training=False)
+    logits = model(tf.reshape(images, (-1, *images.shape[2:])), training=False)
+    return tf.nest.map_structure(lambda z: tf.reduce_mean(tf.reshape(z, (-1, crops, z.shape[-1])), 1), logits)
 
 
 def count_hits(
@@ -164,6 +188,7 @@ def count_hits(
     num_classes: int,
     taxonomy: Taxonomy | None = None,
     title: str | None = None,
+    crops: int = 1,
 ) -> dict[str, np.ndarray]:
     """`hits` over a whole evaluation set: batches of (images, labels, mask). Every image counts exactly once.
 
@@ -171,10 +196,11 @@ def count_hits(
     taxonomy: of the classes, for hits of each rank.
     batches: a tf.data.Dataset, or what `devices.strategy.distributed` makes of one; with several workers the latter.
     title: of a progress bar; None: no bar.
+    crops: K above 1: images are [B, K, S, S, 3], and the logits of the K crops of an image are averaged. Defaults to 1.
     Raises ValueError for an empty set.
     """
     strategy = tf.distribute.get_strategy()
-    step = counting_step(model, num_classes, strategy, taxonomy)
+    step = counting_step(model, num_classes, strategy, crops, taxonomy)
     totals: dict[str, np.ndarray] = {}
     if isinstance(batches, tf.data.Dataset):
         total, batches = int(batches.cardinality()), strategy.experimental_distribute_dataset(batches)
@@ -189,12 +215,25 @@ def count_hits(
 
 
 def measure(
-    model: keras.Model, source: Source, *, eval_resize: int, max_pixels: int, class_counts: np.ndarray, title: str
+    model: keras.Model,
+    source: Source,
+    *,
+    eval_resize: int,
+    max_pixels: int,
+    class_counts: np.ndarray,
+    title: str,
+    five_crops: int = 0,
 ) -> Accuracies:
     """`accuracies` of a network on one split. class_counts: [C], training images of each class. Others: see `count`."""
     num_classes = len(class_counts)
     class_hits = count(
-        model, source, eval_resize=eval_resize, max_pixels=max_pixels, num_classes=num_classes, title=title
+        model,
+        source,
+        eval_resize=eval_resize,
+        max_pixels=max_pixels,
+        num_classes=num_classes,
+        title=title,
+        five_crops=five_crops,
     )
     return accuracies(class_hits, class_counts)
 
@@ -208,20 +247,25 @@ def count(
     num_classes: int,
     title: str,
     taxonomy: Taxonomy | None = None,
+    five_crops: int = 0,
 ) -> dict[str, np.ndarray]:
     """`count_hits` of a network on one split, with a progress bar. The network's input sets the size of the view.
 
     eval_resize: short side before the centre crop, pixels; 0: no crop. max_pixels: largest image that is decoded.
     title: of the progress bar, which the chief worker shows. taxonomy: of the classes, for hits of each rank.
+    five_crops: pixels by which the short side of an image is longer than its crops, `augment.five_crops`, over which
+      logits are averaged; 0: the evaluation view alone. Defaults to 0.
     """
     size = model.input_shape[1]
-    batch = evaluation_batch(size)
+    crops = 5 if five_crops else 1
+    batch = evaluation_batch(size) // crops
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     batch = max(1, batch // replicas) * replicas
-    view = {"size": size, "resize": eval_resize, "batch": batch, "max_pixels": max_pixels}
+    view = {"size": size, "resize": size + five_crops if five_crops else eval_resize, "five_crops": five_crops > 0}
+    view |= {"batch": batch, "max_pixels": max_pixels}
     batches = distributed(lambda **share: pipeline.evaluation_batches(source, **view, **share))
-    shown = title if is_chief() else None
-    return count_hits(model, batches, num_classes=num_classes, taxonomy=taxonomy, title=shown)
+    counting: dict[str, Any] = {"num_classes": num_classes, "crops": crops, "taxonomy": taxonomy}
+    return count_hits(model, batches, **counting, title=title if is_chief() else None)
 
 
 def evaluation_batch(size: int) -> int:
@@ -229,13 +273,16 @@ def evaluation_batch(size: int) -> int:
     return 500 if size <= 64 else 100
 
 
-def accuracies(class_hits: Mapping[str, np.ndarray], class_counts: ArrayLike) -> Accuracies:
+def accuracies(
+    class_hits: Mapping[str, np.ndarray], class_counts: ArrayLike, conventions: Sequence[str] = CONVENTIONS
+) -> Accuracies:
     """{convention: {head of the network: {overall, balanced, head, mid, tail}}} in percent, from `count_hits`.
 
     overall = hits / images; balanced = mean of all classes' accuracies; a group = mean of its classes' accuracies.
     These means are over classes that have test images; None for a group without any.
     class_hits: {head of the network: int [C], or [R, C] with a taxonomy, "total": int [C]}.
     class_counts: [C], training images of each class.
+    conventions: see `groups`. Defaults to those of the tables, shots and paper.
 
     >>> class_hits = {"cls": np.array([9, 4, 2]), "total": np.array([10, 10, 10])}
     >>> accuracies(class_hits, [500, 60, 8])["shots"]["cls"]
@@ -257,7 +304,7 @@ def accuracies(class_hits: Mapping[str, np.ndarray], class_counts: ArrayLike) ->
             }
             for name, right in of_classes(class_hits).items()
         }
-        for convention in ("shots", "paper")
+        for convention in conventions
     }
 
 

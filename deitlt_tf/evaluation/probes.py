@@ -97,15 +97,15 @@ def probe(model: keras.Model, batches: tf.data.Dataset, *, title: str | None = N
     """
     tokens = model.get_layer("tokens")
     blocks = [layer for layer in model.layers if isinstance(layer, vit.Block)]
-    size = {"patch_size": vit.patch_size(model), "prefix": tokens.prefix}
-    outputs = [tokens.output, *(block.output for block in blocks), model.get_layer("norm").output]
+    size = {"patch_size": vit.patch_size(model), "prefix": tokens.leading}
+    outputs = [blocks[0].input, *(block.output for block in blocks), model.get_layer("norm").output]
     hidden_states = keras.Model(model.input, outputs)
 
     @tf.function(reduce_retracing=True)
     def step(images: tf.Tensor) -> Probes:
         *hidden, final = hidden_states(images, training=False)
         attention = [block.attn.probabilities(block.norm1(x)) for block, x in zip(blocks, hidden[:-1], strict=True)]
-        patches = rollout(attention)[:, : tokens.prefix, tokens.prefix :]
+        patches = rollout(attention)[:, : tokens.prefix, tokens.leading :]
         side = math.isqrt(tokens.patches)
         return Probes(
             distance=tf.stack([attention_distance(a, **size) for a in attention], 1),

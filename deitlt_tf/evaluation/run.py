@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from deitlt_tf.data import pipeline, sources
+from deitlt_tf.evaluation import probes
 from deitlt_tf.evaluation.metrics import evaluation_batch
 from deitlt_tf.models import interface
 from deitlt_tf.runs.data import load_splits
@@ -59,14 +60,14 @@ def open_run(folder: Path, *, data: dict, student_resize: int, teacher_resize: i
 def networks(run: Run, files: dict[str, str] = FILES) -> dict[str, keras.Model]:
     """{row: the model} for those `files` that the workdir has, each checked against the classes of the data.
 
-    files: {row: file}, as FILES. A student with one head is a plain ViT; its row is "ViT".
+    files: {row: file}, as FILES. A ViT with one head as the student is the plain one; its row is "ViT".
     """
     models = {}
     for row, file in files.items():
         path = run.folder / f"{file}.keras"
         if path.is_file():
             models[row] = checked_model(path, class_names=run.splits.train.class_names)
-    if not isinstance(models["student"].output, dict):
+    if not isinstance(models["student"].output, dict) and probes.has_attention(models["student"]):
         models["ViT"] = models.pop("student")
     return models
 

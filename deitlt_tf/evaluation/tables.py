@@ -57,6 +57,26 @@ def format_table(rows: Mapping[str, Mapping[str, float | None]], *, title: str) 
     return "\n".join(lines)
 
 
+def format_intervals(rows: Mapping[str, Mapping[str, Mapping[str, float] | None]], *, title: str) -> str:
+    """The same table with intervals: "84.5 (83.8-85.2)". rows: {name: {column: {value, low, high} or None}}, percent.
+
+    >>> row = {column: {"value": 84.5, "low": 83.8, "high": 85.2} for column in ("overall", "tail")}
+    >>> print(format_intervals({"LA": row}, title="top-1"))
+    top-1
+                overall         balanced             head              mid             tail
+    LA 84.5 (83.8-85.2)                -                -                - 84.5 (83.8-85.2)
+    """
+    width = max(len(name) for name in rows)
+
+    def cell(bound: Mapping[str, float] | None) -> str:
+        return "-" if bound is None else f"{bound['value']:.1f} ({bound['low']:.1f}-{bound['high']:.1f})"
+
+    lines = [title, " ".join([" " * width, *(f"{column:>16}" for column in metrics.COLUMNS)])]
+    for name, row in rows.items():
+        lines.append(" ".join([f"{name:<{width}}", *(f"{cell(row.get(c)):>16}" for c in metrics.COLUMNS)]))
+    return "\n".join(lines)
+
+
 def print_tables(rows: Mapping[str, Mapping[str, Mapping[str, float | None]]], class_counts: ArrayLike) -> None:
     """Print one table for each convention. rows: {name: {convention: {each of `metrics.COLUMNS`}}}, percent."""
     for convention in ("shots", "paper"):

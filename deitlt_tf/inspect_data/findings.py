@@ -63,9 +63,10 @@ def inspect(recipe: Recipe, *, every_image: bool = False, say: Callable[[str], N
         if name != "train" and (without := class_names[count == 0]).size:
             warnings.append(f"{name} has no images of {some_of(without, 'class')}: no accuracy can be measured there")
     warnings += on_copies(copies, labels={name: part.labels for name, part in parts.items()}, names=names)
+    described = {name: summary.describe(part, checks.get(name)) for name, part in parts.items()}
     return {
         "data": data.name,
-        "splits": {name: summary.describe(part, checks.get(name)) for name, part in parts.items()},
+        "splits": described,
         "classes": {"names": list(class_names), **{name: count.tolist() for name, count in counts.items()}},
         "taxonomy": splits.taxonomy and splits.taxonomy.number_of_names(),
         "imbalance": float(counts["train"].max() / counts["train"].min()) if counts["train"].min() else None,
@@ -76,6 +77,7 @@ def inspect(recipe: Recipe, *, every_image: bool = False, say: Callable[[str], N
         "copies": [[[split, names[split][index]] for split, index in group] for group in copies],
         "warnings": warnings,
         "errors": errors,
+        "next": summary.next_commands(recipe, described["train"]),
     }
 
 

@@ -19,6 +19,7 @@ from deitlt_tf.recipes.recipe import Recipe
 
 QUANTILES = {"min": 0, "5 %": 5, "median": 50, "95 %": 95, "max": 100}
 COLOURS = {"head": "#3b6fb6", "mid": "#e3a23b", "tail": "#c2413b"}
+PHOTOGRAPH = 100  # pixels
 LOWEST = 0.7  # where the plot's logarithmic axis begins; below 1, so that a class of one image has a visible height
 
 
@@ -78,6 +79,25 @@ def class_weights(recipe: Recipe, counts: np.ndarray) -> dict[str, dict[str, flo
     return values
 
 
+def next_commands(recipe: Recipe, train: dict[str, Any]) -> dict[str, str]:
+    """{when: command}: what fits these data next, with and without weights that were trained on other images.
+
+    train: `describe` of the training images. Photographs are images whose median sides are at least PHOTOGRAPH pixels.
+    """
+    data = recipe.data_arguments()
+    photographs = min(train["width"].get("median", 0), train["height"].get("median", 0)) >= PHOTOGRAPH
+    quick = f"python -m deitlt_tf.quick {data}{' --image_size=224' if photographs else ''} --workdir=runs/quick"
+    if "epochs" in recipe.explicit_flags:  # the recipe of a training run was given
+        own = "python -m deitlt_tf.train, with the flags of this command"
+    else:
+        flagfile = "folder.cfg" if photographs else "folder_small.cfg"
+        own = f"python -m deitlt_tf.train --flagfile={flagfile} {data} --workdir=runs/first"
+    return {
+        "if you may use weights that were trained on ImageNet (minutes)": quick,
+        "if the network may learn from these images alone (hours)": own,
+    }
+
+
 def lines(report: dict[str, Any]) -> Iterator[str]:
     """The report as text, line by line. report: from `findings.inspect`."""
     classes, splits = report["classes"], report["splits"]
@@ -119,6 +139,9 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
             yield from (f"  {sentence}" for sentence in report[kind])
     if not report["errors"]:
         yield "\nnothing was found that training would fail at"
+        yield "\nnext"
+        for when, command in report["next"].items():
+            yield from (f"  {when}:", f"    {command}")
 
 
 def plot(counts: np.ndarray, path: Path) -> None:

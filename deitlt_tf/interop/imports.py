@@ -52,7 +52,7 @@ def import_checkpoint(
     ldam_scale: scale of the cosines of an LDAM teacher.
     Returns the recognised network. Raises ValueError where the file, a statement, the classes or the folder do not fit.
     """
-    states, settings = torch_files.read(path)
+    states, settings = pretrained.read_file(path)
     with naming_file(path):
         networks = {suffix: torch_weights.recognise(state, num_heads=num_heads) for suffix, state in states.items()}
     role = "teacher" if networks[""].teacher else "student"
@@ -155,11 +155,11 @@ def as_stated(
     embed_dim: int = 0,
     depth: int = 0,
     image_size: int = 0,
+    activation: str = "",
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
 ) -> Network:
-    """The network with the pixel statistics, and for a ResNet the image size, that a person states.
-
+    """The network with the pixel statistics, a ViT's activation and a CNN's image size, that a person states.
     path: of the checkpoint, for messages. mean, std: of the training pixels, for pixels in 0..1; empty: unchanged.
     image_size: pixels; 0: unchanged. A ViT knows its own.
     Raises ValueError where model, embed_dim or depth describe another architecture.
@@ -176,6 +176,8 @@ def as_stated(
     changes: dict[str, Any] = {name: value for name, value in {"mean": mean, "std": std}.items() if value}
     if network.teacher and image_size:
         changes["options"] = network.options | {"image_size": image_size}
+    if activation:
+        changes["options"] = network.options | {"activation": activation}
     return dataclasses.replace(network, **changes)
 
 

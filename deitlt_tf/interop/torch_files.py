@@ -1,6 +1,10 @@
-"""PyTorch files as NumPy arrays; code inside a file never runs (extra [torch])."""
+"""PyTorch files as NumPy arrays; code inside a file never runs.
+
+Files of torch's older, non-zip format need no PyTorch (`torch_pickles`), the others need the extra [torch].
+"""
 
 import argparse
+import importlib.util
 import re
 import warnings
 import zipfile
@@ -10,6 +14,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from deitlt_tf.interop import torch_pickles
 
 INSTALL = 'PyTorch is needed for this: python -m pip install "deitlt_tf[torch]".'
 # {suffix of the model: names under which training codes of the field keep it}: weights, and their moving average.
@@ -31,21 +37,13 @@ def read(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
     Unpickles only tensors, plain values and the classes of `harmless`, which training codes save with them.
     Raises FileNotFoundError, or ValueError for a file that is cut off or holds anything else.
     """
-    torch = pytorch()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such checkpoint.")
-    try:
-        with torch.serialization.safe_globals(harmless()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about files that it then refuses
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each of the readers inside torch.load raises errors of its own
-        raise ValueError(refusal(path, str(error))) from error
+    content = _content(path)
 
     def arrays(value: object) -> dict[str, np.ndarray]:
         tensors = value if isinstance(value, Mapping) else {}
-        if not tensors or not all(isinstance(v, torch.Tensor) for v in tensors.values()):
+        if not tensors or not all(isinstance(v, np.ndarray) for v in tensors.values()):
             return {}
-        return {name: np.array(v.detach().float() if v.is_floating_point() else v) for name, v in tensors.items()}
+        return {name: np.array(v, np.float32 if v.dtype.kind == "f" else None) for name, v in tensors.items()}
 
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not named weights.")
@@ -60,6 +58,38 @@ def read(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
     settings = content.get("args")
     settings = vars(settings) if isinstance(settings, argparse.Namespace) else settings
     return {key: state for key, state in states.items() if state}, settings if isinstance(settings, dict) else {}
+
+
+def _content(path: Path) -> Any:
+    """What the file holds, each tensor of a dict a NumPy array. Raises what `read` raises."""
+    if importlib.util.find_spec("torch") is None and path.is_file() and not zipfile.is_zipfile(path):
+        return old_format(path)
+    torch = pytorch()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint.")
+    try:
+        with torch.serialization.safe_globals(harmless()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about files that it then refuses
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each of the readers inside torch.load raises errors of its own
+        raise ValueError(refusal(path, str(error))) from error
+
+    def converted(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return np.asarray(value.detach().float() if value.is_floating_point() else value.detach())
+        return {name: converted(v) for name, v in value.items()} if isinstance(value, Mapping) else value
+
+    return converted(content)
+
+
+def old_format(path: Path) -> Any:
+    """What a file of torch's older, non-zip format holds, read without PyTorch. Raises what `read` raises."""
+    try:
+        return torch_pickles.read(path)
+    except torch_pickles.Refused as error:
+        raise ValueError(refusal(path, f"GLOBAL {error}")) from error
+    except ValueError as error:
+        raise ValueError(refusal(path, str(error))) from error
 
 
 def harmless() -> list:

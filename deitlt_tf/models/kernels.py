@@ -16,6 +16,11 @@ def gelu(x: tf.Tensor) -> tf.Tensor:
     return x * 0.5 * (1 + tf.math.erf(x * math.sqrt(0.5)))  # LiteRT's converter recognises GELU by this order
 
 
+def quick_gelu(x: tf.Tensor) -> tf.Tensor:
+    """x sigmoid(1.702 x), the approximation of GELU in OpenAI's CLIP."""
+    return x * tf.sigmoid(1.702 * x)
+
+
 @tf.custom_gradient
 def dense_of_gelu(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """gelu(x) kernel + bias, for training: [N, 4D] -> [N, D]. The gradient keeps x and computes gelu(x) again.

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deitlt_tf.models import kernels
+from deitlt_tf.models import adapters, kernels, resnet
 from deitlt_tf.models.stems import ConvStem
 
 # name: (embed_dim, depth, num_heads). "nano" is our own, for small images on CPUs. The others are from Touvron et al.
@@ -24,8 +24,11 @@ SIZES = {
     "tiny": (192, 12, 3),
     "small": (384, 12, 6),
     "base": (768, 12, 12),
+    "large": (1024, 24, 16),
 }
 
+ACTIVATIONS = {"gelu": kernels.gelu, "quick_gelu": kernels.quick_gelu}
+COSINE_SCALE = 25.0  # of the cosine head of an adapted network. Source: LIFT
 _seed = contextvars.ContextVar("drop_path_seed", default=None)
 
 
@@ -121,8 +124,32 @@ def normed_dense(
     return tf.nn.bias_add(product, tf.linalg.matvec(kernel, beta, transpose_a=True) + bias)
 
 
-def _layer_norm(name: str, dtype: object = None) -> LayerNorm:
-    return LayerNorm(epsilon=1e-6, name=name, dtype=dtype)
+def _layer_norm(name: str, dtype: object = None, *, epsilon: float = 1e-6) -> LayerNorm:
+    return LayerNorm(epsilon=epsilon, name=name, dtype=dtype)
+
+
+@keras.saving.register_keras_serializable(package="deitlt_tf")
+class LayerScale(keras.layers.Layer):
+    """gamma x, one trained factor for each channel: [..., D] -> [..., D].
+
+    start: float. Initial value of all factors.
+    Source: Touvron et al. 2021 (CaiT, arXiv 2103.17239); DINOv2, DeiT III.
+    """
+
+    def __init__(self, start: float, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.start = start
+
+    def build(self, input_shape: tuple) -> None:
+        constant = keras.initializers.Constant(self.start)
+        # `weights.torch_name` calls it gamma; a Keras variable called gamma is the weight of a norm.
+        self.gamma = self.add_weight(name="layer_scale", shape=(input_shape[-1],), initializer=constant)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return x * tf.cast(self.gamma, x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"start": self.start}
 
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
@@ -130,12 +157,15 @@ class Tokens(keras.layers.Layer):
     """[B, h, w, D] patches -> [B, N + h*w, D]: CLS (and DIST) in front, and a trained position added to each token.
 
     distilled: bool. True: N = 2, [CLS, DIST, patches]. False: N = 1, [CLS, patches].
+    registers: int. R, trained tokens without a position between those and the patches; N grows by R. Defaults to 0.
+      Source: Darcet et al., ICLR 2024 (arXiv 2309.16588).
     """
 
-    def __init__(self, distilled: bool, **kwargs: Any):
+    def __init__(self, distilled: bool, registers: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
-        self.distilled = distilled
+        self.distilled, self.registers = distilled, registers
         self.prefix = 2 if distilled else 1
+        self.leading = self.prefix + registers  # N, tokens before the patches
 
     def build(self, input_shape: tuple) -> None:
         _, h, w, d = input_shape
@@ -148,6 +178,8 @@ class Tokens(keras.layers.Layer):
             self.dist_token = self.add_weight(name="dist_token", shape=(1, 1, d), initializer=_normal())
         shape = (1, self.prefix + self.patches, d)
         self.pos_embed = self.add_weight(name="pos_embed", shape=shape, initializer=_normal())
+        if self.registers:
+            self.reg_token = self.add_weight(name="reg_token", shape=(1, self.registers, d), initializer=_normal())
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         tokens = (
@@ -155,11 +187,13 @@ class Tokens(keras.layers.Layer):
         )
         # Padded and added, because tiling the tokens would need the batch size.
         offset = tf.pad(tokens, [[0, 0], [0, self.patches], [0, 0]]) + self.pos_embed  # (1, T, D)
+        if self.registers:
+            offset = tf.concat([offset[:, : self.prefix], self.reg_token, offset[:, self.prefix :]], 1)
         x = tf.reshape(x, (-1, self.patches, x.shape[-1]))
-        return tf.pad(x, [[0, 0], [self.prefix, 0], [0, 0]]) + offset  # (B, T, D)
+        return tf.pad(x, [[0, 0], [self.leading, 0], [0, 0]]) + offset  # (B, T, D)
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"distilled": self.distilled}
+        return super().get_config() | {"distilled": self.distilled, "registers": self.registers}
 
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
@@ -167,18 +201,22 @@ class Attention(keras.layers.Layer):
     """softmax(q k^T / sqrt(D / heads)) v of norm(x), projected: [B, T, D] -> [B, T, D], or [B, asking, D].
 
     num_heads: int. Number of heads; has to divide D.
+    lora: int. Rank of a `Lora` that is added to q and v; 0 = none. Defaults to 0.
 
     `call` takes two more arguments. norm: the LayerNorm before the attention, see `normed_dense`; None where x is
     normalised already. asking: int, number of first tokens whose queries, and so outputs, are computed; keys and values
     come from all tokens. None = all tokens.
     """
 
-    def __init__(self, num_heads: int, **kwargs: Any):
+    def __init__(self, num_heads: int, lora: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
-        self.num_heads = num_heads
+        self.num_heads, self.lora_rank = num_heads, lora
 
     def build(self, input_shape: tuple) -> None:
         _, self.length, self.dim = input_shape
+        self.lora = adapters.Lora(self.lora_rank, name="lora", dtype=self.dtype_policy) if self.lora_rank else None
+        if self.lora:
+            self.lora.build((None, self.dim))
         self.qkv = _dense(3 * self.dim, name="qkv", dtype=self.dtype_policy)
         self.proj = _dense(self.dim, name="proj", dtype=self.dtype_policy)
         self.qkv.build((None, self.dim))
@@ -192,7 +230,8 @@ class Attention(keras.layers.Layer):
 
     def probabilities(self, x: tf.Tensor) -> tf.Tensor:
         """The attention probabilities, float32 (B, heads, T, T): row = query, column = key. x: normalised tokens."""
-        q, k, _ = self._heads(self.qkv(tf.reshape(tf.cast(x, self.compute_dtype), (-1, self.dim))))
+        rows = tf.reshape(tf.cast(x, self.compute_dtype), (-1, self.dim))
+        q, k, _ = self._heads(self.qkv(rows) + self.lora(rows) if self.lora else self.qkv(rows))
         return kernels.probabilities(q, k)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
@@ -201,14 +240,17 @@ class Attention(keras.layers.Layer):
     def call(
         self, x: tf.Tensor, norm: LayerNorm | None = None, asking: int | None = None, training: bool | None = None
     ) -> tf.Tensor:
-        q, k, v = self._heads(normed_dense(x, norm, self.qkv, training=training))
+        rows = normed_dense(x, norm, self.qkv, training=training)
+        if self.lora:
+            rows += self.lora(tf.reshape(norm(x) if norm else x, (-1, self.dim)))
+        q, k, v = self._heads(rows)
         if asking:  # without the condition, a slice of all tokens would cost a copy in the gradient
             q = q[:, :, :asking]
         x = tf.reshape(kernels.attention(q, k, v, training=training), (-1, self.dim))
         return tf.reshape(self.proj(x), (-1, asking or self.length, self.dim))
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"num_heads": self.num_heads}
+        return super().get_config() | {"num_heads": self.num_heads, "lora": self.lora_rank}
 
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")
@@ -221,25 +263,52 @@ class Block(keras.layers.Layer):
     asking: int or None. Number of first tokens that are computed; None = all tokens. It does not change their values.
       The last block of a model computes only CLS (and DIST), because no later layer reads its patches. So one block of
       twelve is nearly free. Defaults to None.
+    activation: str. "gelu", x Phi(x), or "quick_gelu", x sigmoid(1.702 x). Defaults to "gelu".
+    layer_scale: float. Initial factor of both branches (LayerScale); 0 = no factors. Defaults to 0.
+    epsilon: float. Of both norms. Defaults to 1e-6.
+    adapter, lora: int. Ranks of an `AdaptFormer` next to the MLP and of the attention's `Lora`; 0 = none. Default to 0.
+    Raises ValueError for an unknown activation.
     """
 
     def __init__(
-        self, num_heads: int, drop_path: float = 0.0, index: int = 0, asking: int | None = None, **kwargs: Any
+        self,
+        num_heads: int,
+        drop_path: float = 0.0,
+        index: int = 0,
+        asking: int | None = None,
+        activation: str = "gelu",
+        layer_scale: float = 0.0,
+        epsilon: float = 1e-6,
+        adapter: int = 0,
+        lora: int = 0,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation={activation} is unknown: choose one of {', '.join(ACTIVATIONS)}.")
         self.num_heads, self.drop_path, self.index, self.asking = num_heads, drop_path, index, asking
+        self.activation, self.layer_scale, self.epsilon = activation, layer_scale, epsilon
+        self.adapter_rank, self.lora_rank = adapter, lora
 
     def build(self, input_shape: tuple) -> None:
         _, self.length, self.dim = input_shape
         policy = self.dtype_policy
-        self.norm1, self.norm2 = _layer_norm("norm1", policy), _layer_norm("norm2", policy)
-        self.attn = Attention(self.num_heads, name="attn", dtype=policy)
+        self.norm1, self.norm2 = (_layer_norm(name, policy, epsilon=self.epsilon) for name in ("norm1", "norm2"))
+        self.attn = Attention(self.num_heads, self.lora_rank, name="attn", dtype=policy)
         self.fc1, self.fc2 = (_dense(n, name=f"mlp.fc{i}", dtype=policy) for i, n in ((1, 4 * self.dim), (2, self.dim)))
         self.drop1, self.drop2 = (DropPath(self.drop_path, 2 * self.index + i, dtype=policy) for i in (0, 1))
         for layer in (self.norm1, self.attn, self.drop1, self.norm2, self.drop2):
             layer.build(input_shape)
         self.fc1.build((None, self.dim))
         self.fc2.build((None, 4 * self.dim))
+        self.ls1 = self.ls2 = self.adapter = None
+        if self.layer_scale:
+            self.ls1, self.ls2 = (LayerScale(self.layer_scale, name=name, dtype=policy) for name in ("ls1", "ls2"))
+        if self.adapter_rank:
+            self.adapter = adapters.AdaptFormer(self.adapter_rank, name="adapter", dtype=policy)
+        extras: list[keras.Layer | None] = [self.ls1, self.ls2, self.adapter]
+        for extra in filter(None, extras):
+            extra.build(input_shape)
 
     def compute_output_shape(
         self, input_shape: tuple
@@ -248,25 +317,29 @@ class Block(keras.layers.Layer):
         return (batch, self.asking or length, dim)
 
     def mlp(self, x: tf.Tensor, *, training: bool | None) -> tf.Tensor:
-        """fc2(gelu(fc1(norm2(x)))) of the tokens that are computed."""
+        """fc2(gelu(fc1(norm2(x)))) of the tokens that are computed; gelu: the activation."""
         x = normed_dense(x, self.norm2, self.fc1, training=training)
-        if training:
+        if training and self.activation == "gelu":
             kernel, bias = (tf.cast(v, x.dtype) for v in (self.fc2.kernel, self.fc2.bias))
             x = kernels.dense_of_gelu(x, kernel, bias)
         else:
-            x = self.fc2(kernels.gelu(x))
+            x = self.fc2(ACTIVATIONS[self.activation](x))
         return tf.reshape(x, (-1, self.asking or self.length, self.dim))
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         attended = self.attn(x, norm=self.norm1, asking=self.asking, training=training)
         if self.asking:
             x = x[:, : self.asking]
-        x += self.drop1(attended, training=training)
-        return x + self.drop2(self.mlp(x, training=training), training=training)
+        x += self.drop1(self.ls1(attended) if self.ls1 else attended, training=training)
+        branch = self.mlp(x, training=training)
+        y = x + self.drop2(self.ls2(branch) if self.ls2 else branch, training=training)
+        return y + self.adapter(x) if self.adapter else y
 
     def get_config(self) -> dict[str, Any]:
-        own = {"num_heads": self.num_heads, "drop_path": self.drop_path, "index": self.index, "asking": self.asking}
-        return super().get_config() | own
+        own: dict[str, Any] = {"num_heads": self.num_heads, "drop_path": self.drop_path, "index": self.index}
+        own |= {"asking": self.asking}
+        own |= {"activation": self.activation, "layer_scale": self.layer_scale, "epsilon": self.epsilon}
+        return super().get_config() | own | {"adapter": self.adapter_rank, "lora": self.lora_rank}
 
 
 def vit(
@@ -281,6 +354,16 @@ def vit(
     embed_dim: int | None = None,
     depth: int | None = None,
     num_heads: int | None = None,
+    pre_norm: bool = False,
+    patch_bias: bool = True,
+    registers: int = 0,
+    activation: str = "gelu",
+    layer_scale: float = 0.0,
+    epsilon: float = 1e-6,
+    adapter: int = 0,
+    lora: int = 0,
+    classifier: str = "linear",
+    scale: float = COSINE_SCALE,
 ) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
     """Normalised images [B, S, S, 3] -> float32 logits: {"cls": [B, C], "dist": [B, C]} if distilled, else [B, C].
 
@@ -289,6 +372,11 @@ def vit(
     patch_size: int. Side of a patch in pixels. Defaults to 16.
     stem: "patch", one linear map of the pixels of each patch, or "conv", `stems.ConvStem`. Defaults to "patch".
     drop_path: float. Rate of the last block; it grows linearly over depth, from 0. Defaults to 0.1.
+    pre_norm: bool. A norm before the first block (CLIP). Defaults to False.
+    patch_bias: bool. Whether the patch projection has a bias (CLIP's has none). Defaults to True.
+    registers, activation, layer_scale, epsilon, adapter, lora: see `Tokens` and `Block`.
+    classifier: str. "linear", or "cosine": `scale` times the cosine of features and class vector. Default: "linear".
+    scale: float. Defaults to 25.
     Raises ValueError where the patches do not tile the image, the heads do not divide the width, or the stem does not
     fit the patches.
     """
@@ -298,19 +386,31 @@ def vit(
     )
     if patch_size < 1 or x.shape[1] % patch_size:
         raise ValueError(f"image_size={x.shape[1]} is not a multiple of patch_size={patch_size}: change one of them.")
+    if classifier not in ("linear", "cosine"):
+        raise ValueError(f"classifier={classifier} is unknown: choose linear or cosine.")
     if heads < 1 or dim % heads:
         raise ValueError(f"embed_dim={dim} is not a multiple of num_heads={heads}: change one of them.")
-    x = patches(x, dim, patch_size=patch_size, stem=stem)  # (B, S / patch, S / patch, D)
-    x = Tokens(distilled, name="tokens")(x)  # (B, N + patches, D)
+    x = patches(x, dim, patch_size=patch_size, stem=stem, bias=patch_bias)  # (B, S / patch, S / patch, D)
+    x = Tokens(distilled, registers, name="tokens")(x)  # (B, N + patches, D)
+    if pre_norm:
+        x = _layer_norm("norm_pre", epsilon=epsilon)(x)
+    own: dict[str, Any] = {"activation": activation, "layer_scale": layer_scale, "epsilon": epsilon}
+    own |= {"adapter": adapter, "lora": lora}
     for i, rate in enumerate(np.linspace(0, drop_path, blocks)):
         asking = (2 if distilled else 1) if i == blocks - 1 else None
-        x = Block(heads, float(rate), i, asking, name=f"blocks.{i}")(x)
-    x = _layer_norm("norm")(x)  # (B, N, D)
-    cls = _dense(num_classes, name="head", dtype="float32")(x[:, 0])
-    return {"cls": cls, "dist": _dense(num_classes, name="head_dist", dtype="float32")(x[:, 1])} if distilled else cls
+        x = Block(heads, float(rate), i, asking, name=f"blocks.{i}", **own)(x)
+    x = _layer_norm("norm", epsilon=epsilon)(x)  # (B, 1 or 2, D)
+
+    def head(name: str, features: keras.KerasTensor) -> keras.KerasTensor:
+        if classifier == "cosine":
+            return resnet.CosineClassifier(num_classes, scale=scale, name=name)(features)
+        return _dense(num_classes, name=name, dtype="float32")(features)
+
+    cls = head("head", x[:, 0])
+    return {"cls": cls, "dist": head("head_dist", x[:, 1])} if distilled else cls
 
 
-def patches(x: keras.KerasTensor, dim: int, *, patch_size: int, stem: str) -> keras.KerasTensor:
+def patches(x: keras.KerasTensor, dim: int, *, patch_size: int, stem: str, bias: bool) -> keras.KerasTensor:
     """Normalised images [B, S, S, 3] -> the patches before their positions are added, [B, S / p, S / p, D]."""
     if stem == "conv":
         return ConvStem(dim, patch_size, name="patch_embed")(x)
@@ -323,6 +423,7 @@ def patches(x: keras.KerasTensor, dim: int, *, patch_size: int, stem: str) -> ke
         strides=patch_size,
         kernel_initializer=keras.initializers.RandomUniform(-bound, bound),
         bias_initializer=keras.initializers.RandomUniform(-bound, bound),
+        use_bias=bias,
         name="patch_embed.proj",
     )(x)
 

@@ -12,6 +12,7 @@ _TORCH = {
     "beta": "bias",
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
+    "layer_scale": "gamma",
 }
 
 
@@ -26,6 +27,16 @@ def state_dict(model: keras.Model) -> dict[str, keras.Variable]:
     state = {torch_name(variable): variable for variable in model.variables}
     assert len(state) == len(model.variables), "two variables share a name"
     return state
+
+
+def is_frozen(variable: keras.Variable) -> bool:
+    """Whether a weight was made to be trained, and is not trained: statistics of BatchNorm are not frozen."""
+    return not variable.trainable and variable.value.trainable
+
+
+def changing(model: keras.Model) -> list[keras.Variable]:
+    """The variables that training changes, in the model's order: all but the frozen ones."""
+    return [variable for variable in model.weights if not is_frozen(variable)]
 
 
 def _from_torch(value: np.ndarray, variable: keras.Variable) -> np.ndarray:

@@ -10,14 +10,19 @@ from pathlib import Path
 from deitlt_tf.recipes.recipe import CLASSIFIERS, Recipe, Student, Teacher, View
 
 # Channels and heads of the students: `models.vit.SIZES`, which needs TensorFlow.
-STUDENTS = {"nano": (128, 4), "tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
+STUDENTS = {"nano": (128, 4), "tiny": (192, 3), "small": (384, 6), "base": (768, 12), "large": (1024, 16)}
 # The teachers of `models.MODELS`.
 TEACHERS = (
     *("resnet8", "resnet20", "resnet32", "resnet18_cifar", "resnet34_cifar"),
     *("resnet50", "resnet101", "resnet152", "resnext50"),
+    *("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
     *("mdcs_resnet8", "mdcs_resnet32", "mdcs_resnet50"),
 )
+# The pre-trained networks of `interop.backbones.PACKAGES`, and what they take from pixels of 0..1: (x - 127) / 128.
+BACKBONES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+BACKBONE_MEAN, BACKBONE_STD = 127 / 255, 128 / 255
 # timm's notation, as far as `data.randaugment.parse` knows it.
+PRETRAINED = "pretrained:"  # start of --teacher_init with the name of one of BACKBONES
 _DECIMAL = r"\d+(\.\d+)?"
 RANDAUGMENT = re.compile(rf"rand(?=.*-inc1(-|$))(-(inc1|m{_DECIMAL}|mstd{_DECIMAL}|n[1-9]\d*|p(0(\.\d+)?|1(\.0+)?)))+")
 
@@ -34,9 +39,52 @@ def mistakes(recipe: Recipe, *, student: bool = True, teacher: bool | None = Non
     student, teacher: whether they are still to begin. `teacher` defaults to whether the student gets one trained here.
     """
     if student:
-        yield from _student_mistakes(recipe)
+        yield from _frozen_mistakes(recipe) if recipe.student.frozen else _student_mistakes(recipe)
     if recipe.trains_teacher if teacher is None else teacher:
         yield from _teacher_mistakes(recipe)
+
+
+def check_federated(recipe: Recipe) -> None:
+    """Raises ValueError with the first of the `federated_mistakes`."""
+    for sentence in federated_mistakes(recipe):
+        raise ValueError(sentence)
+
+
+def federated_mistakes(recipe: Recipe) -> Iterator[str]:
+    """A sentence for each mistake in a recipe whose clients are about to train together."""
+    federated, cnn, vit = recipe.federated, recipe.teacher, recipe.student
+    if federated.network == "cnn":
+        plain = [name for name in TEACHERS if not name.startswith("mdcs_")]
+        if cnn.network.model not in plain:
+            yield (
+                f"--teacher_model={cnn.network.model} cannot be shared by clients: choose one of {', '.join(plain)}."
+            )
+        yield from _view_mistakes(cnn.view, prefix="teacher_")
+        yield from _pixel_mistakes(cnn.network.mean, cnn.network.std, prefix="teacher_")
+        if cnn.view.eval_resize != vit.view.eval_resize:
+            yield (
+                f"--eval_resize={vit.view.eval_resize} and --teacher_eval_resize={cnn.view.eval_resize} differ: "
+                "evaluate and report measure the shared network with the first one. Give them one value."
+            )
+    else:
+        if vit.frozen or vit.adapts:
+            yield f"--method={vit.method} does not go with --federated_network=vit: clients train the whole network."
+        yield from _network_mistakes(vit)
+        yield from _view_mistakes(vit.view, prefix="")
+        yield from _pixel_mistakes(vit.network.mean, vit.network.std, prefix="")
+    if recipe.run.strategy != "none":
+        yield f"--strategy={recipe.run.strategy} has no use here: a client trains on one device."
+    if recipe.run.precision == "mixed_float16":
+        yield "--precision=mixed_float16 is not offered for clients: take float32 or mixed_bfloat16."
+    if federated.clients.dirs and recipe.data.name != "folder":
+        yield f"--federated_client_dirs are folders of images, and --data={recipe.data.name} is not: leave it out."
+    if federated.clients.dirs and recipe.data.imbalance != 1:
+        yield "--imbalance is not imposed on --federated_client_dirs, whose images are all used: set --imbalance=1."
+    if len(federated.clients.dirs) == 1:
+        yield "--federated_client_dirs names one folder: two clients or more train together."
+    for path in federated.clients.dirs:
+        if not Path(path).is_dir():
+            yield f"--federated_client_dirs: {path} is not a folder."
 
 
 def uneven_batch(size: int, *, devices: int, parts: int = 1, flag: str) -> str:
@@ -69,36 +117,38 @@ def weighs_twice(teacher: Teacher) -> str:
     )
 
 
+def _backbone_mistakes(student: Student) -> Iterator[str]:
+    if student.backbone.name not in BACKBONES:
+        yield f"--backbone={student.backbone.name} is unknown: choose one of {', '.join(BACKBONES)}."
+
+
+def _frozen_mistakes(recipe: Recipe) -> Iterator[str]:
+    student = recipe.student
+    yield from _backbone_mistakes(student)
+    yield from _view_mistakes(student.view, prefix="")
+    if recipe.run.strategy != "none":
+        yield f"--strategy={recipe.run.strategy}: --method={student.method} runs on one device. Leave it out."
+
+
 def _student_mistakes(recipe: Recipe) -> Iterator[str]:
     student, network, batch = recipe.student, recipe.student.network, recipe.student.batch
-    names = [f"deit_{size}" for size in STUDENTS]
-    plain_names = [f"vit_{size}" for size in STUDENTS] if student.plain else []
-    if network.model not in (*names, *plain_names):
-        yield f"--model={network.model} is unknown: choose one of {', '.join(names)}."
+    if student.adapts_backbone:
+        yield from _backbone_mistakes(student)
     else:
-        width, heads = STUDENTS[network.model.partition("_")[2]]
-        width, heads = network.embed_dim or width, network.num_heads or heads
-        if width % heads:
-            yield f"--num_heads={heads} does not divide --embed_dim={width}: change one of them."
-        if network.stem == "conv":
-            yield from _stem_mistakes(network.patch_size, width)
-    size = student.view.image_size
-    if size % network.patch_size:
-        yield f"--image_size={size} is not a multiple of --patch_size={network.patch_size}: change one of them."
+        yield from _network_mistakes(student)
     yield from _view_mistakes(student.view, prefix="")
     yield from _pixel_mistakes(network.mean, network.std, prefix="")
     devices = _known_devices(recipe)
     yield from filter(None, [uneven_batch(batch.size, devices=devices, parts=batch.accumulation, flag="batch_size")])
     yield from _late_reweighting(student, recipe)
+    yield from _adaptation_mistakes(student)
     if network.init and not network.init.startswith("keras_hub:") and not Path(network.init).is_file():
         yield f"--init={network.init}: there is no such file."
     if recipe.teacher.labels and (student.plain or student.distillation.kind != "hard"):
         yield "--teacher_labels holds a teacher's classes: it needs one, and --distillation=hard."
     yield from _guidance_mistakes(recipe)
-    path = Path(recipe.teacher.path)
-    if recipe.teacher.path and not student.plain and not (path.is_file() or (path / "teacher.keras").is_file()):
-        file = path / "teacher.keras" if path.is_dir() else path
-        yield f"--teacher={recipe.teacher.path}: there is no {file}."
+    if recipe.teacher.path and not student.plain and teacher_file(Path(recipe.teacher.path)) is None:
+        yield no_teacher(recipe.teacher.path)
 
 
 def _guidance_mistakes(recipe: Recipe) -> Iterator[str]:
@@ -117,6 +167,33 @@ def _guidance_mistakes(recipe: Recipe) -> Iterator[str]:
         yield f"--guidance={weight:g} needs --depth of 2 or more: nobody reads the patches of the last block."
 
 
+def _size_mistakes(student: Student) -> Iterator[str]:
+    """A Vision Transformer's width, heads, patches and image."""
+    network, size = student.network, student.view.image_size
+    width, heads = STUDENTS[network.model.partition("_")[2]]
+    width, heads = network.embed_dim or width, network.num_heads or heads
+    if width % heads:
+        yield f"--num_heads={heads} does not divide --embed_dim={width}: change one of them."
+    if network.stem == "conv":
+        yield from _stem_mistakes(network.patch_size, width)
+    if size % network.patch_size:
+        yield f"--image_size={size} is not a multiple of --patch_size={network.patch_size}: change one of them."
+
+
+def _adaptation_mistakes(student: Student) -> Iterator[str]:
+    if not student.adapts:
+        return
+    if student.adapts_backbone and student.adaptation.tune in ("adaptformer", "lora"):
+        yield (
+            f"--tune={student.adaptation.tune} is for Vision Transformers: name the file of one with --init=FILE, or "
+            f"set --tune=norm, bias, head or all for --backbone={student.backbone.name}."
+        )
+    path = student.adaptation.head_init
+    for file in (path, str(Path(path).with_suffix(".txt"))) if path else ():
+        if not Path(file).is_file():
+            yield f"--head_init={path}: there is no {file}."
+
+
 def _stem_mistakes(patch_size: int, width: int) -> Iterator[str]:
     if patch_size < 2 or patch_size & (patch_size - 1):
         yield f"--stem=conv halves the image several times: --patch_size={patch_size} has to be 2, 4, 8, 16 or so."
@@ -125,6 +202,16 @@ def _stem_mistakes(patch_size: int, width: int) -> Iterator[str]:
             f"--stem=conv begins with embed_dim * 2 / patch_size channels: --embed_dim={width} has to be a multiple of "
             f"{patch_size // 2}."
         )
+
+
+def _network_mistakes(student: Student) -> Iterator[str]:
+    network = student.network
+    names = [f"deit_{size}" for size in STUDENTS]
+    plain_names = [f"vit_{size}" for size in STUDENTS] if student.plain else []
+    if network.model not in (*names, *plain_names):
+        yield f"--model={network.model} is unknown: choose one of {', '.join(names)}."
+    else:
+        yield from _size_mistakes(student)
 
 
 def _late_reweighting(student: Student, recipe: Recipe) -> Iterator[str]:
@@ -150,8 +237,35 @@ def _teacher_mistakes(recipe: Recipe) -> Iterator[str]:
     yield from filter(None, [uneven_batch(teacher.batch.size, devices=devices, flag="teacher_batch_size")])
     yield from _objective_mistakes(teacher)
     yield from _late_in_teacher(recipe)
-    if network.init and not Path(network.init).is_file():
+    if network.init.startswith(PRETRAINED):
+        yield from _pretrained_mistakes(teacher)
+    elif network.init and not Path(network.init).is_file():
         yield f"--teacher_init={network.init}: there is no such file."
+
+
+def _pretrained_mistakes(teacher: Teacher) -> Iterator[str]:
+    network = teacher.network
+    name = network.init.removeprefix(PRETRAINED)
+    if name not in BACKBONES:
+        yield f"--teacher_init={network.init}: there are no such weights. Choose {' or '.join(BACKBONES)}."
+    elif name != network.model:
+        yield f"--teacher_init={network.init} does not fit --teacher_model={network.model}: set --teacher_model={name}."
+    elif any(abs(x - BACKBONE_MEAN) > 1e-3 for x in network.mean) or any(
+        abs(x - BACKBONE_STD) > 1e-3 for x in network.std
+    ):
+        mean, std = (",".join([f"{x:.6f}"] * 3) for x in (BACKBONE_MEAN, BACKBONE_STD))
+        yield f"--teacher_init={network.init} needs --teacher_mean={mean} and --teacher_std={std}."
+
+
+def teacher_file(path: Path) -> Path | None:
+    """The network that --teacher=PATH names: PATH itself, or in a folder teacher.keras, else student.keras; or None."""
+    files = (path / "teacher.keras", path / "student.keras") if path.is_dir() else (path,)
+    return next(filter(Path.is_file, files), None)
+
+
+def no_teacher(path: str) -> str:
+    """The sentence for --teacher=PATH where `teacher_file` is None."""
+    return f"--teacher={path}: there is no {Path(path) / 'teacher.keras' if Path(path).is_dir() else path}."
 
 
 def _objective_mistakes(teacher: Teacher) -> Iterator[str]:

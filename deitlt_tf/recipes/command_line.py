@@ -19,7 +19,19 @@ from typing import Any
 import absl.flags
 
 from deitlt_tf.recipes.errors import sentence_of
-from deitlt_tf.recipes.flags import COMMANDS_OWN, DEFAULTS, EARLIER, FIRST, FLAGS, GROUPS, OURS, PATHS, RECIPE, Number
+from deitlt_tf.recipes.flags import (
+    COMMANDS_OWN,
+    DEFAULTS,
+    EARLIER,
+    FIRST,
+    FLAGS,
+    GROUPS,
+    NO_PATHS,
+    OURS,
+    PATHS,
+    RECIPE,
+    Number,
+)
 from deitlt_tf.recipes.recipe import Recipe, read
 
 # The folder of the recipes, in the installed package or in the checkout that this file is part of.
@@ -115,10 +127,14 @@ def counted_from(folder: str, arguments: list[str]) -> list[str]:
 
     def there(argument: str) -> str:
         name, _, value = argument.lstrip("-").partition("=")
-        if name not in names or not value or "://" in value or value.startswith("keras_hub:"):
+        if name not in names or not value or "://" in value or value.startswith(NO_PATHS):
             return argument
+        listed = isinstance(FLAGS[name].default, list)
+        return f"--{name}={','.join(map(below, value.split(',') if listed else [value]))}"
+
+    def below(value: str) -> str:
         path = os.path.join(folder, value)
-        return argument if os.path.exists(value) and not os.path.exists(path) else f"--{name}={path}"
+        return value if os.path.exists(value) and not os.path.exists(path) else path
 
     return arguments if os.path.abspath(folder) == os.getcwd() else [*map(there, arguments)]
 
@@ -128,11 +144,11 @@ def at_home(path: str | os.PathLike, *, flag: str) -> str:
 
     flag: its name, for the message. Raises ValueError where there is no such home folder.
     """
-    kind, colon, rest = str(path).partition("keras_hub:")
-    expanded = os.path.expanduser(rest if colon else kind)
+    kind = next((start for start in NO_PATHS if str(path).startswith(start)), "")
+    expanded = os.path.expanduser(str(path).removeprefix(kind))
     if expanded.startswith("~"):
         raise ValueError(f"--{flag}={path}: there is no such home folder. For a folder of that name write ./{path}.")
-    return colon + expanded
+    return kind + expanded
 
 
 def parse(argv: list[str], *, from_workdir: bool = False) -> dict[str, Any]:
@@ -211,9 +227,12 @@ def _wrong_value(message: str) -> str:
     return f"--{name}={value} is not {wanted}. {flag.help}"
 
 
-def recipe_of(argv: list[str], *, from_workdir: bool = False) -> Recipe:
-    """The settings of a command line. Arguments and errors: see `parse` and `recipe.read`."""
-    arguments = arguments_of(argv, from_workdir=from_workdir)
+def recipe_of(argv: list[str], *, from_workdir: bool = False, base: str = "") -> Recipe:
+    """The settings of a command line. Arguments and errors: see `parse` and `recipe.read`.
+
+    base: a packaged recipe whose lines come before the arguments; "": none.
+    """
+    arguments = [*(read_flagfile(base) if base else ()), *arguments_of(argv, from_workdir=from_workdir)]
     values = _values(argv[0], arguments)
     explicit_flags = frozenset(name for name in RECIPE if FLAGS[name].present)
     parts = [argument.lstrip("-").partition("=") for argument in arguments]
@@ -256,12 +275,14 @@ def program(
     from_workdir: bool = False,
     takes: Collection[str] = (),
     checkpoints: bool = False,
+    base: str = "",
 ) -> None:
     """Run a command: main(recipe, **own flags). A user's mistake becomes one sentence on stderr and exit code 1.
 
     doc: the help text begins with it. from_workdir: see `parse`.
     takes: names of the flags that this command has in addition to those of a recipe; `main` gets them as keywords.
     Such flags of other commands are refused, because they would have no effect.
+    base: the recipe that the command begins with, see `recipe_of`; "": none.
     checkpoints: whether the command writes checkpoints, from which it goes on after Ctrl+C.
     Flags are parsed before `main` imports TensorFlow, so help and the messages on mistyped flags come at once.
     """
@@ -277,7 +298,7 @@ def program(
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            recipe = recipe_of(sys.argv, from_workdir=from_workdir)
+            recipe = recipe_of(sys.argv, from_workdir=from_workdir, base=base)
             for name in COMMANDS_OWN:
                 if FLAGS[name].present and name not in takes:
                     raise ValueError(f"--{name} is a flag of another command: this one would ignore it.")

@@ -90,7 +90,10 @@ with _heading("The data"):
     flags.DEFINE_string(
         "image_root", "", "With --data=list or inat: folder that the listed paths start from; default: --data_dir."
     )
-    flags.DEFINE_string("class_names_file", "", "With --data=list: file of one class name a line, in label order.")
+    flags.DEFINE_string(
+        "class_names_file", "",
+        "With --data=list and with --federated_client_dirs: file of one class name a line, in label order.",
+    )  # fmt: skip
     flags.DEFINE_string(
         "taxonomy_file", "",
         "CSV or TSV of the ranks above each class (genus, family, ...), for accuracy by rank; relative to the current "
@@ -160,14 +163,21 @@ with _heading("The student's view of an image"):
         "eval_resize", 256, "Short side before the centre crop at test time, pixels; 0: resize without a crop.",
         lower_bound=0,
     )  # fmt: skip
+    flags.DEFINE_integer(
+        "five_crops", 0,
+        "At test time also measure the mean answer to five crops, four corners and the centre, of an image whose short "
+        "side is this many pixels longer than --image_size; 0: not.", lower_bound=0,
+    )  # fmt: skip
 
 with _heading("The student's network"):
     flags.DEFINE_enum(
-        "method", "deit_lt", ["deit_lt", "deit", "vit", "vit_drw"],
-        "deit_lt; deit: without re-weighting; vit: plain, without a teacher; vit_drw: plain, its loss re-weighted.",
+        "method", "deit_lt", ["deit_lt", "deit", "vit", "vit_drw", "quick", "adapt"],
+        "deit_lt; deit: without re-weighting; vit: plain, without a teacher; vit_drw: plain, its loss re-weighted; "
+        "quick: a cosine head on a frozen pre-trained backbone; adapt: a pre-trained network, of which few weights are "
+        "trained.",
     )  # fmt: skip
     flags.DEFINE_bool("baseline", False, "Also train a plain ViT with the same recipe and add its row to the tables.")
-    flags.DEFINE_string("model", "deit_base", "Size of the student: deit_nano, deit_tiny, deit_small or deit_base.")
+    flags.DEFINE_string("model", "deit_base", "Size of the student: deit_nano|tiny|small|base|large.")
     flags.DEFINE_integer("patch_size", 16, "Side of a patch, pixels.", lower_bound=1)
     flags.DEFINE_enum(
         "stem", "patch", ["patch", "conv"],
@@ -184,9 +194,38 @@ with _heading("The student's network"):
         "Pixel mean that the first layer subtracts, for pixels in 0..1 (ImageNet's).",
     )
     flags.DEFINE_list("std", ["0.229", "0.224", "0.225"], "Pixel standard deviation that the first layer divides by.")
+    flags.DEFINE_enum(
+        "activation", "gelu", ["gelu", "quick_gelu"],
+        "Activation of the MLPs, which no weights show: OpenAI's CLIP and what was trained from it have quick_gelu, "
+        "all others gelu.",
+    )  # fmt: skip
     flags.DEFINE_string(
-        "init", "", "Weights to start from: FILE.keras, a PyTorch file of timm or facebookresearch/deit, or "
+        "init", "", "Weights to start from: FILE.keras, a PyTorch or safetensors file of CLIP, DINOv2, ViT or DeiT, or "
         "keras_hub:PRESET; positions and heads are replaced where they do not fit.",
+    )  # fmt: skip
+
+with _heading("A pre-trained network (quick, --method=adapt)"):
+    flags.DEFINE_string(
+        "backbone", "efficientnet_lite0",
+        "Pre-trained network: efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2 (extra [lite]). adapt: used "
+        "where --init is empty.",
+    )  # fmt: skip
+    _number("head_scale", 25.0, "Factor that turns the cosines of the head into logits.", above=0)
+    flags.DEFINE_string(
+        "feature_dir", "", "Folder where features of images are kept; runs may share one. Default: WORKDIR/features."
+    )
+    flags.DEFINE_enum(
+        "tune", "adaptformer", ["adaptformer", "lora", "bias", "norm", "head", "all"],
+        "adapt: what is trained besides the head: adapters next to each MLP, low ranks added to queries and values, "
+        "all biases, all norms, nothing, or everything.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "rank", 0, "adaptformer, lora: r; 0: 2^max(0, floor(log2(classes / (2 * blocks)))).", lower_bound=0
+    )
+    flags.DEFINE_string(
+        "head_init", "",
+        "adapt: FILE.npy of a row for each class, where the head starts, with the names of the classes in FILE.txt; "
+        "empty: the mean features of each class's training images.",
     )  # fmt: skip
 
 with _heading("The student's schedule"):
@@ -223,7 +262,8 @@ with _heading("The student's schedule"):
     _number("warmup_lr", 1e-6, "Learning rate at step 0.", at_least=0)
     _number("min_lr", 1e-5, "Learning rate at the end of the cosine.", at_least=0)
     _number(
-        "weight_decay", 0.05, "Decay of AdamW; biases, 1-D weights, tokens and position embedding are exempt.",
+        "weight_decay", 0.05, "Decay of AdamW; biases, 1-D weights, tokens and position embedding are exempt. adapt: "
+        "coupled decay of SGD.",
         at_least=0,
     )  # fmt: skip
     _number("clip_norm", 0.0, "Largest global norm of the gradient; 0: not clipped.", at_least=0)
@@ -269,7 +309,7 @@ with _heading("The teacher"):
     flags.DEFINE_string(
         "teacher_model", "resnet32",
         "Teacher's network: resnet8|20|32 and resnet18|34_cifar (small images), resnet50|101|152, resnext50; "
-        "mdcs_resnet8|32|50 for --teacher_loss=mdcs.",
+        "efficientnet_lite0|1|2; mdcs_resnet8|32|50 for --teacher_loss=mdcs.",
     )  # fmt: skip
     flags.DEFINE_enum(
         "teacher_classifier", "auto", ["auto", "linear", "cosine"],
@@ -277,7 +317,10 @@ with _heading("The teacher"):
     )  # fmt: skip
     flags.DEFINE_list("teacher_mean", ["0.4914", "0.4822", "0.4465"], "Teacher's pixel mean, as --mean (CIFAR's).")
     flags.DEFINE_list("teacher_std", ["0.2023", "0.1994", "0.2010"], "Teacher's pixel standard deviation, as --std.")
-    flags.DEFINE_string("teacher_init", "", "FILE.keras of another CNN to start the teacher from.")
+    flags.DEFINE_string(
+        "teacher_init", "", "Weights to start the teacher from: FILE.keras of another CNN, or pretrained:NAME for a "
+        "NAME that --backbone takes.",
+    )  # fmt: skip
     flags.DEFINE_string("teacher_workdir", "", "Folder of the teacher's own run; default: WORKDIR/teacher.")
     flags.DEFINE_string(
         "teacher_labels", "",
@@ -355,6 +398,61 @@ with _heading("The teacher's loss"):
         "teacher_consistency_epochs", 20, "MDCS: epochs until the agreement has its full weight.", lower_bound=1
     )
     _number("teacher_label_power", 1.2, "GLMC: labels are weighted by n^-power; 1 for ImageNet-LT.", at_least=0)
+
+with _heading("Federated training"):
+    flags.DEFINE_enum(
+        "federated_method", "fedloge",
+        ["fedavg", "fedavg_rescaled", "fedavg_prior", "fedprox", "fedloge", "local", "central"],
+        "fedavg; fedavg_rescaled: class vectors at one length afterwards; fedavg_prior: + log(client's / global class "
+        "share); fedprox; fedloge; local: each client alone; central: all images in one place.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "federated_network", "cnn", ["cnn", "vit"],
+        "The network that clients share: cnn, that of --teacher_model and its views, or vit, that of --model.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "federated_clients", 40, "Number of clients that the training images are divided among.", lower_bound=1
+    )
+    flags.DEFINE_list(
+        "federated_client_dirs", [],
+        "Folders of images, one of each client, in place of --data_dir divided by chance; a client has its folder's "
+        "name.",
+    )  # fmt: skip
+    _number(
+        "federated_alpha", 0.5,
+        "Concentration of the Dirichlet distribution that divides each class among clients: the smaller, the more they "
+        "differ.", above=0,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "federated_partition_seed", 3407, "Seed of the division among clients.", lower_bound=0,
+        upper_bound=LARGEST_SEED,
+    )  # fmt: skip
+    _number("federated_fraction", 1.0, "Share of the clients that take part in a round.", above=0, at_most=1)
+    flags.DEFINE_integer("federated_rounds", 500, "Rounds: clients train, the server averages.", lower_bound=1)
+    flags.DEFINE_integer("federated_epochs", 5, "Epochs of a client in a round, over its own images.", lower_bound=1)
+    flags.DEFINE_integer("federated_batch_size", 8, "Images of a client's optimiser step.", lower_bound=1)
+    _number("federated_lr", 0.03, "Learning rate of the clients' SGD, the same in all rounds.", above=0)
+    _number(
+        "federated_momentum", 0.5, "Momentum of the clients' SGD; it starts at 0 in each round.", at_least=0, below=1
+    )  # fmt: skip
+    _number(
+        "federated_proximal", 0.01, "fedprox: mu of mu / 2 |w - w_start|^2, the distance from the round's start.",
+        at_least=0,
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "federated_fixed_head", True, "fedloge: the fixed head SSE-C trains the features; off: the averaged head does."
+    )
+    flags.DEFINE_bool(
+        "federated_local_head", True, "fedloge: each client has a head of its own, which never leaves it."
+    )
+    flags.DEFINE_bool("federated_realign", True, "fedloge: realign heads by their lengths after training (GLA-FR).")
+    _number("federated_sparsity", 0.6, "fedloge: share of zeros in the fixed head.", at_least=0, below=1)
+    _number(
+        "federated_head_norm", 0.1,
+        "fedloge: length of a class vector of the fixed head; 0.2 to 0.4 for runs of less than some hundred rounds.",
+        above=0,
+    )  # fmt: skip
+    _number("federated_length", 1.7, "fedloge: length of the class vectors of the realigned generic model.", above=0)
 
 with _heading("The run"):
     flags.DEFINE_string(
@@ -478,14 +576,19 @@ FIRST = (
 # that the run was started in.
 PATHS = (
     *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "taxonomy_file", "init"),
-    *("teacher", "teacher_init", "teacher_workdir", "teacher_labels", "workdir"),
+    *("feature_dir", "head_init", "teacher", "teacher_init", "teacher_workdir", "teacher_labels", "workdir"),
+    "federated_client_dirs",
     *("out", "prior", "checkpoint", "class_order", "to_torch", "compare"),
 )
+
+# Starts of values of --init and --teacher_init that name something other than a path.
+NO_PATHS = ("keras_hub:", "pretrained:")
 
 # What may change between two runs of the same recipe without changing its weights.
 FREE = {
     *("workdir", "teacher_workdir", "teacher_labels", "checkpoint_seconds", "worker_timeout", "traceback"),
-    *("download", "data_dir", "image_root", "taxonomy_file", "baseline", "decoded_mb"),
+    *("feature_dir", "download", "data_dir", "image_root", "taxonomy_file", "baseline", "decoded_mb"),
+    "federated_client_dirs",
     *COMMANDS_OWN,
 }
 

@@ -7,8 +7,7 @@ from deitlt_tf.recipes.recipe import Cnn, Recipe, Transformer
 
 
 def stated(recipe: Recipe, *, teacher: bool) -> dict[str, Any]:
-    """{model, mean, std, image_size or embed_dim and depth: value}, those that explicit flags have set.
-
+    """{model, mean, std, image_size or embed_dim, depth and activation: value}, those that explicit flags have set.
     teacher: whether it is the teacher's network, not the student's.
     """
     prefix = "teacher_" if teacher else ""
@@ -19,7 +18,7 @@ def stated(recipe: Recipe, *, teacher: bool) -> dict[str, Any]:
         values = {"image_size": recipe.teacher.view.image_size}
     else:
         network = recipe.student.network
-        values = {"embed_dim": network.embed_dim, "depth": network.depth}
+        values = {"embed_dim": network.embed_dim, "depth": network.depth, "activation": network.activation}
     values |= {"model": network.model, "mean": network.mean, "std": network.std}
     return {name: value for name, value in values.items() if prefix + name in recipe.explicit_flags}
 
@@ -29,7 +28,7 @@ def flags_of(name: str, options: Mapping[str, Any], *, mean: Any, std: Any, reci
 
     name, options, mean, std: of `interop.torch_weights.Network`. recipe: the other settings.
     """
-    teacher = name.startswith("res")
+    teacher = not name.startswith(("deit_", "vit_"))
     prefix = "teacher_" if teacher else ""
     flags: dict[str, Any] = {f"{prefix}mean": list(map(str, mean)), f"{prefix}std": list(map(str, std))}
     flags |= {"data": "list"} if recipe.data.train_list else {}
@@ -37,6 +36,7 @@ def flags_of(name: str, options: Mapping[str, Any], *, mean: Any, std: Any, reci
         sizes = ("image_size", "patch_size", "depth", "embed_dim", "num_heads")
         method = recipe.student.method if "method" in recipe.explicit_flags else "deit_lt"
         flags |= {size: options.get(size, 0) for size in sizes}
+        flags |= {name: options[name] for name in ("activation",) if name in options}
         return flags | {"model": name.replace("vit_", "deit_"), "method": "vit" if name.startswith("vit_") else method}
     flags |= {"teacher_model": name, "teacher_classifier": options["classifier"]}
     if "teacher_eval_resize" not in recipe.explicit_flags:

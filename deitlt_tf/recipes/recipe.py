@@ -1,19 +1,20 @@
 """The typed settings of a run, and the only function that reads them from flags.
 
-    {flag: value}  ->  read(flags)  ->  Recipe(data, student, teacher, run)
+    {flag: value}  ->  read(flags)  ->  Recipe(data, student, teacher, federated, run)
 
 Every flag of a recipe sets exactly one field, which a test checks. A field has the meaning, unit and default of its
 flag; `recipes.flags` states them. Libraries take single fields as keywords and never see the classes of this module,
-except in the rooms that run a whole recipe: training, serving, report, inspect_data.
+except in the rooms that run a whole recipe: training, federated, serving, report, inspect_data.
 """
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deitlt_tf.recipes.flags import DEFAULTS, EARLIER, FREE, PATHS, TEACHER
+from deitlt_tf.recipes.flags import DEFAULTS, EARLIER, FREE, GROUPS, PATHS, TEACHER
 
 # {loss of the teacher: the classifiers that it can train}; the first one is what --teacher_classifier=auto means.
 CLASSIFIERS = {
@@ -154,7 +155,33 @@ class Transformer:
     drop_path: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    activation: str
     init: str
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pre-trained network with a cosine head.
+
+    head_scale: factor of the cosines. features: folder where features of images are kept; "": in that of the run.
+    """
+
+    name: str
+    head_scale: float
+    features: str
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What the method adapt trains of a pre-trained network.
+
+    tune: what is trained besides the head. rank: of adapters; 0: by the rule. head_init: file of class embeddings; "":
+    class means.
+    """
+
+    tune: str
+    rank: int
+    head_init: str
 
 
 @dataclass(frozen=True)
@@ -189,12 +216,20 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Student:
-    """The Vision Transformer. method: deit_lt, deit (no re-weighting), vit (plain, no teacher), vit_drw."""
+    """The Vision Transformer. method: deit_lt, deit (no re-weighting), vit (plain, no teacher), vit_drw.
+
+    With the method quick the student is a frozen `backbone` with a cosine head; with adapt it is the network of
+    --init, or without it the backbone, of which few weights are trained.
+    five_crops: pixels by which an image is larger than its five crops at test time; 0: one crop only.
+    """
 
     method: str
     baseline: bool
     network: Transformer
+    backbone: Backbone
+    adaptation: Adaptation
     view: View
+    five_crops: int
     batch: Batch
     mixing: Mixing
     schedule: StudentSchedule
@@ -203,8 +238,18 @@ class Student:
 
     @property
     def plain(self) -> bool:
-        """Whether the network is a ViT with CLS only, which needs no teacher."""
-        return self.method.startswith("vit")
+        """Whether the network has one head, which needs no teacher."""
+        return self.method not in ("deit_lt", "deit")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the network is a pre-trained backbone with a head, and not a ViT trained from scratch."""
+        return self.method == "quick"
+
+    @property
+    def adapts(self) -> bool:
+        """Whether most weights of the network are pre-trained ones and stay as they are."""
+        return self.method == "adapt"
 
     @property
     def reweight_epoch(self) -> int:
@@ -212,8 +257,15 @@ class Student:
         return self.schedule.reweight_epoch if self.method in ("deit_lt", "vit_drw") else -1
 
     @property
+    def adapts_backbone(self) -> bool:
+        """Whether the network is the `backbone`, by its name, and not a Vision Transformer from a file (--init)."""
+        return self.adapts and not self.network.init
+
+    @property
     def model(self) -> str:
         """Name of the network for `models.build`."""
+        if self.frozen or self.adapts_backbone:
+            return self.backbone.name
         return self.network.model.replace("deit_", "vit_") if self.plain else self.network.model
 
     @property
@@ -300,6 +352,67 @@ class Teacher:
 
 
 @dataclass(frozen=True)
+class Clients:
+    """Who takes part: `count` clients that share one data set, or one client for each folder of `dirs`."""
+
+    count: int
+    dirs: tuple[str, ...]
+    alpha: float
+    partition_seed: int
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How many rounds there are, and what a client does in one. proximal: FedProx's mu."""
+
+    count: int
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    proximal: float
+
+
+@dataclass(frozen=True)
+class FederatedHeads:
+    """FedLoGe's parts (fixed head, local heads, GLA-FR), the zeros and norm of the fixed head, GLA-FR's length."""
+
+    fixed: bool
+    local: bool
+    realign: bool
+    sparsity: float
+    norm: float
+    length: float
+
+
+@dataclass(frozen=True)
+class Federated:
+    """Clients that train one network together. network: cnn, the teacher's, or vit, the student's."""
+
+    method: str
+    network: str
+    clients: Clients
+    rounds: Rounds
+    heads: FederatedHeads
+
+    @property
+    def has_fixed_head(self) -> bool:
+        """Whether SSE-C trains the features."""
+        return self.method == "fedloge" and self.heads.fixed
+
+    @property
+    def has_local_heads(self) -> bool:
+        """Whether each client keeps a head of its own."""
+        return self.method == "fedloge" and self.heads.local
+
+    @property
+    def proximal(self) -> float:
+        """FedProx's mu; 0 for the other methods."""
+        return self.rounds.proximal if self.method == "fedprox" else 0.0
+
+
+@dataclass(frozen=True)
 class Run:
     """The folder of the run, its seed, and its devices."""
 
@@ -341,6 +454,7 @@ class Recipe:
     data: Data
     student: Student
     teacher: Teacher
+    federated: Federated
     run: Run
     flags: Mapping[str, Any] = field(repr=False)
     explicit_flags: frozenset[str] = frozenset()
@@ -356,9 +470,20 @@ class Recipe:
         explicit = self.explicit_flags | flags.keys()
         return read({**self.flags, **flags}, explicit_flags=explicit, lengths=self.lengths)
 
+    def data_arguments(self) -> str:
+        """The flags on the data that were set, as arguments of another command."""
+        values = as_text(self.flags)
+        names = [name for name in GROUPS["The data"] if name in self.explicit_flags]
+        return " ".join(f"--{name}={shlex.quote(values[name])}" for name in names)
+
     def identity(self) -> dict[str, Any]:
         """Keywords of `runs.folder.claim`: the flags that decide whether a folder holds the run of this recipe."""
         return {"flags": as_text(self.flags), "free": FREE, "defaults": as_text(DEFAULTS | EARLIER), "paths": PATHS}
+
+    def shared_flags(self) -> dict[str, str]:
+        """{name: text} of the flags in which clients and server of a federated run agree: all but the data's."""
+        own = {*FREE, *GROUPS["The data"]}
+        return as_text({name: value for name, value in self.flags.items() if name not in own})
 
     def teacher_identity(self) -> dict[str, Any]:
         """Keywords of `runs.folder.claim` for the teacher's own run, which several recipes may share."""
@@ -388,6 +513,7 @@ def read(
         data=_data(flags),
         student=_student(flags),
         teacher=_teacher(flags),
+        federated=_federated(flags),
         run=_run(flags),
         flags=dict(flags),
         explicit_flags=frozenset(explicit_flags),
@@ -436,8 +562,12 @@ def _student(flags: Mapping[str, Any]) -> Student:
             drop_path=flags["drop_path"],
             mean=_numbers(flags, "mean"),
             std=_numbers(flags, "std"),
+            activation=flags["activation"],
             init=flags["init"],
         ),
+        backbone=Backbone(name=flags["backbone"], head_scale=flags["head_scale"], features=flags["feature_dir"]),
+        adaptation=Adaptation(tune=flags["tune"], rank=flags["rank"], head_init=flags["head_init"]),
+        five_crops=flags["five_crops"],
         view=View(
             image_size=flags["image_size"],
             crop=flags["crop"],
@@ -542,6 +672,36 @@ def _teacher(flags: Mapping[str, Any]) -> Teacher:
             consistency=flags["teacher_consistency"],
             label_power=flags["teacher_label_power"],
             consistency_epochs=flags["teacher_consistency_epochs"],
+        ),
+    )
+
+
+def _federated(flags: Mapping[str, Any]) -> Federated:
+    return Federated(
+        method=flags["federated_method"],
+        network=flags["federated_network"],
+        clients=Clients(
+            count=flags["federated_clients"],
+            dirs=tuple(flags["federated_client_dirs"]),
+            alpha=flags["federated_alpha"],
+            partition_seed=flags["federated_partition_seed"],
+            fraction=flags["federated_fraction"],
+        ),
+        rounds=Rounds(
+            count=flags["federated_rounds"],
+            epochs=flags["federated_epochs"],
+            batch_size=flags["federated_batch_size"],
+            lr=flags["federated_lr"],
+            momentum=flags["federated_momentum"],
+            proximal=flags["federated_proximal"],
+        ),
+        heads=FederatedHeads(
+            fixed=flags["federated_fixed_head"],
+            local=flags["federated_local_head"],
+            realign=flags["federated_realign"],
+            sparsity=flags["federated_sparsity"],
+            norm=flags["federated_head_norm"],
+            length=flags["federated_length"],
         ),
     )
 

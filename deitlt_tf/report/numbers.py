@@ -1,5 +1,6 @@
 """The numbers and figures of a report on one run, or of a comparison of several runs."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from deitlt_tf.evaluation.tables import describe_groups
 from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.report import pages, sections
 from deitlt_tf.runs.checkpoints import Journal
-from deitlt_tf.runs.files import write_json, write_text
+from deitlt_tf.runs.files import read_text, write_json, write_text
 
 SEED = 0  # of the bootstrap, and of the images that are drawn for probes and pictures
 BOOTSTRAP: dict[str, Any] = {"resamples": 1000, "seed": SEED, "level": 0.95}
@@ -135,6 +136,7 @@ def report_numbers(recipe: Recipe, run: Run, results: Results, *, sure: float) -
         "table": sections.table(results.by_model, counts, **BOOTSTRAP),
         "taxonomy": taxonomy_numbers(run, results, sure=sure) if run.splits.taxonomy else None,
         "classes": sections.by_class(predictions, counts, names),
+        "clients": sections.clients(results_of(run.folder), Journal(run.folder).lines()),
         "curves": sections.history(
             Journal(run.folder).lines(), reweight_epoch=student.reweight_epoch if reweighted else None
         ),
@@ -167,6 +169,17 @@ def taxonomy_numbers(run: Run, results: Results, *, sure: float) -> Numbers:
         results.predictions, results.validation, run.class_counts, taxonomy, target=sure, most=most, **BOOTSTRAP
     )
     return rows | {"model": results.name} | answers
+
+
+def results_of(folder: Path) -> Numbers | None:
+    """What results.json holds; None for a run that has none, such as an imported one. ValueError if it is damaged."""
+    path = folder / "results.json"
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}): run `federate` or `train` again.") from error
 
 
 def report_figures(run: Run, results: Results, numbers: Numbers, rng: np.random.Generator) -> Figures:

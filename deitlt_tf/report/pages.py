@@ -130,9 +130,37 @@ def taxonomy(numbers: dict) -> list[dict]:
     return figures
 
 
+def clients(numbers: dict) -> list[dict]:
+    """Class shares of each client, accuracies before and after personalisation, and the curves by round."""
+    section = numbers["clients"]
+    if section is None:
+        return []
+    rows = section["clients"]
+    pairs = {name: (row["before"], row["after"]) for name, row in rows.items()}
+    better = [after > before for before, after in pairs.values() if before is not None and after is not None]
+    figures = [
+        figure(
+            plots.shares({name: row["counts"] for name, row in rows.items()}, section["class_names"]),
+            caption="Training images of each class at each client; darker: more.",
+            alt=f"Training images of {len(section['class_names'])} classes at {len(rows)} clients",
+        ),
+        figure(
+            plots.before_and_after(pairs),
+            caption=f"The personal model is better at {sum(better)} of {len(better)} clients." if better else "",
+            alt="Accuracy of each client with the generic and with its personal model",
+        ),
+    ]
+    curves = section["curves"]
+    if curves["round"]:
+        plot = plots.curves(curves["round"], curves["accuracy"], y="accuracy, %", unit="round")
+        last = {name: values[-1] for name, values in curves["accuracy"].items()}
+        figures.append(figure(plot, alt=f"Accuracy by round; at the end {listed(last, '{:.3g}')}"))
+    return figures
+
+
 def figures_of_sections(numbers: dict) -> dict[str, list[dict]]:
     """{section: figures} of a report, from its numbers alone."""
-    return {part.__name__: part(numbers) for part in (clouds, taxonomy, curves, inside, calibration, shifts)}
+    return {part.__name__: part(numbers) for part in (clouds, taxonomy, clients, curves, inside, calibration, shifts)}
 
 
 def differences(numbers: dict) -> list[dict]:

@@ -27,6 +27,8 @@ STYLES = {
     "head": ("#0072B2", "o", "-"),
     "mid": ("#009E73", "s", "--"),
     "tail": ("#D55E00", "^", "-."),
+    "generic": ("#0072B2", "o", "-"),
+    "personal": ("#D55E00", "^", "--"),
 }
 PLAIN = ("#555555", ".", "-")
 PHOTOGRAPH = 64  # pixels; a picture with a longer side, or this one, is a JPEG
@@ -100,15 +102,23 @@ def whole_numbers(axes: Axes) -> None:
 
 
 def curves(
-    x: Sequence[float], named: Mapping[str, Sequence[float | None]], *, y: str, mark: float | None = None
+    x: Sequence[float],
+    named: Mapping[str, Sequence[float | None]],
+    *,
+    y: str,
+    mark: float | None = None,
+    unit: str = "epoch",
 ) -> str:
-    """Curves by epoch. x: epochs. named: {name: values}. y: title of the axis. mark: epoch of re-weighting."""
+    """Curves by epoch. x: epochs. named: {name: values}. y: title of the axis. mark: epoch of re-weighting.
+
+    unit: title of the x axis. Defaults to "epoch".
+    """
 
     def draw(axes: Axes) -> None:
         lines(axes, x, named, mark=mark)
         whole_numbers(axes)
 
-    return plot(draw, x="epoch", y=y)
+    return plot(draw, x=unit, y=y)
 
 
 def clouds(counts: np.ndarray, named: Mapping[str, np.ndarray]) -> str:
@@ -251,6 +261,48 @@ def shifts(named: Mapping[str, Mapping[str, float]]) -> str:
         axes.set_ylim(0)
 
     return plot(draw, x="tail is frequent   ←   test ratio   →   head is frequent", y="top-1 accuracy, %")
+
+
+def shares(counts: Mapping[str, Sequence[int]], class_names: Sequence[str]) -> str:
+    """Training images of each class at each client, as shades on a log scale; white: none.
+
+    counts: {client: [C]}.
+    """
+
+    def draw(axes: Axes) -> None:
+        table = np.array([*counts.values()], float)
+        shades = np.ma.masked_equal(np.log10(np.maximum(table, 1)) + 0.2 * (table > 0), 0)
+        axes.grid(False)
+        axes.imshow(shades, cmap="Blues", vmin=0, aspect="auto", interpolation="nearest")
+        if table.size <= 200:
+            for (row, column), number in np.ndenumerate(table):
+                dark = shades[row, column] > 0.6 * shades.max() if number else False
+                colour = "white" if dark else "#222222"
+                axes.text(column, row, f"{number:.0f}", ha="center", va="center", fontsize=6, color=colour)
+        if len(class_names) <= 20:
+            axes.set_xticks(range(len(class_names)), class_names, rotation=90, parse_math=False)
+        if len(counts) <= 25:
+            axes.set_yticks(range(len(counts)), [*counts], parse_math=False)
+
+    return plot(draw, x="class", y="client")
+
+
+def before_and_after(named: Mapping[str, tuple[float | None, float | None]]) -> str:
+    """Two dots for each client, joined: its accuracy with the generic and with its personal model, percent."""
+
+    def draw(axes: Axes) -> None:
+        for place, (before, after) in enumerate(named.values()):
+            if before is not None and after is not None:
+                axes.plot([before, after], [-place, -place], color="#bbbbbb", linewidth=0.8, zorder=0.9)
+        for label, index in (("generic", 0), ("personal", 1)):
+            known = [(pair[index], -place) for place, pair in enumerate(named.values()) if pair[index] is not None]
+            if known:
+                colour, marker, _ = STYLES[label]
+                accuracies, places = zip(*known, strict=True)
+                axes.scatter(accuracies, places, s=22, color=colour, marker=marker, label=label)
+        axes.set_yticks(range(0, -len(named), -1), [*named] if len(named) <= 25 else [], parse_math=False)
+
+    return plot(draw, x="accuracy on the client's test images, %", y="client")
 
 
 def differences(named: Mapping[str, Mapping[str, dict | None]]) -> str:

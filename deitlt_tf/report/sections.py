@@ -280,6 +280,41 @@ def mixed(views: MixedViews, class_counts: np.ndarray) -> dict[str, Any]:
     }
 
 
+def clients(results: Mapping[str, Any] | None, journal: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The clients of a federated run, by name: images, class shares, accuracy before and after personalisation.
+
+    Also the mean and spread of every reading over clients, and the saved readings by round.
+    results: what results.json holds, None where there is none. journal: lines of metrics.jsonl.
+    None for a run of one owner.
+    """
+    federated = (results or {}).get("federated")
+    if federated is None:
+        return None
+    saved, personal = federated["saved"], federated["personal"]
+    before = personal.get("generic model", {}).get("clients", {})
+    after = personal[saved["personal"]]["clients"]
+    measured = [line for line in journal if f"personal/{saved['personal']}" in line]
+    curves = {name: [line.get(f"{name}/{saved[name]}") for line in measured] for name in ("generic", "personal")}
+    return {
+        "method": federated["method"],
+        "rounds": federated["rounds"],
+        "saved": saved,
+        "class_names": federated["class_names"],
+        "clients": {
+            name: client | {"before": before.get(name), "after": after.get(name)}
+            for name, client in federated["clients"].items()
+        },
+        "personal": {
+            reading: {"mean": row["mean"]["shots"]["overall"], "spread": row["spread"]["shots"]["overall"]}
+            for reading, row in personal.items()
+        },
+        "curves": {
+            "round": [line["step"] for line in measured],
+            "accuracy": {name: values for name, values in curves.items() if any(v is not None for v in values)},
+        },
+    }
+
+
 def compared(
     reference: Predictions,
     other: Predictions,

@@ -17,31 +17,36 @@ MAX_CHECKPOINTS = 2  # older ones are deleted
 class Checkpoints:
     """The last two checkpoints of a run, D/checkpoints/<step>.npz: named arrays and a JSON note.
 
-    folder: D. say: prints the warning that a checkpoint is damaged.
+    folder: D. say: prints the warning that a checkpoint is damaged. keep: how many are kept. Defaults to two.
     """
 
-    def __init__(self, folder: Path, *, say: Callable[[str], None] = print):
-        self.folder, self.say = folder / "checkpoints", say
+    def __init__(self, folder: Path, *, say: Callable[[str], None] = print, keep: int = MAX_CHECKPOINTS):
+        self.folder, self.say, self.keep = folder / "checkpoints", say, keep
 
     def files(self) -> list[Path]:
         """The checkpoints, oldest first."""
         return sorted(self.folder.glob("[0-9]*.npz"))
 
     def save(self, step: int, arrays: dict[str, np.ndarray], note: dict[str, Any]) -> None:
-        """Write the checkpoint of a step and delete those before the last two. note: anything that JSON holds."""
+        """Write the checkpoint of a step and delete those before the last `keep`. note: anything that JSON holds."""
         members: dict[str, Any] = {**arrays, "note": np.array(json.dumps(note))}
         with replacing(self.folder / f"{step:09d}.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, **members)
-        for old in self.files()[:-MAX_CHECKPOINTS]:
+        for old in self.files()[: -self.keep]:
             old.unlink()
 
-    def restore(self, shapes: dict[str, tuple]) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
+    def restore(
+        self, shapes: dict[str, tuple], *, step: int | None = None
+    ) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
         """Step, arrays and note of the newest checkpoint that can be read; None if there is none.
 
         A damaged checkpoint is reported and the one before is tried. shapes: {name: shape} of all arrays.
+        step: only the checkpoint of this step. Defaults to any.
         Raises ValueError if a checkpoint has other shapes: it belongs to another model, and so do those before.
         """
         for path in reversed(self.files()):
+            if step is not None and int(path.stem) != step:
+                continue
             try:
                 # Opened here, because NumPy does not close a file that it cannot read as an archive.
                 with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:

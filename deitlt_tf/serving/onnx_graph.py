@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deitlt_tf.data.taxonomy import Taxonomy
-from deitlt_tf.models import interface, resnet, vit
+from deitlt_tf.models import adapters, efficientnet, features, interface, resnet, vit
 from deitlt_tf.serving import onnx_taxonomy
 
 OPSET = 17
@@ -61,6 +61,10 @@ class Graph:
     def dense(self, x: str, kernel: np.ndarray, bias: np.ndarray, name: str) -> str:
         """x W + b for rows [N, in]: one Gemm."""
         return self.op("Gemm", x, self.weight(kernel, f"{name}.weight"), self.weight(bias, f"{name}.bias"), name=name)
+
+    def linear(self, x: str, layer: keras.layers.Dense, name: str) -> str:
+        """A Dense layer on rows."""
+        return self.dense(x, layer.kernel.numpy(), layer.bias.numpy(), name)
 
     def layer_norm(self, x: str, layer: keras.layers.LayerNormalization, name: str) -> str:
         """A LayerNorm over the last axis."""
@@ -138,6 +142,8 @@ def transformer(graph: Graph, model: keras.Model, heads: tuple[str, ...]) -> dic
     """`vit.vit` and the normalisation before it -> {head: logits}, for "cls" and "dist" in `heads`."""
     prefix, blocks = model.get_layer("tokens").prefix, [x for x in model.layers if isinstance(x, vit.Block)]
     x = embedding(graph, model)
+    if pre_norm := [layer for layer in model.layers if layer.name == "norm_pre"]:
+        x = graph.layer_norm(x, pre_norm[0], "norm_pre")
     for layer in blocks:
         x = block(graph, layer, x, queries=prefix if layer is blocks[-1] else layer.length)
     x = graph.layer_norm(x, model.get_layer("norm"), "norm")
@@ -148,7 +154,8 @@ def transformer(graph: Graph, model: keras.Model, heads: tuple[str, ...]) -> dic
         row = graph.op("Gather", x, graph.integers(("cls", "dist").index(head)), axis=1)
         layer = model.get_layer(layers[head])
         row = graph.reshape(row, -1, blocks[-1].dim)
-        logits[head] = graph.dense(row, layer.kernel.numpy(), layer.bias.numpy(), layer.name)
+        cosine_head = isinstance(layer, resnet.CosineClassifier)
+        logits[head] = cosine(graph, layer, row, layer.name) if cosine_head else graph.linear(row, layer, layer.name)
     return logits
 
 
@@ -157,11 +164,13 @@ def embedding(graph: Graph, model: keras.Model) -> str:
     tokens, dim = model.get_layer("tokens"), model.get_layer("tokens").pos_embed.shape[-1]
     x = convolved(graph, model) if vit.has_conv_stem(model) else projected_pixels(graph, model)
     x = graph.reshape(x, -1, tokens.patches, dim)
-    x = graph.op("Pad", x, graph.integers(0, tokens.prefix, 0, 0, 0, 0))
+    x = graph.op("Pad", x, graph.integers(0, tokens.leading, 0, 0, 0, 0))
     offset = tokens.pos_embed.numpy().copy()
     offset[:, 0] += tokens.cls_token.numpy()[:, 0]
     if tokens.distilled:
         offset[:, 1] += tokens.dist_token.numpy()[:, 0]
+    if tokens.registers:
+        offset = np.insert(offset, [tokens.prefix], tokens.reg_token.numpy(), axis=1)
     return graph.reshape(graph.op("Add", x, graph.weight(offset, "pos_embed")), -1, dim)
 
 
@@ -175,7 +184,7 @@ def projected_pixels(graph: Graph, model: keras.Model) -> str:
     patch, dim, grid = layer.kernel_size[0], layer.filters, model.input_shape[1] // layer.kernel_size[0]
     mean, std = np.asarray(normalize.mean, np.float64), np.asarray(normalize.std, np.float64)
     kernel = layer.kernel.numpy().astype(np.float64)  # (patch, patch, 3, D)
-    bias = layer.bias.numpy() - np.einsum("hwcd,c->d", kernel, mean / std)
+    bias = (layer.bias.numpy() if layer.use_bias else 0) - np.einsum("hwcd,c->d", kernel, mean / std)
     kernel = (kernel / (255 * std)[:, None]).reshape(-1, dim)
 
     x = graph.reshape("images", -1, grid, patch, grid, patch, 3)
@@ -203,9 +212,13 @@ def biased(graph: Graph, layer: keras.layers.Conv2D, kernel: np.ndarray, bias: n
 
 
 def block(graph: Graph, layer: vit.Block, x: str, *, queries: int) -> str:
-    """`vit.Block` on rows [batch * T, D] -> rows [batch * queries, D]: the first `queries` tokens of each image."""
+    """`vit.Block` on rows [batch * T, D] -> rows [batch * queries, D]: the first `queries` tokens of each image.
+
+    The factors of LayerScale and of q k^T, and LoRA's products, become part of the kernels: they cost no node.
+    """
     name, length, dim, heads = layer.name, layer.length, layer.dim, layer.attn.num_heads
-    kernels = np.split(layer.attn.qkv.kernel.numpy(), 3, axis=1)
+    qkv = layer.attn.qkv.kernel.numpy()
+    kernels = np.split(qkv + layer.attn.lora.product().numpy() if layer.attn.lora else qkv, 3, axis=1)
     biases = np.split(layer.attn.qkv.bias.numpy(), 3)
     scale = (dim // heads) ** -0.5
     kernels[0], biases[0] = kernels[0] * scale, biases[0] * scale  # scales q k^T without a node of its own
@@ -220,8 +233,9 @@ def block(graph: Graph, layer: vit.Block, x: str, *, queries: int) -> str:
         rows = graph.dense(rows, kernels[index], biases[index], f"{name}.attn.{'qkv'[index]}")
         return graph.op("Transpose", graph.reshape(rows, -1, tokens, heads, dim // heads), perm=perm)
 
-    def dense(rows: str, layer: keras.layers.Dense, path: str) -> str:
-        return graph.dense(rows, layer.kernel.numpy(), layer.bias.numpy(), f"{name}.{path}")
+    def dense(rows: str, layer: keras.layers.Dense, path: str, factors: vit.LayerScale | None = None) -> str:
+        gamma = 1 if factors is None else factors.gamma.numpy()
+        return graph.dense(rows, layer.kernel.numpy() * gamma, layer.bias.numpy() * gamma, f"{name}.{path}")
 
     y = graph.layer_norm(x, layer.norm1, f"{name}.norm1")
     q = part(0, first(y), queries, (0, 2, 1, 3))  # (batch, heads, queries, d)
@@ -229,9 +243,21 @@ def block(graph: Graph, layer: vit.Block, x: str, *, queries: int) -> str:
     v = part(2, y, length, (0, 2, 1, 3))  # (batch, heads, T, d)
     attention = graph.op("Softmax", graph.op("MatMul", q, k), name=f"{name}.attn.probabilities", axis=-1)
     y = graph.op("Transpose", graph.op("MatMul", attention, v), perm=(0, 2, 1, 3))
-    x = graph.op("Add", first(x), dense(graph.reshape(y, -1, dim), layer.attn.proj, "attn.proj"))
+    x = graph.op("Add", first(x), dense(graph.reshape(y, -1, dim), layer.attn.proj, "attn.proj", layer.ls1))
     y = dense(graph.layer_norm(x, layer.norm2, f"{name}.norm2"), layer.fc1, "mlp.fc1")
-    return graph.op("Add", x, dense(gelu(graph, y), layer.fc2, "mlp.fc2"), name=name)
+    y = dense((gelu if layer.activation == "gelu" else quick_gelu)(graph, y), layer.fc2, "mlp.fc2", layer.ls2)
+    if layer.adapter:
+        y = graph.op("Add", y, adapter(graph, layer.adapter, x, f"{name}.adapter"))
+    return graph.op("Add", x, y, name=name)
+
+
+def adapter(graph: Graph, layer: adapters.AdaptFormer, x: str, name: str) -> str:
+    """`adapters.AdaptFormer` on rows [N, D]; its factor becomes part of the second product."""
+    gamma, beta = (graph.weight(v.numpy(), f"{name}.{v.name}") for v in (layer.gamma, layer.beta))
+    y = graph.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=adapters.EPSILON)
+    y = graph.op("Relu", graph.dense(y, layer.down.numpy(), layer.down_bias.numpy(), f"{name}.down"))
+    scale = layer.scale.numpy()
+    return graph.dense(y, scale * layer.up.numpy(), scale * layer.up_bias.numpy(), f"{name}.up")
 
 
 def rollout(graph: Graph, model: keras.Model) -> tuple[str, list[int]]:
@@ -249,7 +275,7 @@ def rollout(graph: Graph, model: keras.Model) -> tuple[str, list[int]]:
         eye = graph.weight(identity, f"{layer.name}.identity")
         factor = graph.op("Mul", graph.op("Add", mean, eye), graph.number(0.5))
         rows = graph.op("MatMul", rows, factor) if rows else factor
-    ends = (prefix, prefix + tokens.patches, 2)  # of axis 2: the patches
+    ends = (tokens.leading, tokens.leading + tokens.patches, 2)  # of axis 2: the patches
     rows = graph.op("Slice", rows, *map(graph.integers, ends))
     return graph.reshape(rows, -1, prefix, side, side), [prefix, side, side]
 
@@ -258,6 +284,11 @@ def gelu(graph: Graph, x: str) -> str:
     """x (1 + erf(x / sqrt 2)) / 2, in the form that onnxruntime fuses into one kernel."""
     erf = graph.op("Erf", graph.op("Div", x, graph.number(math.sqrt(2))))
     return graph.op("Mul", graph.op("Mul", x, graph.op("Add", erf, graph.number(1))), graph.number(0.5))
+
+
+def quick_gelu(graph: Graph, x: str) -> str:
+    """x sigmoid(1.702 x)."""
+    return graph.op("Mul", x, graph.op("Sigmoid", graph.op("Mul", x, graph.number(1.702))))
 
 
 def convolutional(graph: Graph, model: keras.Model) -> str:
@@ -287,21 +318,25 @@ def counterpart(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
             (top, bottom), (left, right) = layer.padding
             return graph.op("Pad", x, graph.integers(0, 0, top, left, 0, 0, bottom, right), name=name)
         case keras.layers.Conv2D():
-            return conv(graph, layer, x, name, pad=layer.kernel_size[0] // 2 if layer.padding == "same" else 0)
+            return conv(graph, layer, x, name, pad=padding(layer, layer.kernel_size[0], layer.strides[0]))
         case keras.layers.BatchNormalization():
             return batch_norm(graph, layer, x, name)
         case keras.layers.ReLU():
-            return graph.op("Relu", x, name=name)
+            return relu6(graph, x, name) if layer.max_value == 6 else graph.op("Relu", x, name=name)
         case keras.layers.MaxPooling2D():
             return graph.op("MaxPool", x, name=name, kernel_shape=layer.pool_size, strides=layer.strides)
         case resnet.BasicBlock():
             return basic_block(graph, layer, x)
         case resnet.Bottleneck():
             return bottleneck(graph, layer, x)
+        case efficientnet.MBConv():
+            return inverted_bottleneck(graph, layer, x)
+        case features.Centre():
+            return graph.op("Sub", x, graph.weight(layer.mean.numpy(), f"{name}.mean"), name=name)
         case keras.layers.GlobalAveragePooling2D():
             return graph.op("Flatten", graph.op("GlobalAveragePool", x), name=name)
         case keras.layers.Dense():
-            return graph.dense(x, layer.kernel.numpy(), layer.bias.numpy(), name)
+            return graph.linear(x, layer, name)
         case resnet.CosineClassifier():
             return cosine(graph, layer, x, name)
         case keras.layers.Average():
@@ -312,10 +347,52 @@ def counterpart(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
     )
 
 
-def conv(graph: Graph, layer: keras.layers.Conv2D, x: str, name: str, *, pad: int) -> str:
-    """A convolution without bias. pad: zeros on each side."""
+def padding(layer: keras.layers.Conv2D, kernel: int, stride: int) -> tuple[int, int, int, int]:
+    """Zeros above, left, below and right that TensorFlow pads a square input with: SAME, or none for "valid"."""
+    if layer.padding != "same":
+        return (0, 0, 0, 0)
+    return same_padding(layer.input.shape[1], kernel, stride)
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int, int, int]:
+    """The zeros of TensorFlow's SAME: where their number is odd, the last row and column get one more."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return (total // 2, total // 2, total - total // 2, total - total // 2)
+
+
+def conv(graph: Graph, layer: keras.layers.Conv2D, x: str, name: str, *, pad: int | tuple[int, ...]) -> str:
+    """A convolution without bias. pad: zeros on each side, or above, left, below and right."""
     kernel = graph.weight(layer.kernel.numpy().transpose(3, 2, 0, 1), f"{name}.weight")
-    return graph.op("Conv", x, kernel, name=name, strides=layer.strides, group=layer.groups, pads=(pad,) * 4)
+    pads = pad if isinstance(pad, tuple) else (pad,) * 4
+    return graph.op("Conv", x, kernel, name=name, strides=layer.strides, group=layer.groups, pads=pads)
+
+
+def relu6(graph: Graph, x: str, name: str = "") -> str:
+    """min(max(x, 0), 6)."""
+    return graph.op("Clip", x, graph.number(0), graph.number(6), name=name)
+
+
+def inverted_bottleneck(graph: Graph, layer: efficientnet.MBConv, x: str) -> str:
+    """`efficientnet.MBConv`: 1x1, depthwise and 1x1 convolutions, and x where the shape stays."""
+    y, name = x, layer.name
+    if layer.expand_conv is not None:
+        y = conv(graph, layer.expand_conv, y, f"{name}.expand_conv", pad=0)
+        y = relu6(graph, batch_norm(graph, layer.bn0, y, f"{name}.bn0"))
+    depthwise = layer.depthwise_conv
+    kernel = depthwise.kernel.numpy().transpose(3, 2, 0, 1)  # (C, 1, k, k)
+    path = f"{name}.depthwise_conv"
+    y = graph.op(
+        "Conv",
+        y,
+        graph.weight(kernel, f"{path}.weight"),
+        name=path,
+        strides=(depthwise.stride,) * 2,
+        group=len(kernel),
+        pads=same_padding(layer.input.shape[1], depthwise.kernel_size, depthwise.stride),
+    )
+    y = relu6(graph, batch_norm(graph, layer.bn1, y, f"{name}.bn1"))
+    y = batch_norm(graph, layer.bn2, conv(graph, layer.project_conv, y, f"{name}.project_conv", pad=0), f"{name}.bn2")
+    return graph.op("Add", y, x, name=name) if layer.residual else y
 
 
 def batch_norm(graph: Graph, layer: keras.layers.BatchNormalization, x: str, name: str) -> str:

@@ -312,7 +312,7 @@ def images_to_check(recipe: Recipe, served: Served, *, weights: str, check_image
     if 0 < check_images < len(test):  # spread over the set, because its first images may all be of one class
         test = sources.take(test, np.linspace(0, len(test) - 1, check_images).round().astype(int))
     reading = partial(decode.naming_bad_images, splits=splits, max_pixels=served.max_pixels)
-    view = {"size": served.image_size, "resize": served.eval_resize, "max_pixels": served.max_pixels}
+    view: dict[str, Any] = {"size": served.image_size, "resize": served.eval_resize, "max_pixels": served.max_pixels}
     batches = pipeline.evaluation_batches(test, batch=batch, **view)
     return Images(batches, sources.class_counts(splits.train.labels, len(expected)), reading)
 

@@ -1,21 +1,32 @@
 """New networks of a recipe: the student and the teacher. Their weights depend on the seed alone."""
 
-from pathlib import Path
-
 import keras
 
 from deitlt_tf import models
 from deitlt_tf.interop import pretrained
+from deitlt_tf.models import adapters
 from deitlt_tf.recipes.recipe import Recipe
+from deitlt_tf.training import adapting
 
 
 def student_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
     """A new student; for the methods without a teacher, the plain ViT of the same size.
 
-    Its weights are those of --init, if set. Raises ValueError that names --init, if these do not fit the network.
+    Its weights are those of --init, if set, and then it has the structure that these show: a norm before the blocks,
+    registers and so on. An adapted network gets adapters and a cosine head, and its other weights are frozen; without
+    --init it is the --backbone, with the weights of its package.
+    Raises ValueError that names --init, if its weights do not fit the network.
     """
     keras.utils.set_random_seed(recipe.run.seed)
     settings = recipe.student.network
+    if recipe.student.adapts_backbone:
+        network = adapting.backbone_network(recipe, num_classes=num_classes)
+        adapters.freeze(network, tune=recipe.student.adaptation.tune)
+        return network
+    weights = pretrained.starting_weights(settings.init) if settings.init else None
+    structure = {"activation": settings.activation}
+    structure |= {} if weights is None else pretrained.structure_of(weights)
+    adapted = adapting.options(recipe, num_classes=num_classes) if recipe.student.adapts else {}
     network = models.build(
         recipe.student.model,
         num_classes=num_classes,
@@ -28,15 +39,21 @@ def student_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
         drop_path=settings.drop_path,
         mean=settings.mean,
         std=settings.std,
+        **structure,
+        **adapted,
     )
-    if settings.init:
-        weights = pretrained.starting_weights(settings.init)
+    if weights is not None:
         try:
             notes = pretrained.start_from(network, weights)
         except ValueError as error:
             raise ValueError(f"--init={settings.init}: {error}") from error
         for note in notes:
+            if not (recipe.student.adapts and "stays random" in note):  # its head starts from class means or a file
+                print(f"{settings.init}: {note}")
+        if note := pretrained.pixels_note(structure, mean=settings.mean):
             print(f"{settings.init}: {note}")
+    if recipe.student.adapts:
+        adapters.freeze(network, tune=recipe.student.adaptation.tune)
     return network
 
 
@@ -54,5 +71,5 @@ def teacher_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
         std=settings.std,
     )
     if settings.init:
-        pretrained.start_cnn_from(network, Path(settings.init))
+        pretrained.start_cnn_from(network, settings.init)
     return network

@@ -1,6 +1,6 @@
 """The student's run: distil it (or train the plain ViT), measure it, save it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from deitlt_tf.evaluation.tables import describe_groups
 from deitlt_tf.interop import pretrained
 from deitlt_tf.losses import NEVER
 from deitlt_tf.models import interface
+from deitlt_tf.models.weights import is_frozen
+from deitlt_tf.recipes import checks
 from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.runs.files import replacing, write_json
 from deitlt_tf.runs.models import load_model, same_classes, save_model
-from deitlt_tf.training import teacher_labels
+from deitlt_tf.training import adapting, teacher_labels
 from deitlt_tf.training.job import Job, check_batch, total_variables, training_batches
 from deitlt_tf.training.loop import fit
 from deitlt_tf.training.networks import student_network
@@ -68,7 +70,7 @@ class StudentRun:
         self.class_counts = sources.class_counts(splits.train.labels, len(self.class_names))
         self.steps_per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=batch.size, repeats=batch.repeats)
         self.steps = recipe.student.schedule.epochs * self.steps_per_epoch
-        self.title = "ViT" if teacher is None else "student"
+        self.title = "adapted network" if recipe.student.adapts else "ViT" if teacher is None else "student"
         self.distiller = self.make_distiller()
         self.models = {"raw": self.distiller.student} | ({"ema": self.distiller.ema} if self.distiller.ema else {})
 
@@ -76,8 +78,11 @@ class StudentRun:
         """The compiled Distiller: student, teacher, losses and optimiser of the recipe."""
         student, schedule = self.recipe.student, self.recipe.student.schedule
         reweight_step = student.reweight_epoch * self.steps_per_epoch if student.reweight_epoch >= 0 else NEVER
+        network = student_network(self.recipe, num_classes=len(self.class_names))
+        if student.adapts:
+            adapting.begin(network, self.recipe, self.splits, folder=self.folder)
         distiller = Distiller(
-            student_network(self.recipe, num_classes=len(self.class_names)),
+            network,
             self.teacher,
             self.class_counts,
             alpha=student.distillation.alpha,
@@ -95,6 +100,7 @@ class StudentRun:
             clip_norm=schedule.clip_norm,
             ema_decay=schedule.ema_decay,
             ema_warmup=schedule.ema_warmup,
+            keep_statistics=student.adapts_backbone,
             seed=self.recipe.run.seed,
         )
         learning_rate = optimizers.WarmupCosine(
@@ -104,7 +110,13 @@ class StudentRun:
             warmup_epochs=schedule.warmup_epochs,
             warmup_lr=schedule.warmup_lr,
             min_lr=schedule.min_lr,
+            per_epoch=student.adapts,
         )
+        if student.adapts:
+            sgd = optimizers.SGD(learning_rate, momentum=adapting.MOMENTUM, l2=schedule.weight_decay)
+            sgd.build(distiller.trained)
+            distiller.compile(sgd)
+            return distiller
         guide = distiller.guide.variables if distiller.guide else []
         adamw = optimizers.adamw(distiller.student, learning_rate, weight_decay=schedule.weight_decay, also=guide)
         distiller.compile(adamw)
@@ -126,7 +138,7 @@ class StudentRun:
                 steps_per_epoch=self.steps_per_epoch,
             ),
             variables=total_variables(
-                *(model.weights for model in self.models.values()),
+                *self.trained_weights(),
                 self.distiller.optimizer.variables,
                 self.distiller.state,
             ),
@@ -140,14 +152,25 @@ class StudentRun:
             teacher_labels=self.open_labels() if recipe.teacher.labels else None,
         )
 
-    def measure(self, model: keras.Model, split: sources.Source, split_name: str) -> metrics.Accuracies:
-        """Accuracies of a model on a split. split_name: shown by the progress bar."""
-        eval_resize = self.recipe.student.view.eval_resize
-        class_hits = self.count(model, split, eval_resize=eval_resize, title=f"{self.title}, {split_name}")
+    def trained_weights(self) -> Iterator[list[keras.Variable]]:
+        """The weights of each of `models` that training changes: those that a checkpoint has to hold."""
+        frozen = [is_frozen(variable) for variable in self.distiller.student.weights]
+        for model in self.models.values():
+            yield [v for v, stays in zip(model.weights, frozen, strict=True) if not stays]
+
+    def measure(
+        self, model: keras.Model, split: sources.Source, split_name: str, *, five_crops: int = 0
+    ) -> metrics.Accuracies:
+        """Accuracies of a model on a split.
+
+        split_name: shown by the progress bar. five_crops: see `metrics.count`.
+        """
+        eval_resize, title = self.recipe.student.view.eval_resize, f"{self.title}, {split_name}"
+        class_hits = self.count(model, split, eval_resize=eval_resize, title=title, five_crops=five_crops)
         return metrics.accuracies(class_hits, self.class_counts)
 
     def count(
-        self, model: keras.Model, split: sources.Source, *, eval_resize: int, title: str
+        self, model: keras.Model, split: sources.Source, *, eval_resize: int, title: str, five_crops: int = 0
     ) -> dict[str, np.ndarray]:
         """`metrics.count` of a model on a split, with hits of each rank where there is a taxonomy."""
         return metrics.count(
@@ -158,6 +181,7 @@ class StudentRun:
             num_classes=len(self.class_counts),
             title=title,
             taxonomy=self.taxonomy,
+            five_crops=five_crops,
         )
 
     def measure_test(self, name: str, model: keras.Model, *, eval_resize: int, title: str) -> metrics.Accuracies:
@@ -214,12 +238,19 @@ class StudentRun:
         return weights
 
     def measure_all(self) -> dict[str, metrics.Accuracies]:
-        """Accuracies on the test split of each of `models`: the last weights, their average, and the best ones."""
+        """Accuracies on the test split of each of `models`: the last weights, their average, and the best ones.
+
+        With --five_crops also those of the last weights' mean answer to five crops.
+        """
         resize = self.recipe.student.view.eval_resize
-        return {
+        measured = {
             kind: self.measure_test(kind, model, eval_resize=resize, title=self.title)
             for kind, model in self.models.items()
         }
+        if pixels := self.recipe.student.five_crops:
+            last = self.models["raw"]
+            measured["five_crops"] = self.measure(last, self.splits.test, "five crops, test", five_crops=pixels)
+        return measured
 
     def facts(self) -> dict[str, Any]:
         """What results.json says about the run besides accuracies."""
@@ -258,13 +289,13 @@ class StudentRun:
 
 
 def teacher_file(path: str) -> Path:
-    """The file of --teacher=PATH: PATH itself, or teacher.keras where PATH is a folder.
+    """The file of --teacher=PATH: PATH itself; where PATH is a folder teacher.keras or, without that, student.keras.
 
     Raises FileNotFoundError where there is no such file.
     """
-    file = Path(path) / "teacher.keras" if Path(path).is_dir() else Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"--teacher={path}: there is no {file}.")
+    file = checks.teacher_file(Path(path))
+    if file is None:
+        raise FileNotFoundError(checks.no_teacher(path))
     return file
 
 

@@ -1,4 +1,7 @@
-"""A whole run: the teacher, the student, the plain ViT next to them, and one table of all models."""
+"""A whole run: the teacher, the student, the plain ViT next to them, and one table of all models.
+
+The method quick has a run of its own kind, see `training.quick`.
+"""
 
 import contextlib
 import io
@@ -13,11 +16,12 @@ from deitlt_tf.runs.files import write_json
 from deitlt_tf.runs.folder import claim, has_begun, held, refuse_other
 from deitlt_tf.training.job import check_batch
 from deitlt_tf.training.networks import student_network
+from deitlt_tf.training.quick import quick
 from deitlt_tf.training.student import adopt_teacher, late_validation, teacher_file, train_student
 from deitlt_tf.training.teacher import teacher_folder, train_teacher
 
 # Models of results.json, in the order of the table.
-ROWS = {"vit": "ViT", "teacher": "teacher", "raw": "student", "ema": "EMA", "best": "best"}
+ROWS = {"vit": "ViT", "teacher": "teacher", "raw": "student", "ema": "EMA", "best": "best", "five_crops": "five crops"}
 
 
 def train(recipe: Recipe) -> None:
@@ -25,6 +29,9 @@ def train(recipe: Recipe) -> None:
 
     Everything that can be refused is refused before the teacher trains, the recipe even before the data are read.
     """
+    if recipe.student.frozen:
+        quick(recipe)
+        return
     folder = recipe.run.folder
     check_recipe(recipe)
     with held(folder):

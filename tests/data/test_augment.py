@@ -208,6 +208,22 @@ def test_unknown_settings_are_named():
         augment.evaluation_view(tf.constant(photo()), size=SIZE, resize=20)
 
 
+@pytest.mark.parametrize("shape", [(60, 84), (97, 51)])
+def test_five_crops_are_the_windows_of_the_resized_image(shape):
+    """torchvision's Resize and FiveCrop: top left, top right, bottom left, bottom right, centre."""
+    image, side, short = photo()[: shape[0], : shape[1]], 24, 30
+    height, width = image.shape[:2]
+    rows, columns = (short * n // min(height, width) for n in (height, width))
+    whole = np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BICUBIC)).astype(int)
+    ours = augment.five_crops(tf.constant(image), size=side, resize=short).numpy().astype(int)
+    bottom, right = rows - side, columns - side
+    centre = (round(bottom / 2), round(right / 2))
+    for crop, (top, left) in zip(ours, [(0, 0), (0, right), (bottom, 0), (bottom, right), centre], strict=True):
+        assert np.abs(crop - whole[top : top + side, left : left + side]).max() <= 1
+    with pytest.raises(ValueError, match="five crops of 24 pixels need a short side of at least 24, and it is 20"):
+        augment.five_crops(tf.constant(image), size=24, resize=20)
+
+
 @pytest.mark.parametrize("shape", [(60, 80), (81, 60), (20, 33), (36, 36), (37, 500)])
 def test_the_evaluation_view_equals_pillows_resize_and_centre_crop(shape):
     image = photo(*shape)

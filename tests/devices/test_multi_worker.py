@@ -72,7 +72,7 @@ def assert_same(arrays: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
 
 @pytest.mark.slow
 def test_one_device_two_mirrored_and_two_workers_end_the_same(tmp_path):
-    """Student (four parts, mixing, drop path, clipping), SAM teacher with batch statistics, PaCo with queue."""
+    """Student (four parts, mixing, drop path, clipping), adapted network, SAM teacher with batch statistics, PaCo."""
     files = [tmp_path / f"{i}.npz" for i in range(2)]
     with workers.started([[str(workers.HERE / "workers.py"), str(file)] for file in files]) as processes:
         one, two = on(1), on(2)

@@ -234,3 +234,24 @@ def test_measure_is_the_accuracy_on_a_split(replicas):
     assert measured["shots"]["cls"] == pytest.approx(
         {"overall": 75.0, "balanced": 100 * 7 / 9, "head": 100 * 2 / 3, "mid": 100 * 2 / 3, "tail": 100.0}
     )
+
+
+def test_logits_of_several_crops_are_averaged():
+    images = keras.Input((4, 4, 3))
+    model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(images))
+    crops = np.random.default_rng(0).normal(size=(6, 5, 4, 4, 3)).astype(np.float32)
+    means = metrics.logits_of(model, tf.constant(crops), crops=5)
+    np.testing.assert_allclose(means, crops.mean((1, 2, 3)), rtol=1e-4, atol=1e-6)
+    batch = tf.data.Dataset.from_tensors((crops, means.numpy().argmax(-1).astype(np.int32), np.ones(6, np.float32)))
+    hits = metrics.count_hits(model, batch, num_classes=3, crops=5)
+    assert hits["cls"].sum() == hits["total"].sum() == 6
+
+
+@pytest.mark.parametrize("case", ["c10_r100", "c10_r50", "c100_r100", "c100_r50", "client", "one_class", "equal"])
+def test_shares_are_cut_where_fedloge_cuts_them(golden, case):
+    official = golden("fedloge_groups")
+    groups = metrics.groups(official[f"{case}/counts"], "share")
+    ours = np.zeros(len(official[f"{case}/counts"]), int)
+    for number, name in enumerate(metrics.GROUPS):
+        ours[groups[name]] = number
+    np.testing.assert_array_equal(ours, official[f"{case}/group"])

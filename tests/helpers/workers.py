@@ -22,6 +22,8 @@ from deitlt_tf import distill, models, optimizers, teacher
 from deitlt_tf.data import pipeline
 from deitlt_tf.data.dataset import Source
 from deitlt_tf.devices.strategy import distributed, prepare, running
+from deitlt_tf.models import adapters
+from deitlt_tf.models.weights import changing
 from deitlt_tf.objectives import paco
 from deitlt_tf.training import loop
 from deitlt_tf.training.job import total_variables
@@ -88,6 +90,26 @@ def student(parts: int) -> tuple[keras.Model, list]:
     return model, total_variables(network.weights, model.ema.weights, model.optimizer.variables)
 
 
+def adapted(parts: int) -> tuple[keras.Model, list]:
+    """A frozen network with adapters and a cosine head; their variables alone."""
+    keras.utils.set_random_seed(4)
+    sizes = {"embed_dim": 8, "depth": 2, "num_heads": 2, "patch_size": 4, "drop_path": 0}
+    options = {"adapter": 2, "classifier": "cosine", "registers": 1, "layer_scale": 0.5, "activation": "quick_gelu"}
+    network = models.build("vit_nano", num_classes=4, image_size=8, **sizes, **options)
+    adapters.freeze(network, tune="adaptformer")
+    for variable in network.trainable_variables:  # at their start, half of the adapters' weights have no gradient
+        variable.assign(variable + keras.random.normal(variable.shape, stddev=0.1, seed=5))
+    model = distill.Distiller(
+        network, None, COUNTS, logit_adjustment=1.0, mixing={"probability": 0.0, "smoothing": 0.0}, ema_decay=0.9,
+        accumulation=parts // tf.distribute.get_strategy().num_replicas_in_sync,
+    )  # fmt: skip
+    optimizer = optimizers.SGD(0.05, l2=1e-3)
+    optimizer.build(model.trained)
+    model.compile(optimizer)
+    averaged = [ema for ema, _ in model.averaged]
+    return model, total_variables(changing(network), averaged, model.optimizer.variables)
+
+
 def cnn(*, contrastive: bool) -> tuple[keras.Model, list]:
     """SAM and clipping over a ResNet whose batch statistics are those of all replicas."""
     keras.utils.set_random_seed(2)
@@ -103,13 +125,14 @@ def cnn(*, contrastive: bool) -> tuple[keras.Model, list]:
 
 MODELS = {
     "student": lambda: student(parts=4),
+    "adapted": lambda: adapted(parts=2),
     "teacher": lambda: cnn(contrastive=False),
     "paco": lambda: cnn(contrastive=True),
 }
 
 
 # The CNNs take one: a second one would start 1e-7 apart, where one ReLU changes sides, as it does on one device, too.
-STEPS = {"student": 2, "teacher": 1, "paco": 1}
+STEPS = {"student": 2, "adapted": 2, "teacher": 1, "paco": 1}
 
 
 def after_steps(kind: str) -> dict[str, np.ndarray]:

@@ -18,6 +18,9 @@ def test_a_good_folder(inspect, folder):
     code, printed, report = inspect(f"--data_dir={folder}", "--reweight_epoch=7", "--beta=.9", "--method=deit_lt")
     assert code == 0 and "nothing was found that training would fail at" in printed
     assert report["errors"] == report["warnings"] == report["copies"] == []
+    quick, own = report["next"].values()
+    assert quick == f"python -m deitlt_tf.quick --data_dir={folder} --workdir=runs/quick" and quick in printed
+    assert own == f"python -m deitlt_tf.train --flagfile=folder_small.cfg --data_dir={folder} --workdir=runs/first"
     assert report["classes"] == {"names": ["ant", "bee"], "train": [4, 2], "val": [1, 1], "test": [2, 1]}
     train = report["splits"]["train"]
     assert {key: train[key] for key in ("images", "classes", "missing", "unreadable")} == {

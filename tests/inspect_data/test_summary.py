@@ -59,3 +59,18 @@ def test_class_weights_are_those_that_training_would_use():
     assert weights["student"]["span"] == pytest.approx((1 - 0.9**4) / (1 - 0.9**2))
     assert weights["teacher"]["span"] == pytest.approx(1)
     assert summary.class_weights(recipe, np.array([4, 0])) == {}
+
+
+def test_the_next_commands_fit_the_size_of_the_images_and_the_flags_that_were_given():
+    photographs = {"width": {"median": 640}, "height": {"median": 480}}
+    recipe = recipe_of(["test", "--data_dir=my images", "--skip_bad_images"])
+    quick, own = summary.next_commands(recipe, photographs).values()
+    assert quick == (
+        "python -m deitlt_tf.quick --data_dir='my images' --skip_bad_images=True --image_size=224 --workdir=runs/quick"
+    )
+    assert "--flagfile=folder.cfg --data_dir='my images'" in own
+    small = {"width": {"median": 640}, "height": {"median": 48}}
+    quick, own = summary.next_commands(recipe, small).values()
+    assert "image_size" not in quick and "--flagfile=folder_small.cfg" in own
+    given = recipe_of(["test", "--flagfile=folder_small.cfg", "--data_dir=x"])
+    assert "with the flags of this command" in [*summary.next_commands(given, small).values()][1]

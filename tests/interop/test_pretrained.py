@@ -138,7 +138,7 @@ def saved(network: keras.Model, path: Path) -> Path:
 
 def test_a_cnn_takes_all_of_another_one(tmp_path):
     source, target = cnn(), cnn()
-    pretrained.start_cnn_from(target, saved(source, tmp_path / "teacher.keras"))
+    pretrained.start_cnn_from(target, str(saved(source, tmp_path / "teacher.keras")))
     for a, b in zip(source.variables, target.variables, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -146,7 +146,7 @@ def test_a_cnn_takes_all_of_another_one(tmp_path):
 def test_a_cnn_of_other_classes_keeps_its_own_classifier(tmp_path):
     source, target = cnn(num_classes=3), cnn()
     before = {name: v.numpy() for name, v in state_dict(target).items()}
-    pretrained.start_cnn_from(target, saved(source, tmp_path / "teacher.keras"))
+    pretrained.start_cnn_from(target, str(saved(source, tmp_path / "teacher.keras")))
     body = state_dict(source)
     for name, variable in state_dict(target).items():
         np.testing.assert_array_equal(variable, before[name] if name.startswith("fc.") else body[name])
@@ -155,7 +155,7 @@ def test_a_cnn_of_other_classes_keeps_its_own_classifier(tmp_path):
 def test_a_cnn_of_another_architecture_is_refused(tmp_path):
     path = saved(cnn("resnet20"), tmp_path / "teacher.keras")
     with pytest.raises(ValueError, match=r"teacher.keras \(resnet20\) is another network than resnet8: layer1\.1\."):
-        pretrained.start_cnn_from(cnn(), path)
+        pretrained.start_cnn_from(cnn(), str(path))
 
 
 def test_cosines_are_scaled_once_and_other_logits_never():

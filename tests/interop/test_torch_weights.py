@@ -79,7 +79,7 @@ def test_ldam_and_paco_teachers_of_imagenet_lt_and_inaturalist_are_recognised():
 
 @pytest.mark.parametrize(
     ("dim", "depth", "num_heads", "expected"),
-    [(1024, 24, 0, 16), (192, 3, 0, 3), (320, 2, 0, 5), (768, 12, 6, 6), (48, 3, 3, 3)],
+    [(1024, 23, 0, 16), (1280, 32, 0, 16), (192, 3, 0, 3), (320, 2, 0, 5), (768, 12, 6, 6), (48, 3, 3, 3)],
 )
 def test_unusual_sizes_are_written_out(dim, depth, num_heads, expected):
     network = torch_weights.recognise(empty(deit_shapes(dim, depth=depth, patch=8, grid=4)), num_heads=num_heads)
@@ -107,11 +107,11 @@ def test_other_architectures_are_refused_by_name(shapes, message):
 
 def test_what_is_left_over_or_missing_is_listed_beside_what_was_recognised():
     shapes = deit_shapes(8, depth=1, patch=4, grid=2, classes=3)
-    wrong = without(shapes, "blocks.0.norm2.bias") | {"blocks.0.ls1.gamma": (8,)}  # LayerScale, of DeiT III
+    wrong = without(shapes, "blocks.0.norm2.bias") | {"blocks.0.attn.bias_table": (8,)}
     with pytest.raises(ValueError, match=r"recognised as deit_base \(8 wide, 1 deep, 2 heads\), but") as error:
         torch_weights.build(torch_weights.recognise(empty(wrong), num_heads=2))
     assert "missing: blocks.0.norm2.bias" in str(error.value)
-    assert "left over: blocks.0.ls1.gamma" in str(error.value)
+    assert "left over: blocks.0.attn.bias_table" in str(error.value)
 
 
 # ---- the network it becomes ------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deitlt_tf.models import convolutions, interface, resnet, stems, vit
+from deitlt_tf.models import adapters, convolutions, efficientnet, features, interface, resnet, stems, vit
 
 
 @pytest.fixture(autouse=True)
@@ -19,10 +19,15 @@ LAYERS = {
     "drop_path": (lambda **kw: vit.DropPath(0.5, 3, **kw), (2, 5, 8)),
     "tokens": (lambda **kw: vit.Tokens(True, **kw), (2, 2, 2, 8)),
     "tokens_cls": (lambda **kw: vit.Tokens(False, **kw), (2, 2, 2, 8)),
+    "tokens_registers": (lambda **kw: vit.Tokens(True, 3, **kw), (2, 2, 2, 8)),
+    "layer_scale": (lambda **kw: vit.LayerScale(0.1, **kw), (2, 5, 8)),
+    "adaptformer": (lambda **kw: adapters.AdaptFormer(2, **kw), (2, 5, 8)),
+    "lora": (lambda **kw: adapters.Lora(2, **kw), (10, 8)),
     "attention": (lambda **kw: vit.Attention(2, **kw), (2, 5, 8)),
     "layer_norm": (vit.LayerNorm, (2, 5, 8)),
     "block": (lambda **kw: vit.Block(2, 0.5, 1, **kw), (2, 5, 8)),
     "block_tokens": (lambda **kw: vit.Block(2, 0.5, 1, 2, **kw), (2, 5, 8)),
+    "block_options": (lambda **kw: vit.Block(2, 0, 1, 2, "quick_gelu", 0.5, 1e-5, 2, 2, **kw), (2, 5, 8)),
     "batch_norm": (convolutions.BatchNorm, (2, 6, 6, 4)),
     "conv_stem": (lambda **kw: stems.ConvStem(8, 4, **kw), (2, 8, 8, 3)),
     "basic": (lambda **kw: resnet.BasicBlock(8, 2, **kw), (2, 6, 6, 4)),
@@ -30,6 +35,10 @@ LAYERS = {
     "bottleneck": (lambda **kw: resnet.Bottleneck(4, 2, **kw), (2, 7, 7, 8)),
     "bottleneck_plain": (lambda **kw: resnet.Bottleneck(2, **kw), (2, 4, 4, 8)),
     "bottleneck_grouped": (lambda **kw: resnet.Bottleneck(8, 2, groups=4, width_per_group=16, **kw), (2, 2, 2, 8)),
+    "depthwise": (lambda **kw: efficientnet.DepthwiseConv(3, 2, **kw), (2, 5, 5, 4)),
+    "mbconv": (lambda **kw: efficientnet.MBConv(4, 5, **kw), (2, 6, 6, 4)),
+    "mbconv_first": (lambda **kw: efficientnet.MBConv(6, 3, 2, 1, **kw), (2, 5, 5, 4)),
+    "centre": (features.Centre, (2, 8)),
     "cosine": (lambda **kw: resnet.CosineClassifier(5, 30.0, **kw), (2, 8)),
 }
 
@@ -37,7 +46,7 @@ LAYERS = {
 def test_every_layer_is_tested():
     ours = {
         value
-        for module in (interface, vit, convolutions, stems, resnet)
+        for module in (adapters, interface, vit, convolutions, stems, resnet, efficientnet, features)
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, keras.Layer) and value.__module__ == module.__name__
     }

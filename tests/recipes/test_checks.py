@@ -8,7 +8,8 @@ from helpers import ROOT
 
 from deitlt_tf import models
 from deitlt_tf.data import randaugment
-from deitlt_tf.models import vit
+from deitlt_tf.interop import backbones
+from deitlt_tf.models import efficientnet, vit
 from deitlt_tf.recipes import checks
 from deitlt_tf.recipes.command_line import RECIPES, recipe_of
 
@@ -20,7 +21,7 @@ def mistakes(*arguments: str, **roles: bool) -> list[str]:
 def test_the_defaults_and_all_recipes_can_be_trained():
     assert mistakes() == mistakes(student=False, teacher=True) == []
     for path in RECIPES.glob("*.cfg"):
-        assert mistakes(f"--flagfile={path}", "--init=", "--teacher_init=", teacher=True) == [], path
+        assert mistakes(f"--flagfile={path}", "--init=keras_hub:none", "--teacher_init=", teacher=True) == [], path
 
 
 def test_every_command_in_the_documentation_can_be_trained():
@@ -67,6 +68,20 @@ def test_every_command_in_the_documentation_can_be_trained():
         ),
         (["--init=none.keras"], "--init=none.keras: there is no such file"),
         (["--teacher_init=none.keras"], "--teacher_init=none.keras: there is no such file"),
+        (
+            ["--teacher_init=pretrained:resnet50"],
+            "--teacher_init=pretrained:resnet50: there are no such weights. Choose efficientnet_lite0 or",
+        ),
+        (
+            ["--teacher_init=pretrained:efficientnet_lite1", "--teacher_model=efficientnet_lite0"],
+            "--teacher_init=pretrained:efficientnet_lite1 does not fit --teacher_model=efficientnet_lite0: set ",
+        ),
+        (
+            ["--teacher_init=pretrained:efficientnet_lite1", "--teacher_model=efficientnet_lite1"],
+            "--teacher_init=pretrained:efficientnet_lite1 needs --teacher_mean=0.498039,0.498039,0.498039 and",
+        ),
+        (["--method=quick", "--backbone=resnet8"], "--backbone=resnet8 is unknown: choose one of efficientnet_lite0"),
+        (["--method=quick", "--strategy=multi_worker"], "--strategy=multi_worker: --method=quick runs on one device"),
         (["--teacher=none.keras"], "--teacher=none.keras: there is no none.keras"),
         (["--mean=1,2"], "--mean=1,2 has to be three numbers"),
         (["--std=1,2,0"], "--std=1,2,0 has to be three numbers, each above 0"),
@@ -126,6 +141,8 @@ def test_what_is_set_for_an_epoch_that_never_comes_is_refused_with_what_to_set(a
         ["--teacher_epochs=5", "--teacher_reweight_epoch=-1", "--teacher_schedule=cosine"],  # without drops
         ["--teacher_epochs=5", "--method=vit"],
         ["--init=keras_hub:vit_base"],
+        ["--flagfile=teacher_pretrained.cfg"],
+        ["--method=quick", "--patch_size=15", "--model=none"],  # the flags of a ViT
         ["--eval_resize=0"],
         ["--guidance=2", "--depth=1", "--method=vit"],
         ["--randaugment=rand-m9-n3-mstd0.5-p0.7-inc1"],
@@ -171,3 +188,17 @@ def test_the_notation_of_randaugment_is_that_of_its_reader(text):
 @pytest.mark.parametrize("text", ["rand-m1.2.3-inc1", "rand-n0-inc1", "rand-p2-inc1", "rand-n1.5-inc1"])
 def test_numbers_that_randaugment_cannot_use_are_refused(text):
     assert not checks.RANDAUGMENT.fullmatch(text)
+
+
+def test_the_backbones_are_those_that_have_weights():
+    assert {*checks.BACKBONES} == {*backbones.PACKAGES} <= {*checks.TEACHERS}
+    assert (efficientnet.MEAN[0], efficientnet.STD[0]) == (checks.BACKBONE_MEAN, checks.BACKBONE_STD)
+
+
+def test_a_folder_names_its_teacher_or_else_its_student(tmp_path):
+    assert checks.teacher_file(tmp_path) is None and checks.teacher_file(tmp_path / "none.keras") is None
+    (tmp_path / "student.keras").write_text("")
+    assert checks.teacher_file(tmp_path) == tmp_path / "student.keras"
+    (tmp_path / "teacher.keras").write_text("")
+    assert checks.teacher_file(tmp_path) == tmp_path / "teacher.keras"
+    assert checks.teacher_file(tmp_path / "student.keras") == tmp_path / "student.keras"

@@ -222,8 +222,9 @@ def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
     recipe(home / "run", "--epochs=5\n", name="flags.cfg")
     monkeypatch.setenv("HOME", str(home))
     values = parse("--flagfile=~/a.cfg", *(f"--{name}=~/x" for name in PATHS if name != "teacher"), "--compare=~/a,b,~")
+    assert values["federated_client_dirs"] == [f"{home}/x"]
     assert values["compare"] == [f"{home}/a", "b", str(home)] and FLAGS["compare"].value == values["compare"]
-    assert {values[name] for name in PATHS if name not in ("teacher", "compare")} == {f"{home}/x"}
+    assert {values[name] for name in PATHS if isinstance(values[name], str) and name != "teacher"} == {f"{home}/x"}
     assert (values["teacher"], values["epochs"], values["batch_size"]) == (f"{home}/t.keras", 3, 8)
     assert parse("--workdir=~/run", from_workdir=True)["epochs"] == 5
     assert parse("--init=keras_hub:~/preset")["init"] == f"keras_hub:{home}/preset"
@@ -244,6 +245,8 @@ def test_relative_paths_of_a_run_count_from_where_it_was_started(tmp_path, monke
     for folder in (start / "images", elsewhere):
         folder.mkdir(parents=True)
     typed = {"data_dir": "images", "train_list": "a.txt", "teacher": "t.keras", "init": "keras_hub:x", "workdir": "run"}
+    typed |= {"federated_client_dirs": ["north", "south"]}
+    typed |= {"teacher_init": "pretrained:x", "feature_dir": "f"}
     monkeypatch.chdir(start)
     write_flags(start / "run", as_text(parse() | typed))
     same = parse("--workdir=run", from_workdir=True)
@@ -253,7 +256,8 @@ def test_relative_paths_of_a_run_count_from_where_it_was_started(tmp_path, monke
         there = parse(*arguments, from_workdir="workdir" in arguments[0])
         assert there["data_dir"] == str(start / "images") and there["teacher"] == str(start / "t.keras")
         assert there["train_list"] == "a.txt"  # relative to data_dir, which has moved along
-        assert there["init"] == "keras_hub:x" and there["out"] == ""
+        assert there["init"] == "keras_hub:x" and there["out"] == "" and there["teacher_init"] == "pretrained:x"
+        assert there["federated_client_dirs"] == [str(start / "north"), str(start / "south")]
     assert parse("--workdir=../start/run", "--data_dir=mine", from_workdir=True)["data_dir"] == "mine"
     (start / "images").rmdir()
     (elsewhere / "images").mkdir()
@@ -513,3 +517,11 @@ def test_a_message_without_arguments_stays(text):
 
 def test_arguments_with_another_name_than_their_flag_are_no_flags_themselves():
     assert not command_line.FLAG_OF.keys() & {*OURS} and {*command_line.FLAG_OF.values()} <= {*OURS}
+
+
+def test_a_command_may_begin_with_a_recipe_of_its_own():
+    recipe = command_line.recipe_of(["quick", "--image_size=224", "--epochs=3"], base="quick.cfg")
+    assert (recipe.student.method, recipe.student.view.image_size, recipe.student.schedule.epochs) == ("quick", 224, 3)
+    assert recipe.student.frozen and recipe.student.plain and recipe.student.model == "efficientnet_lite0"
+    assert recipe.student.peak_lr == 0.05 and recipe.student.reweight_epoch == -1
+    assert recipe.data_arguments() == "" and not recipe.trains_teacher

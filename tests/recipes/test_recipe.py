@@ -50,7 +50,8 @@ def another_value(name: str):
 
 def test_the_settings_cannot_be_changed_in_place():
     settings = recipe()
-    for part in (settings, settings.data, settings.student.view, settings.teacher.objective, settings.run):
+    federated = settings.federated
+    for part in (settings, settings.data, settings.student.view, settings.teacher.objective, federated, settings.run):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(part, dataclasses.fields(part)[0].name, 0)
 
@@ -120,6 +121,7 @@ def test_the_peak_learning_rate_follows_its_rule(arguments, peak):
         ("deit", False, -1, "deit_tiny"),
         ("vit", True, -1, "vit_tiny"),
         ("vit_drw", True, 7, "vit_tiny"),
+        ("adapt", True, -1, "efficientnet_lite0"),  # without --init it takes a backbone by name
     ],
 )
 def test_the_method_decides_network_and_re_weighting(method, plain, late, model):

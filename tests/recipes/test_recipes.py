@@ -13,6 +13,7 @@ from helpers import ROOT
 from deitlt_tf import losses, models
 from deitlt_tf.data import augment, pipeline
 from deitlt_tf.data.dataset import long_tail_counts
+from deitlt_tf.interop import torch_weights
 from deitlt_tf.models import resnet
 from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.flags import OURS
@@ -25,6 +26,12 @@ RECIPES = {path.stem: path for path in sorted(CONFIGS.glob("*.cfg"))}
 
 # Classes of the data of each recipe; seven where it is the user's.
 CLASSES = {
+    "adapt": 7,
+    "adapt_cifar100_lt": 100,
+    "adapt_efficientnet": 7,
+    "adapt_imagenet_lt": 1000,
+    "adapt_inat18": 8142,
+    "adapt_places_lt": 365,
     "base": 7,
     "cifar100_lt": 100,
     "cifar100_lt_r50": 100,
@@ -36,18 +43,27 @@ CLASSES = {
     "cifar100_lt_paco": 100,
     "cifar100_lt_r50_paco": 100,
     "digits_lt": 10,
+    "federated_cifar10_lt": 10,
+    "federated_digits_lt": 10,
     "folder": 7,
+    "folder_medium": 7,
+    "folder_medium_minutes": 7,
+    "folder_medium_night": 7,
     "folder_small": 7,
+    "folder_small_minutes": 7,
+    "folder_small_night": 7,
     "imagenet_lt": 1000,
     "inat18": 8142,
     "imagenet_lt_paco": 1000,
     "inat18_paco": 8142,
     "places_lt": 365,
     "places_lt_pretrained": 365,
+    "quick": 7,
     "teacher_cifar": 7,
     "teacher_cifar_glmc": 7,
     "teacher_cifar_mdcs": 7,
     "teacher_cifar_paco": 7,
+    "teacher_pretrained": 7,
     "teacher_imagenet_mdcs": 1000,
     "teacher_imagenet_paco": 1000,
     "teacher_inat_paco": 8142,
@@ -98,6 +114,22 @@ TEACHERS = {
     },
 }  # fmt: skip
 
+# Recipes that adapt a pre-trained ViT-B/16: training images, epochs, optimiser steps, millions of weights in the
+# adapters, accuracies with one crop and with five. Source: LIFT, tables 1 to 4.
+ADAPTED = {
+    "adapt_cifar100_lt": (10847, 10, 840, 0.10, (80.3, 81.7)),
+    "adapt_imagenet_lt": (115846, 10, 9050, 0.62, (77.0, 78.3)),
+    "adapt_places_lt": (62500, 10, 4880, 0.18, (51.5, 52.2)),
+    "adapt_inat18": (437513, 20, 68360, 4.75, (79.1, 80.4)),
+}
+LIFT = {
+    "method": "adapt", "tune": "adaptformer", "rank": 0, "head_scale": 25, "head_init": "", "logit_adjustment": 1,
+    "lr": 0.01, "lr_rule": "constant", "batch_size": 128, "weight_decay": 5e-4, "warmup_epochs": 0, "min_lr": 0,
+    "clip_norm": 0, "crop": "resized", "crop_min_scale": 0.08, "flip": True, "randaugment": "", "erasing": 0,
+    "mixup": 0, "cutmix": 0, "smoothing": 0, "repeats": 1, "sampling": "instance", "image_size": 224,
+    "eval_resize": 256, "five_crops": 24, "reweight_epoch": -1, "drop_path": 0, "ema_decay": 0,
+}  # fmt: skip
+
 every_recipe = pytest.mark.parametrize("name", RECIPES)
 every_paper_recipe = pytest.mark.parametrize("name", PAPER)
 
@@ -142,8 +174,11 @@ def test_every_recipe_has_a_row_here():
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name.endswith(("_paco", "_pretrained")) else name
+        pytest.param(name, marks=pytest.mark.slow)
+        if name.endswith(("_paco", "_pretrained")) or name.startswith("federated_")
+        else name
         for name in RECIPES
+        if not recipe_of(name).student.frozen and not name.startswith("adapt")
     ],
 )
 @pytest.mark.usefixtures("shapes_only")
@@ -185,11 +220,36 @@ def test_views_of_a_photo_have_the_size_of_the_network(name, network):
         assert one.dtype == tf.uint8 and one.shape == (settings.image_size, settings.image_size, 3)
 
 
-@every_recipe
+@pytest.mark.parametrize("name", ADAPTED)
+@pytest.mark.usefixtures("shapes_only")
+def test_adapted_networks_train_as_many_weights_as_published(name):
+    recipe, classes = recipe_of(name), CLASSES[name]
+    network = student_network(recipe, num_classes=classes)
+    assert network.output_shape == (None, classes)
+    trained = {v.path: int(np.prod(v.shape)) for v in network.trainable_variables}
+    assert trained.pop("head/weight") == 768 * classes
+    assert round(sum(trained.values()) / 1e6, 2) == ADAPTED[name][3]
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_adapting_is_as_published(name):
+    num_images, epochs, steps, _, accuracies = ADAPTED[name]
+    recipe, note = recipe_of(name), comments(name)
+    assert {key: value for key, value in recipe.flags.items() if key in LIFT} == LIFT
+    assert recipe.student.schedule.epochs == epochs
+    assert pipeline.steps_per_epoch(num_images, batch=128) * epochs == steps and f"{steps:,} steps of 128 views" in note
+    assert f"LIFT, CLIP B/16 {accuracies[0]}" in re.sub(" +", " ", note)
+    assert f"LIFT with five crops {accuracies[1]}" in re.sub(" +", " ", note)
+    assert (
+        recipe.student.network.mean == torch_weights.CLIP_MEAN and recipe.student.network.std == torch_weights.CLIP_STD
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("adapt")])
 def test_schedules_build_and_re_weighting_falls_into_them(name):
     recipe = recipe_of(name)
     student, teacher = recipe.student, recipe.teacher
-    assert 0 < student.reweight_epoch < student.schedule.epochs
+    assert 0 < student.reweight_epoch < student.schedule.epochs or student.frozen
     late, epochs, peak = teacher.schedule.reweight_epoch, teacher.schedule.epochs, teacher.schedule.lr
     assert 0 < late < epochs or (late == -1 and teacher.objective.loss not in ("ce", "ldam"))
     assert student.batch.size % student.batch.accumulation == 0
@@ -280,7 +340,7 @@ def test_the_note_gives_a_command_that_runs_this_recipe(name):
     found = re.findall(rf"python -m deitlt_tf\.(\w+) (.*--flagfile=configs/{name}\.cfg.*)", comments(name))
     assert found, f"no command in the comments of {name}.cfg"
     for program, arguments in found:
-        assert program in ("train", "train_teacher")
+        assert program in ("train", "train_teacher", "federate")
         recipe = command_line.recipe_of([program, *shlex.split(arguments.replace("configs/", f"{CONFIGS}/"))])
         data = recipe.data
         assert recipe.run.workdir, "the program would ask for --workdir"

@@ -25,6 +25,8 @@ PLOTS = {
         ["s", "$\\frac{"], {"head": [BOUND, BOUND], "tail": [None, BOUND], "mid": [None, None]}
     ),
     "coverage": lambda: plots.coverage(CURVE, finest="s", chosen=0.7),
+    "shares": lambda: plots.shares({"north": [9, 0, 1], "$x": [0, 300, 2]}, ["a", "b$", "c"]),
+    "before": lambda: plots.before_and_after({"north": (40.0, 60.0), "$x": (None, 50.0), "west": (None, None)}),
     "differences": lambda: plots.differences({"second": {"head": BOUND, "tail": None}}),
 }
 

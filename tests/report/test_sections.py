@@ -9,7 +9,7 @@ from helpers.report_pages import by_hand
 from deitlt_tf.data.taxonomy import from_lineages
 from deitlt_tf.evaluation import predictions, rollup
 from deitlt_tf.evaluation.probes import Probes
-from deitlt_tf.report import sections
+from deitlt_tf.report import pages, sections
 
 
 def test_tail_images_are_counted_by_hand():
@@ -178,3 +178,44 @@ def test_two_runs_are_compared_at_a_rank():
     dist = [sections.compared(ours, other, counts, nodes=x, **BOOTSTRAP)["DIST"] for x in TAXONOMY.ancestors]
     values = [bounds["paper"]["overall"]["value"] for bounds in dist]
     assert values == [pytest.approx(300 / 7), pytest.approx(200 / 7)]
+
+
+FEDERATED = {
+    "method": "fedloge",
+    "rounds": 4,
+    "saved": {"generic": "GLA-FR", "personal": "GLA-FR"},
+    "class_names": ["a", "b$"],
+    "clients": {
+        "north": {"images": 9, "counts": [9, 0], "test_images": 3},
+        "south": {"images": 4, "counts": [1, 3], "test_images": 0},
+    },
+    "personal": {
+        "GLA-FR": {
+            "mean": {"shots": {"overall": 70.0}},
+            "spread": {"shots": {"overall": None}},
+            "clients": {"north": 70.0},
+        },
+        "generic model": {
+            "mean": {"shots": {"overall": 50.0}},
+            "spread": {"shots": {"overall": None}},
+            "clients": {"north": 50.0},
+        },
+    },
+}
+
+
+def test_clients_have_accuracies_before_and_after_and_curves_of_what_is_saved():
+    journal = [
+        {"step": 1, "loss": 1.0},
+        {"step": 2, "generic/GLA-FR": 40.0, "personal/GLA-FR": 60.0, "personal/aux": 1.0},
+    ]
+    section = sections.clients({"federated": FEDERATED}, journal)
+    assert section["clients"]["north"]["before"] == 50.0 and section["clients"]["north"]["after"] == 70.0
+    assert section["clients"]["south"]["after"] is None
+    assert section["personal"]["GLA-FR"] == {"mean": 70.0, "spread": None}
+    assert section["curves"] == {"round": [2], "accuracy": {"generic": [40.0], "personal": [60.0]}}
+    assert sections.clients({"raw": {}}, journal) is sections.clients(None, []) is None
+    figures = pages.clients({"clients": section})
+    assert len(figures) == 3 and "better at 1 of 1 clients" in figures[1]["caption"]
+    assert pages.clients({"clients": None}) == []
+    assert len(pages.clients({"clients": section | {"curves": {"round": [], "accuracy": {}}}})) == 2

@@ -28,10 +28,16 @@ def test_what_is_exported_is_the_served_network():
     assert len(exported.weights) == len(network.model.weights)  # its weights are tracked, so they are written
 
 
+def pretrained() -> keras.Model:
+    networks = pytest.importorskip("helpers.onnx_networks")
+    return networks.shaken(models.build("vit_nano", num_classes=3, **networks.SMALL_VIT, **networks.PRETRAINED))
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("make", [lambda: models.build("resnet8", num_classes=3, image_size=8), pretrained])
 @pytest.mark.parametrize(("kind", "tolerance"), [("float32", 1e-5), ("int8", 0.1)])
-def test_a_file_is_written_and_run(tmp_path, kind, tolerance):
-    network = served(models.build("resnet8", num_classes=3, image_size=8))
+def test_a_file_is_written_and_run(tmp_path, kind, tolerance, make):
+    network = served(make())
     path = tmp_path / "network.tflite"
     litert_files.write(network, path, kind=kind, input_type="uint8", metadata={"image_size": "8"})
     answer = litert_files.runner(path)

@@ -95,6 +95,27 @@ def test_tf2onnx_makes_the_same_function(tmp_path):
         np.testing.assert_allclose(value, expected[name], atol=2e-5)
 
 
+@pytest.mark.slow
+def test_what_pre_trained_networks_have_besides_costs_few_nodes():
+    """Registers, LayerScale, LoRA: none. The norm before the blocks: one. QuickGELU: two fewer a block than GELU.
+
+    Of an adapter a norm, two products, a ReLU and a sum, in each block.
+    """
+    count = {
+        name: len(onnx_graph.build(networks.NETWORKS[name](), heads="cls").graph.node) for name in ("vit", "pretrained")
+    }
+    depth, cosine = networks.SMALL_VIT["depth"], 1
+    assert count["pretrained"] == count["vit"] + 1 + depth * (5 - 2) + cosine
+
+
+@pytest.mark.slow
+def test_the_inference_graph_of_a_pre_trained_network_asks_for_no_shapes():
+    model = networks.NETWORKS["pretrained"]()
+    signature = tf.TensorSpec([None, 8, 8, 3], tf.float32)
+    graph = tf.function(model, input_signature=[signature]).get_concrete_function().graph
+    assert not {node.op for node in graph.as_graph_def().node} & {"Shape", "Erfc", "GatherV2", "Range"}
+
+
 def with_large_weights(name: str, **size) -> keras.Model:
     """A Vision Transformer whose attention is far from uniform, because its random weights are large."""
     model = models.build(name, num_classes=3, image_size=12, patch_size=4, embed_dim=16, num_heads=2, **size)
@@ -104,9 +125,16 @@ def with_large_weights(name: str, **size) -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize(("name", "depth"), [("deit_nano", 3), ("vit_nano", 1)])
-def test_rollout_in_the_graph_is_the_probes(name, depth):
-    model = with_large_weights(name, depth=depth)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("deit_nano", {"depth": 3}),
+        ("vit_nano", {"depth": 1}),
+        pytest.param("vit_nano", {"depth": 2} | networks.PRETRAINED, marks=pytest.mark.slow),
+    ],
+)
+def test_rollout_in_the_graph_is_the_probes(name, options):
+    model = with_large_weights(name, **options)
     images = np.random.default_rng(1).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
     heads = "all" if name == "deit_nano" else "cls"
     file = onnx_graph.build(model, heads=heads, with_rollout=True)

@@ -1,0 +1,214 @@
+"""One client: its images, its folder, what it does in a round, and its personal model."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from deitlt_tf.data import augment, decode, pipeline
+from deitlt_tf.data.dataset import Source
+from deitlt_tf.federated import heads, readings
+from deitlt_tf.federated.heads import Head, new_head
+from deitlt_tf.federated.images import Images
+from deitlt_tf.federated.networks import Network, view_of
+from deitlt_tf.federated.shared import Shared, head_arrays, head_of
+from deitlt_tf.federated.updates import ClientUpdate
+from deitlt_tf.recipes.recipe import Recipe
+from deitlt_tf.runs.checkpoints import Checkpoints
+from deitlt_tf.runs.fingerprint import fingerprints
+from deitlt_tf.runs.folder import claim
+from deitlt_tf.runs.models import save_model
+
+KEPT = 3  # states of a client, so that the server may go back a round or two
+GENERIC = "generic model"  # the reading of a client before personalisation
+BATCH = 100  # images of an evaluation step
+
+Hits = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """What a client sends after a round.
+
+    arrays: {name: array} of what is averaged, {} where nothing is. size: its training images. loss: mean over batches.
+    """
+
+    name: str
+    arrays: dict[str, np.ndarray]
+    size: int
+    loss: float
+
+
+def make_update(recipe: Recipe, network: Network, *, num_classes: int) -> ClientUpdate:
+    """The `ClientUpdate` of a recipe, which several clients of one process share."""
+    settings = recipe.federated
+    return ClientUpdate(
+        network.features,
+        num_classes,
+        fixed=settings.has_fixed_head,
+        local=settings.has_local_heads,
+        learning_rate=settings.rounds.lr,
+        momentum=settings.rounds.momentum,
+        proximal=settings.proximal,
+    )
+
+
+class Client:
+    """A client in training. folder: its own, which holds what never leaves it: local head, personal model.
+
+    update: of `make_update`. clients: how many share the memory for decoded images. Defaults to 1.
+    Raises ValueError if the folder belongs to another recipe, other classes or other images.
+    """
+
+    def __init__(
+        self, images: Images, *, recipe: Recipe, network: Network, update: ClientUpdate, folder: Path, clients: int = 1
+    ):
+        self.images, self.recipe, self.network, self.update = images, recipe, network, update
+        self.name, self.counts, self.folder = images.name, images.counts, folder
+        self.seed = seed_of(f"{recipe.run.seed} {self.name}")
+        data = {name: x for name, x in fingerprints(images.splits).items() if getattr(images, name) is not None}
+        claim(folder, class_names=images.train.class_names, data=data, **recipe.identity())
+        self.checkpoints = Checkpoints(folder, keep=KEPT)
+        limit = recipe.data.decoded_bytes / clients
+        self.source = pipeline.decoded(images.train, limit=limit, max_pixels=recipe.data.max_pixels)
+        settings = view_of(recipe).training(resize=recipe.data.resize)
+        self.view = augment.training_view(**settings)
+
+    # ---- a round
+
+    def train(self, shared: Shared, number: int, *, last: int, seen: Callable[[int], object] | None = None) -> Reply:
+        """Trains on all own images for the epochs of round `number`, from what the server holds.
+
+        last: the round in which this client took part before; 0: none. seen: called with the number of images of each
+          batch.
+        The same call gives the same numbers, so a round may be repeated.
+        Raises FloatingPointError that names this client at a loss that is not finite, ValueError for a lost state.
+        """
+        rounds = self.recipe.federated.rounds
+        start, local = self.state(shared, last)
+        batches = pipeline.whole_epochs(
+            self.source,
+            view=self.view,
+            batch=rounds.batch_size,
+            first=(number - 1) * rounds.epochs,
+            end=number * rounds.epochs,
+            seed=self.seed,
+            max_pixels=self.recipe.data.max_pixels,
+        )
+        present = {"fixed": start.fixed, "aux": start.aux, "local": local}
+        given = {name: head for name, head in present.items() if head is not None}
+        try:
+            weights, trained, loss = decode.naming_bad_images(
+                lambda: self.update.train(start.weights, given, counted(batches, seen), seed=self.seed ^ number),
+                self.images.splits,
+                max_pixels=self.recipe.data.max_pixels,
+            )
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"client {self.name}: in round {number} {error} A lower --federated_lr may help."
+            ) from error
+        after = Shared(weights, trained["aux"], start.fixed)
+        own = head_arrays("local", trained["local"]) if local else {}
+        if self.recipe.federated.method == "local":
+            own = after.averaged()
+        if own:
+            self.checkpoints.save(number, own, {"loss": loss})
+        sent = {} if self.recipe.federated.method == "local" else after.averaged()
+        return Reply(self.name, sent, len(self.images.train), loss)
+
+    def state(self, shared: Shared, last: int) -> tuple[Shared, Head | None]:
+        """(what this client starts from, its local head or None) after round `last`, in which it took part."""
+        settings = self.recipe.federated
+        width, classes = shared.aux.kernel.shape
+        local = new_head(width, classes, seed=self.seed) if settings.has_local_heads else None
+        kept = head_arrays("local", local) if local else {}
+        if settings.method == "local":
+            kept = shared.averaged()
+        if not last or not kept:
+            return shared, local
+        restored = self.checkpoints.restore({name: array.shape for name, array in kept.items()}, step=last)
+        if restored is None:
+            raise ValueError(
+                f"client {self.name} took part in round {last}, but {self.checkpoints.folder} does not hold what it "
+                "kept then: put that folder back, or start the run again in new folders."
+            )
+        if settings.method == "local":
+            return shared.replaced(restored[1]), None
+        return shared, head_of("local", restored[1])
+
+    # ---- numbers
+
+    def readings(self, shared: Shared, *, last: int, global_counts: np.ndarray) -> tuple[Shared, dict[str, Head]]:
+        """(weights, {reading: head}): the personal ones, and GENERIC, the generic model as it is."""
+        settings = self.recipe.federated
+        own, local = self.state(shared, last)
+        personal = readings.personal(
+            settings, aux=own.aux, local=local, local_counts=self.counts, global_counts=global_counts
+        )
+        name, _ = readings.saved(settings)
+        if name:
+            personal[GENERIC] = readings.generic(settings, aux=shared.aux, fixed=shared.fixed)[name]
+        return own, personal
+
+    def hits(self, shared: Shared, *, last: int, global_counts: np.ndarray, split: str) -> dict[str, Hits]:
+        """{"generic", "personal": {reading: right answers of each class, "total": images of each class}}.
+
+        split: val or test, of this client's images; {} where it has none.
+        """
+        source = getattr(self.images, split)
+        if source is None:
+            return {}
+        own, personal = self.readings(shared, last=last, global_counts=global_counts)
+        generic = readings.generic(self.recipe.federated, aux=shared.aux, fixed=shared.fixed)
+        self.update.write(own.weights)
+        features = decode.naming_bad_images(
+            lambda: features_of(self.update, source, recipe=self.recipe),
+            self.images.splits,
+            max_pixels=self.recipe.data.max_pixels,
+        )
+        return {
+            "generic": count(features, source.labels, generic, num_classes=len(self.counts)) if generic else {},
+            "personal": count(features, source.labels, personal, num_classes=len(self.counts)),
+        }
+
+    def save_personal(self, shared: Shared, *, last: int, global_counts: np.ndarray) -> Path:
+        """Writes the personal model to the client's folder, as a student that all our tools read."""
+        own, personal = self.readings(shared, last=last, global_counts=global_counts)
+        model = self.network.with_head(own.weights, personal[readings.saved(self.recipe.federated)[1]])
+        path = self.folder / "student.keras"
+        save_model(model, path, class_names=self.images.train.class_names)
+        return path
+
+
+def seed_of(text: str) -> int:
+    """A number below 2^31 that looks random, and is the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) // 2
+
+
+def counted(batches: tf.data.Dataset, seen: Callable[[int], object] | None) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """The batches; `seen` is called with the number of images of each."""
+    for images, labels in batches:
+        yield images, labels
+        if seen:
+            seen(len(labels))
+
+
+def features_of(update: ClientUpdate, source: Source, *, recipe: Recipe) -> np.ndarray:
+    """[N, D]: the features of the evaluation views of all images, with the weights that `update` has now."""
+    view = view_of(recipe)
+    batches = pipeline.evaluation_batches(
+        source, size=view.image_size, resize=view.eval_resize, batch=BATCH, max_pixels=recipe.data.max_pixels
+    )
+    return np.concatenate([update.infer(tf.cast(images, tf.float32)).numpy() for images, _, _ in batches])[
+        : len(source)
+    ]
+
+
+def count(features: np.ndarray, labels: np.ndarray, by_reading: dict[str, Head], *, num_classes: int) -> Hits:
+    """{reading: right answers of each class, "total": images of each class}, int [C] each."""
+    total = np.bincount(labels, minlength=num_classes)
+    right = {name: heads.logits(features, head).argmax(1) == labels for name, head in by_reading.items()}
+    return {name: np.bincount(labels[marks], minlength=num_classes) for name, marks in right.items()} | {"total": total}

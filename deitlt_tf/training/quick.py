@@ -1,0 +1,293 @@
+"""A baseline in minutes: a frozen pre-trained network, and a cosine head that knows the class frequencies.
+
+    features of all images, once -> class means -> a cosine head from them, with logit adjustment -> tables, files
+
+    logits = scale * cos(features - mean, w_c);   loss = CE(logits + tau log(n_c / n), label)
+
+`mean` is that of all training features, and w_c begins as the mean of class c. So the head starts as the classifier of
+the nearest class mean, and the row of plain cross-entropy shows what the tail loses without the adjustment.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from deitlt_tf import losses, optimizers
+from deitlt_tf.data import decode, sources, storage
+from deitlt_tf.evaluation import intervals, metrics, review
+from deitlt_tf.evaluation.feature_store import FeatureStore
+from deitlt_tf.evaluation.tables import describe_groups, format_intervals
+from deitlt_tf.interop import backbones
+from deitlt_tf.models import features
+from deitlt_tf.models.resnet import CosineClassifier
+from deitlt_tf.recipes.checks import check
+from deitlt_tf.recipes.recipe import Recipe
+from deitlt_tf.runs.checkpoints import Journal
+from deitlt_tf.runs.data import identity, load_splits
+from deitlt_tf.runs.files import write_json, write_text
+from deitlt_tf.runs.folder import claim, held, refuse_other
+from deitlt_tf.runs.models import save_model
+
+MOMENTUM = 0.9  # of SGD, as in LIFT
+# Rows of the table, in its order: {key in results.json: name}.
+ROWS = {"nearest_mean": "nearest class mean", "cross_entropy": "plain cross-entropy", "raw": "quick"}
+BLOCK = 8192  # images whose logits are computed at once
+
+
+def quick(recipe: Recipe) -> None:
+    """Computes the features, trains the heads, prints the tables and writes the files of the run.
+
+    Raises ValueError for a recipe, data, weights or a folder that do not fit.
+    """
+    folder = recipe.run.folder
+    refuse_other(folder, **recipe.identity())
+    check(recipe, teacher=False)
+    backbones.weights_file(recipe.student.backbone.name)  # before the data are read, which may take minutes
+    with held(folder):
+        splits = load_splits(**recipe.data.loading(), folder=folder)
+        claim(folder, **identity(splits, **recipe.data.loading()), **recipe.identity())
+        run = QuickRun(recipe, splits)
+        run.save()
+        run.print_tables()
+        run.print_review()
+    print(f"\n{folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.name[0] != '.'))}")
+
+
+class QuickRun:
+    """Features and heads of a recipe.
+
+    train, test: features of the splits, centred, unit vectors float32 [N, D]. mean: [D], of the training features.
+    """
+
+    def __init__(self, recipe: Recipe, splits: sources.Splits):
+        self.recipe, self.splits, self.folder = recipe, splits, recipe.run.folder
+        self.class_names = splits.train.class_names
+        self.class_counts = sources.class_counts(splits.train.labels, len(self.class_names))
+        backbone, view = recipe.student.backbone, recipe.student.view
+        self.backbone = backbones.features(backbone.name, image_size=view.image_size)
+        store = FeatureStore(
+            Path(backbone.features) if backbone.features else self.folder / "features",
+            self.backbone,
+            name=backbone.name,
+            eval_resize=view.eval_resize,
+            max_pixels=recipe.data.max_pixels,
+        )
+
+        def read(name: str) -> np.ndarray:
+            compute = functools.partial(store.features, getattr(splits, name), title=name)
+            return decode.naming_bad_images(compute, splits, max_pixels=recipe.data.max_pixels)
+
+        train, test = read("train"), read("test")
+        self.mean = train.mean(0, dtype=np.float64).astype(np.float32)
+        self.train, self.test = (unit(values, mean=self.mean) for values in (train, test))
+        self.tau = recipe.student.logit_adjustment
+        self.start = features.class_means(self.train, splits.train.labels, len(self.class_names))
+        self.journal: list[dict[str, Any]] = []
+        self.heads = {
+            "nearest_mean": self.start.astype(np.float32).T,
+            "cross_entropy": self.head(tau=0.0, title="plain cross-entropy"),
+            "raw": self.head(tau=self.tau, title="quick", journal=self.journal),
+        }
+
+    def head(
+        self,
+        *,
+        tau: float,
+        indices: np.ndarray | None = None,
+        title: str | None = None,
+        journal: list[dict[str, Any]] | None = None,
+    ) -> np.ndarray:
+        """`trained_head` of the recipe on the training images at `indices`; None: all of them."""
+        labels = self.splits.train.labels
+        chosen = np.arange(len(labels)) if indices is None else indices
+        schedule = self.recipe.student.schedule
+        return trained_head(
+            self.train,
+            labels,
+            chosen,
+            num_classes=len(self.class_names),
+            scale=self.recipe.student.backbone.head_scale,
+            tau=tau,
+            epochs=schedule.epochs,
+            batch=self.recipe.student.batch.size,
+            learning_rate=self.recipe.student.peak_lr,
+            weight_decay=schedule.weight_decay,
+            seed=self.recipe.run.seed,
+            title=title,
+            journal=journal,
+        )
+
+    def predicted(self, weight: np.ndarray) -> np.ndarray:
+        """The classes that a head chooses for the test images, int [N]."""
+        parts = [logits(part, weight, scale=1.0).argmax(-1) for part in in_blocks(self.test)]
+        return np.concatenate(parts)
+
+    @functools.cached_property
+    def hits(self) -> dict[str, np.ndarray]:
+        """{head: right answers of each class, "total": test images of each class}, int [C] each."""
+        labels, count = self.splits.test.labels, len(self.class_names)
+        right = {
+            name: np.bincount(labels[self.predicted(weight) == labels], minlength=count)
+            for name, weight in self.heads.items()
+        }
+        return right | {"total": np.bincount(labels, minlength=count)}
+
+    @functools.cached_property
+    def rows(self) -> list[review.Row]:
+        """The rows of review.csv."""
+        train, test = self.splits.train, self.splits.test
+        names = paths(train), paths(test)
+        seed, title = self.recipe.run.seed, "looking for improbable labels"
+        judged = review.out_of_fold(train.labels, fit=self.classifier_of, seed=seed, title=title)
+        rows = review.mislabelled(judged, train.labels, names[0], self.class_names)
+        if len(train) * len(test) <= review.PAIRS:
+            index, cosine = review.nearest(self.test, self.train, title="looking for test images in train")
+            labels = train.labels, test.labels
+            rows += review.duplicates(index, cosine, labels=labels, names=names, class_names=self.class_names)
+        else:
+            print(f"note: {len(test)} x {len(train)} images are too many to look for duplicates of test images.")
+        rows += review.confused(judged, train.labels, self.class_names)
+        counts = {"train": self.class_counts, "test": self.hits["total"]}
+        return rows + review.too_small(counts, self.class_names)
+
+    def classifier_of(self, chosen: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """A head trained on the images at `chosen`: (indices) -> logits, with their class shares as the prior."""
+        weight = self.head(tau=self.tau, indices=chosen)
+        counts = sources.class_counts(self.splits.train.labels[chosen], len(self.class_names))
+        scale, prior = self.recipe.student.backbone.head_scale, losses.log_prior(counts, tau=self.tau)
+        return lambda indices: logits(self.train[indices], weight, scale=scale) + prior
+
+    def network(self) -> keras.Model:
+        """The backbone with the trained head: pixels -> logits."""
+        scale = self.recipe.student.backbone.head_scale
+        model = features.with_cosine_head(self.backbone, num_classes=len(self.class_names), scale=scale)
+        model.get_layer("centre").set_weights([self.mean])
+        model.get_layer("fc").set_weights([self.heads["raw"]])
+        return model
+
+    def save(self) -> None:
+        """Writes student.keras, metrics.jsonl, review.csv and, when all else is there, results.json."""
+        save_model(self.network(), self.folder / "student.keras", class_names=self.class_names)
+        journal = Journal(self.folder)
+        journal.rewind(-1)
+        for line in self.journal:
+            journal.add(line)
+        write_text(self.folder / "review.csv", review.as_csv(self.rows))
+        counts, steps = self.class_counts, self.journal[-1]["step"]
+        measured = {
+            name: metrics.accuracies({"cls": self.hits[name], "total": self.hits["total"]}, counts) for name in ROWS
+        }
+        facts = {
+            "groups": {convention: describe_groups(counts, convention) for convention in ("shots", "paper")},
+            "class_counts": counts.tolist(),
+            "student.keras": "the frozen backbone with the head that was trained with logit adjustment",
+            "steps": steps,
+            "weights": {"student": {"step": steps, "kind": "raw"}},
+        }
+        write_json(self.folder / "results.json", measured | facts)
+
+    def print_tables(self) -> None:
+        """Accuracies by group with intervals, one table for each convention."""
+        bounds = {
+            row: intervals.accuracy(self.hits[name], self.hits["total"], self.class_counts)
+            for name, row in ROWS.items()
+        }
+        for convention in ("shots", "paper"):
+            title = "top-1 accuracy, % (95 % interval); " + describe_groups(self.class_counts, convention)
+            rows = {name: bound[convention] for name, bound in bounds.items()}
+            tqdm.write("\n" + format_intervals(rows, title=title))
+
+    def print_review(self) -> None:
+        """How many rows of each kind review.csv has."""
+        words = {
+            "mislabelled": "training images whose label is improbable",
+            "duplicate": "test images that are nearly training images",
+            "confused": "pairs of classes taken for each other",
+            "too_small": "classes with fewer than 10 images in a split",
+        }
+        kinds = [row.kind for row in self.rows]
+        print("\nto look at, in review.csv: " + ", ".join(f"{kinds.count(k)} {text}" for k, text in words.items()))
+
+
+def paths(source: sources.Source) -> list[str]:
+    """Names of the images as other programs find them: absolute paths, URLs, or "image 17" where there is no file."""
+    names = sources.image_names(source)
+    local = source.kind == "paths"
+    return [os.path.abspath(name) if local and not storage.is_url(name) else name for name in names]
+
+
+def unit(values: np.ndarray, *, mean: np.ndarray) -> np.ndarray:
+    """(values - mean) / |values - mean|, in place: float32 [N, D]."""
+    values -= mean
+    values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    return values
+
+
+def in_blocks(values: np.ndarray) -> list[np.ndarray]:
+    """The rows in parts of BLOCK."""
+    return [values[start : start + BLOCK] for start in range(0, len(values), BLOCK)]
+
+
+def logits(directions: np.ndarray, weight: np.ndarray, *, scale: float) -> np.ndarray:
+    """scale * cos(x, w_c), float32 [N, C]. directions: unit vectors [N, D]. weight: [D, C]."""
+    return scale * (directions @ (weight / np.maximum(np.linalg.norm(weight, axis=0), 1e-12)))
+
+
+def trained_head(
+    directions: np.ndarray,
+    labels: np.ndarray,
+    chosen: np.ndarray,
+    *,
+    num_classes: int,
+    scale: float,
+    tau: float,
+    epochs: int,
+    batch: int,
+    learning_rate: float,
+    weight_decay: float,
+    seed: int,
+    title: str | None = None,
+    journal: list[dict[str, Any]] | None = None,
+) -> np.ndarray:
+    """The weights [D, C] of a cosine head: from class means, CE(scale * cos + tau log(n_c / n)), SGD with a cosine.
+
+    directions: unit vectors [N, D]. labels: int [N]. chosen: indices of the images to train on, some of every class.
+    learning_rate: peak. title: of a progress bar; None: no bar. journal: gets a line for each epoch.
+    The order of images depends on seed and epoch alone.
+    """
+    classifier = CosineClassifier(num_classes, scale=scale)
+    classifier.build((None, directions.shape[1]))
+    counts = sources.class_counts(labels[chosen], num_classes)
+    start = features.class_means(directions[chosen], labels[chosen], num_classes)
+    classifier.weight.assign((start / np.maximum(np.linalg.norm(start, axis=1, keepdims=True), 1e-12)).T)
+    steps = max(1, len(chosen) // batch)
+    rate = optimizers.WarmupCosine(
+        peak=learning_rate, epochs=epochs, steps_per_epoch=steps, warmup_epochs=0, warmup_lr=0.0, min_lr=0.0
+    )
+    optimizer = optimizers.SGD(rate, momentum=MOMENTUM, l2=weight_decay)
+    optimizer.build([classifier.weight])
+    prior = tf.constant(losses.log_prior(counts, tau=tau))
+
+    @tf.function(reduce_retracing=True)
+    def step(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(losses.cross_entropy(y, classifier(x) + prior))
+        optimizer.apply(tape.gradient(loss, [classifier.weight.value]), [classifier.weight])
+        return loss
+
+    for epoch in tqdm(range(epochs), unit="epoch", leave=False, **decode.bar_of(title)):
+        order = chosen[np.random.default_rng([seed, epoch]).permutation(len(chosen))]
+        total = 0.0
+        for number in range(steps):
+            rows = order[number * batch : (number + 1) * batch]
+            total += float(step(tf.constant(directions[rows]), tf.constant(labels[rows])))
+        if journal is not None:
+            journal.append({"step": (epoch + 1) * steps, "epoch": epoch, "loss": total / steps})
+    return classifier.weight.numpy()
