@@ -44,6 +44,7 @@ MODULES = (
     "distill",
     "evaluation",
     "federated",
+    "fetch",
     "graphs",
     "guidance",
     "inspect_data",

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from deitlt_tf.data import storage
 from deitlt_tf.data.dataset import Source, Splits, stable_names
-from deitlt_tf.data.decode import bar_of
+from deitlt_tf.data.progress import bar_of
 from deitlt_tf.data.sources import taxonomy_files
 
 EXAMPLES_PER_SHARD = 1024  # about 100 MB of photographs

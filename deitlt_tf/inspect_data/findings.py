@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -182,7 +182,7 @@ def on_missing(*, files: list[str], folders: dict[str, int], root: str) -> list[
 
 
 def images_with(
-    remark: str, checks: dict[str, list[survey.FileCheck]], names: dict[str, list[str]]
+    remark: str, checks: dict[str, list[survey.FileCheck]], names: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
     """{split: names of its images whose header has the remark}."""
     return {
@@ -236,7 +236,7 @@ def on_images(problems: dict[str, list[str]], what: str) -> list[str]:
 
 
 def on_copies(
-    groups: list[list[tuple[str, int]]], *, labels: dict[str, np.ndarray], names: dict[str, list[str]]
+    groups: list[list[tuple[str, int]]], *, labels: dict[str, np.ndarray], names: Mapping[str, Sequence[str]]
 ) -> list[str]:
     """A sentence for each pair of splits that share images, for copies within a split, and for differing labels.
 

@@ -127,12 +127,14 @@ def counted_from(folder: str, arguments: list[str]) -> list[str]:
 
     def there(argument: str) -> str:
         name, _, value = argument.lstrip("-").partition("=")
-        if name not in names or not value or "://" in value or value.startswith(NO_PATHS):
+        if name not in names or not value or value.startswith(NO_PATHS):
             return argument
-        listed = isinstance(FLAGS[name].default, list)
+        listed = isinstance(FLAGS[name].default, list) or name == "table"
         return f"--{name}={','.join(map(below, value.split(',') if listed else [value]))}"
 
     def below(value: str) -> str:
+        if "://" in value:
+            return value
         path = os.path.join(folder, value)
         return value if os.path.exists(value) and not os.path.exists(path) else path
 

@@ -77,7 +77,9 @@ LARGEST_SEED = 2**32 - 1  # of NumPy's generator
 
 with _heading("The data"):
     flags.DEFINE_string(
-        "data", "folder", "Kind of data set: folder, list, inat, cifar10_lt, cifar100_lt, digits_lt or tfds:NAME."
+        "data",
+        "folder",
+        "Kind of data set: folder, list, inat, table, cifar10_lt, cifar100_lt, digits_lt or tfds:NAME.",
     )
     flags.DEFINE_string(
         "data_dir", "", "Folder of the images (a path or a URL such as gs://...), or of TensorFlow Datasets."
@@ -88,7 +90,7 @@ with _heading("The data"):
     flags.DEFINE_string("val_list", "", "With --data=list or inat: the same for the validation split; may be left out.")
     flags.DEFINE_string("test_list", "", "With --data=list or inat: the same for the test split.")
     flags.DEFINE_string(
-        "image_root", "", "With --data=list or inat: folder that the listed paths start from; default: --data_dir."
+        "image_root", "", "With --data=list, inat or table: folder that the paths start from; default: --data_dir."
     )
     flags.DEFINE_string(
         "class_names_file", "",
@@ -98,6 +100,30 @@ with _heading("The data"):
         "taxonomy_file", "",
         "CSV or TSV of the ranks above each class (genus, family, ...), for accuracy by rank; relative to the current "
         "folder, or the name of one in the package.",
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "table", "", "With --data=table: files (.parquet, .csv, .tsv), patterns or folders of them, with commas between; "
+        "one row an image.",
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "rank", "species", "With --data=table: rank of the classes, from species to kingdom, or a column of classes."
+    )
+    flags.DEFINE_string(
+        "keep", "", "With --data=table: the rows that are used, such as `family == Theridiidae and year >= 2015`; "
+        "empty: all.",
+    )  # fmt: skip
+    flags.DEFINE_integer("min_images", 1, "With --data=table: classes with fewer images are left out.", lower_bound=1)
+    flags.DEFINE_integer(
+        "max_images", 0, "With --data=table: images that a class keeps, one of each observation first; 0: all.",
+        lower_bound=0,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "split_by", "observation", ["observation", "camera", "place", "day", "photo"],
+        "With --data=table: what lies in one split as a whole; photo: nothing, which makes tests too easy.",
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "test_where", "", "With --data=table: the rows that are the test set, such as `observed_on >= 2024-01-01` or "
+        "`camera in (A7, B2)`; empty: --test_fraction.",
     )  # fmt: skip
     _number(
         "test_fraction",
@@ -536,6 +562,13 @@ with _heading("Single commands"):
         lower_bound=-1,
     )  # fmt: skip
     flags.DEFINE_bool("decode", False, "inspect_data: decode every image as training will, not only its header.")
+    _number("rate", 10.0, "fetch: requests a second to one server, at most.", above=0)
+    flags.DEFINE_integer("connections", 8, "fetch: requests that wait for an answer at a time.", lower_bound=1)
+    flags.DEFINE_integer(
+        "tries", 5, "fetch: how often an image is asked for before it waits for the next call.", lower_bound=1
+    )
+    _number("max_mb", 20.0, "fetch: larger images are refused, MB.", above=0)
+    flags.DEFINE_bool("again", False, "fetch: also ask for images that an earlier call has given up.")
     flags.DEFINE_string("checkpoint", "", "import_torch: PyTorch file to import (.pth, .pth.tar).")
     flags.DEFINE_string(
         "class_order", "",
@@ -578,6 +611,7 @@ PATHS = (
     *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "taxonomy_file", "init"),
     *("feature_dir", "head_init", "teacher", "teacher_init", "teacher_workdir", "teacher_labels", "workdir"),
     "federated_client_dirs",
+    "table",
     *("out", "prior", "checkpoint", "class_order", "to_torch", "compare"),
 )
 
@@ -587,7 +621,7 @@ NO_PATHS = ("keras_hub:", "pretrained:")
 # What may change between two runs of the same recipe without changing its weights.
 FREE = {
     *("workdir", "teacher_workdir", "teacher_labels", "checkpoint_seconds", "worker_timeout", "traceback"),
-    *("feature_dir", "download", "data_dir", "image_root", "taxonomy_file", "baseline", "decoded_mb"),
+    *("feature_dir", "download", "data_dir", "image_root", "taxonomy_file", "table", "baseline", "decoded_mb"),
     "federated_client_dirs",
     *COMMANDS_OWN,
 }

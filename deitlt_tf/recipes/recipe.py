@@ -42,6 +42,13 @@ class Data:
     image_root: str
     class_names_file: str
     taxonomy_file: str
+    table: tuple[str, ...]
+    rank: str
+    keep: str
+    min_images: int
+    max_images: int
+    split_by: str
+    test_where: str
     test_fraction: float
     val_fraction: float
     split_seed: int
@@ -58,15 +65,8 @@ class Data:
         """Keywords of `data.sources.load`."""
         names = (
             *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "taxonomy_file"),
-            *(
-                "test_fraction",
-                "val_fraction",
-                "split_seed",
-                "imbalance",
-                "imbalance_type",
-                "imbalance_seed",
-                "download",
-            ),
+            *("table", "rank", "keep", "min_images", "max_images", "split_by", "test_where", "test_fraction"),
+            *("val_fraction", "split_seed", "imbalance", "imbalance_type", "imbalance_seed", "download"),
         )
         return {name: getattr(self, name) for name in names}
 
@@ -534,6 +534,13 @@ def _data(flags: Mapping[str, Any]) -> Data:
         image_root=flags["image_root"],
         class_names_file=flags["class_names_file"],
         taxonomy_file=flags["taxonomy_file"],
+        table=tuple(filter(None, flags["table"].split(","))),
+        rank=flags["rank"],
+        keep=flags["keep"],
+        min_images=flags["min_images"],
+        max_images=flags["max_images"],
+        split_by=flags["split_by"],
+        test_where=flags["test_where"],
         test_fraction=flags["test_fraction"],
         val_fraction=flags["val_fraction"],
         split_seed=flags["split_seed"],

@@ -343,7 +343,7 @@ def same_test(run: Run, other: Run) -> None:
 def identities(source: sources.Source) -> np.ndarray:
     """[N], what tells the images of a source apart: the pixels in memory, or path and size of each file."""
     if source.kind != "paths":
-        return source.images
+        return np.asarray(source.images)
     paths = list(source.images)
     sizes = storage.each(storage.size, paths)
     return np.array([f"{path} {size}" for path, size in zip(storage.below_common_folder(paths), sizes, strict=True)])

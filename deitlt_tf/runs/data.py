@@ -48,16 +48,23 @@ def load_splits(
 
 
 def identity(
-    splits: sources.Splits, *, name: str, val_fraction: float = 0.0, data_dir: str = "", **_: Any
+    splits: sources.Splits,
+    *,
+    name: str,
+    val_fraction: float = 0.0,
+    data_dir: str = "",
+    test_where: str = "",
+    **_: Any,
 ) -> dict[str, Any]:
     """Keywords of `runs.folder.claim`: class names and fingerprints of the splits, and the flags that held images out.
 
-    name, val_fraction, data_dir: arguments of `load_splits`, which has loaded the splits; it may get the others, too.
+    name, val_fraction, data_dir, test_where: arguments of `load_splits`, which has loaded the splits; it may get the
+    others, too.
     """
     return {
         "class_names": splits.train.class_names,
         "data": fingerprints(splits),
-        "drawn": drawn_flags(name, splits, val_fraction=val_fraction, data_dir=data_dir),
+        "drawn": drawn_flags(name, splits, val_fraction=val_fraction, data_dir=data_dir, test_where=test_where),
     }
 
 
@@ -77,10 +84,12 @@ def note_other_data(folder: Path, *, data: Fingerprints, drawn: list[str], **_: 
         )
 
 
-def drawn_flags(name: str, splits: sources.Splits, *, val_fraction: float, data_dir: str) -> list[str]:
+def drawn_flags(
+    name: str, splits: sources.Splits, *, val_fraction: float, data_dir: str, test_where: str = ""
+) -> list[str]:
     """The flags that have held images out of these splits: val_fraction, and test_fraction where there is no test set.
 
-    name, val_fraction, data_dir: arguments of `data.sources.load`, which has loaded the splits.
+    name, val_fraction, data_dir, test_where: arguments of `data.sources.load`, which has loaded the splits.
     """
     flags = ["`val_fraction`"] if val_fraction else []
     if name == "folder":  # the images of a split of its own lie in a folder that has no others
@@ -90,6 +99,8 @@ def drawn_flags(name: str, splits: sources.Splits, *, val_fraction: float, data_
             for path in part.images[:1]
         ]
         own_test = not (roots[0].startswith(roots[1]) or roots[1].startswith(roots[0]))
+    elif name == "table":
+        own_test = bool(test_where)
     elif name.startswith("tfds:"):
         import tensorflow_datasets as tfds
 
