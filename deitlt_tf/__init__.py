@@ -60,6 +60,7 @@ MODULES = (
     "sam",
     "serving",
     "step",
+    "tabulate",
     "teacher",
     "training",
 )

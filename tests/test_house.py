@@ -33,6 +33,7 @@ ALLOWED |= {"interop": {"models", "runs", "data", "evaluation"}}
 ALLOWED |= {"training": {*ALLOWED}}
 PAGES = {"evaluation", "runs", "data", "models", "losses", "recipes"}
 ALLOWED |= {"serving": PAGES, "report": PAGES, "inspect_data": PAGES}
+ALLOWED |= {"tabulate": {"data", "runs", "recipes"}}
 ALLOWED |= {"fetch": {"data", "runs", "inspect_data", "recipes"}}
 ALLOWED |= {"demo": {"serving", "evaluation", "runs"}}
 ALLOWED |= {"federated": {"training", *ALLOWED["training"]}}
@@ -53,6 +54,7 @@ TESTED_IN = {
     "import_torch": "interop/test_imports.py",
     "quick": "training/test_quick.py",
     "fetch.__main__": "fetch/test_whole.py",
+    "tabulate.__main__": "tabulate/test_whole.py",
     "runs": "runs/test_files.py",
 }
 

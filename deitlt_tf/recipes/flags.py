@@ -102,7 +102,7 @@ with _heading("The data"):
         "folder, or the name of one in the package.",
     )  # fmt: skip
     flags.DEFINE_string(
-        "table", "", "With --data=table: files (.parquet, .csv, .tsv), patterns or folders of them, with commas between; "
+        "table", "", "With --data=table: files (.parquet, .csv, .tsv), patterns or folders of them, commas between; "
         "one row an image.",
     )  # fmt: skip
     flags.DEFINE_string(
@@ -515,7 +515,10 @@ RECIPE = tuple(_declared())
 
 with _heading("Single commands"):
     flags.DEFINE_string(
-        "out", "", "Exports: file or folder to write, default: next to the model in --workdir. to_tfds: FOLDER/NAME."
+        "out",
+        "",
+        "Exports: file or folder to write, default: next to the model in --workdir. to_tfds: FOLDER/NAME. "
+        "tabulate: FILE.parquet.",
     )
     flags.DEFINE_enum(
         "weights", "student", ["student", "ema", "best", "teacher"],
@@ -569,6 +572,15 @@ with _heading("Single commands"):
     )
     _number("max_mb", 20.0, "fetch: larger images are refused, MB.", above=0)
     flags.DEFINE_bool("again", False, "fetch: also ask for images that an earlier call has given up.")
+    flags.DEFINE_list(
+        "input",
+        [],
+        "tabulate: a Darwin Core archive, a Camtrap DP (folder or .zip), or JSON files of iNaturalist or COCO.",
+    )
+    flags.DEFINE_enum(
+        "several", "refuse", ["refuse", "drop"],
+        "tabulate: what becomes of images with several species: an error that names one, or they are left out.",
+    )  # fmt: skip
     flags.DEFINE_string("checkpoint", "", "import_torch: PyTorch file to import (.pth, .pth.tar).")
     flags.DEFINE_string(
         "class_order", "",
@@ -612,7 +624,7 @@ PATHS = (
     *("feature_dir", "head_init", "teacher", "teacher_init", "teacher_workdir", "teacher_labels", "workdir"),
     "federated_client_dirs",
     "table",
-    *("out", "prior", "checkpoint", "class_order", "to_torch", "compare"),
+    *("out", "input", "prior", "checkpoint", "class_order", "to_torch", "compare"),
 )
 
 # Starts of values of --init and --teacher_init that name something other than a path.
