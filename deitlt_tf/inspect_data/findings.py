@@ -62,6 +62,8 @@ def inspect(recipe: Recipe, *, every_image: bool = False, say: Callable[[str], N
     for name, count in counts.items():
         if name != "train" and (without := class_names[count == 0]).size:
             warnings.append(f"{name} has no images of {some_of(without, 'class')}: no accuracy can be measured there")
+    shared = shared_groups(parts)
+    warnings += on_shared_groups(shared, parts)
     warnings += on_copies(copies, labels={name: part.labels for name, part in parts.items()}, names=names)
     described = {name: summary.describe(part, checks.get(name)) for name, part in parts.items()}
     return {
@@ -69,6 +71,7 @@ def inspect(recipe: Recipe, *, every_image: bool = False, say: Callable[[str], N
         "splits": described,
         "classes": {"names": list(class_names), **{name: count.tolist() for name, count in counts.items()}},
         "taxonomy": splits.taxonomy and splits.taxonomy.number_of_names(),
+        "shared_groups": shared,
         "imbalance": float(counts["train"].max() / counts["train"].min()) if counts["train"].min() else None,
         "groups": summary.group_sizes(counts["train"]),
         "weights": summary.class_weights(recipe, counts["train"]),
@@ -179,6 +182,25 @@ def on_missing(*, files: list[str], folders: dict[str, int], root: str) -> list[
         where = "" if not folders else " elsewhere"
         sentences.append(f"{number_of(single, 'image')} missing{where}, the first is {os.path.join(root, first)}")
     return sentences
+
+
+def shared_groups(parts: dict[str, Source]) -> dict[str, int]:
+    """{split: number of its images whose group (observation, camera, ...) has training images, too}."""
+    train = parts["train"].groups
+    others = {name: part.groups for name, part in parts.items() if name != "train"}
+    if train is None:
+        return {}
+    return {name: int(np.isin(groups, train).sum()) for name, groups in others.items() if groups is not None}
+
+
+def on_shared_groups(shared: dict[str, int], parts: dict[str, Source]) -> list[str]:
+    """A sentence for each split that shares groups with training. shared: from `shared_groups`."""
+    return [
+        f"{number_of(count, 'image')} of {len(parts[name])} in {name} share an observation (what `split_by` names) "
+        "with training images: they are like them, so the accuracy is higher than on new ones"
+        for name, count in shared.items()
+        if count
+    ]
 
 
 def images_with(
