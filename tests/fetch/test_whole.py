@@ -13,7 +13,10 @@ import pytest
 from helpers import ROOT
 from helpers.encodings import encoded, picture
 from helpers.image_server import hang_up, image, status
+from helpers.programs import SMALL
+from helpers.programs import picture as coloured
 
+from deitlt_tf import evaluate, train
 from deitlt_tf.fetch import whole
 
 JPEG, PNG = encoded(picture(), "JPEG"), encoded(picture(), "PNG")
@@ -146,6 +149,31 @@ def test_one_call_at_a_time(table, run_fetch, good, tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX)
         code, printed, _ = run_fetch(table({1: good}))
     assert code == 1 and "two processes cannot share a data_dir" in printed
+
+
+@pytest.mark.slow
+def test_what_was_fetched_is_trained_on_and_evaluated(table, server, run_fetch, program, tmp_path):
+    """From a table of addresses to a table of accuracies."""
+    colours = {"Meles meles": (20, 20, 230), "Vulpes vulpes": (230, 20, 10)}
+    replies = {i: image(encoded(coloured(colours[name], i), "PNG")) for i, name in enumerate([*colours] * 20)}
+    path = table(replies)
+    rows = [row.split(",") for row in path.read_text().splitlines()[1:]]
+    lines = [
+        f"{key},{name.split()[0]},{name.split()[1]},{row[3]},o{int(key) // 4}"
+        for key, name, row in zip(replies, [*colours] * 20, rows, strict=True)
+    ]
+    path.write_text("photo_id,genus,species,photo_url,observation_id\n" + "\n".join(lines) + "\n")
+    assert run_fetch(path)[0] == 0
+    arguments = [
+        "--data=table",
+        f"--table={path}",
+        f"--data_dir={tmp_path / 'images'}",
+        f"--workdir={tmp_path / 'run'}",
+    ]
+    code, printed = program(train, *arguments, *SMALL)
+    assert code == 0 and "note: " in printed and "in 2 classes" in printed
+    code, _ = program(evaluate, f"--workdir={tmp_path / 'run'}", from_workdir=True)
+    assert code == 0 and (tmp_path / "run" / "class_names.txt").read_text() == "Meles meles\nVulpes vulpes\n"
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ CLASSES = {
     "adapt_inat18": 8142,
     "adapt_places_lt": 365,
     "base": 7,
+    "biotrove": 33364,
     "cifar100_lt": 100,
     "cifar100_lt_r50": 100,
     "cifar10_lt": 10,
@@ -54,11 +55,13 @@ CLASSES = {
     "folder_small_night": 7,
     "imagenet_lt": 1000,
     "inat18": 8142,
+    "inat21_mini": 10000,
     "imagenet_lt_paco": 1000,
     "inat18_paco": 8142,
     "places_lt": 365,
     "places_lt_pretrained": 365,
     "quick": 7,
+    "table": 7,
     "teacher_cifar": 7,
     "teacher_cifar_glmc": 7,
     "teacher_cifar_mdcs": 7,
@@ -344,7 +347,9 @@ def test_the_note_gives_a_command_that_runs_this_recipe(name):
         recipe = command_line.recipe_of([program, *shlex.split(arguments.replace("configs/", f"{CONFIGS}/"))])
         data = recipe.data
         assert recipe.run.workdir, "the program would ask for --workdir"
-        assert data.name not in ("folder", "list", "inat") or data.data_dir, "the program would ask for --data_dir"
+        assert data.name not in ("folder", "list", "inat", "table") or data.data_dir, (
+            "the program would ask for --data_dir"
+        )
 
 
 @every_recipe

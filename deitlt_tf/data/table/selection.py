@@ -110,7 +110,7 @@ def select(
     if not len(rows):
         raise ValueError(f"no row of {_named(files)} has a {rank}: choose another `rank`.")
     rows = _each_once(rows, complain=complain, note=note)
-    rows = _grouped(rows, files, split_by=split_by, note=note)
+    rows = _grouped(rows, files, split_by=split_by, drawn=test_where is None, note=note)
     rows = without_small_classes(rows, min_images, rank=rank, note=note)
     return _at_most(rows, max_images, seed=seed, rank=rank, note=note) if max_images else rows
 
@@ -352,13 +352,18 @@ def _each_once(rows: Rows, *, complain: Complain, note: Note) -> Rows:
     return replace(rows, test=held).at(np.sort(order[chosen]))
 
 
-def _grouped(rows: Rows, files: Sequence[TableFile], *, split_by: str, note: Note) -> Rows:
-    """Rows with groups, also where no column has them: then runs of neighbouring ids stand in."""
+def _grouped(rows: Rows, files: Sequence[TableFile], *, split_by: str, drawn: bool, note: Note) -> Rows:
+    """Rows with groups, also where no column has them: then runs of neighbouring ids stand in.
+
+    drawn: whether the test set is drawn, and not what the user says.
+    """
     if not rows.groups.any():
         rows = replace(rows, groups=_stand_in(rows))
         where = f"{_named(files)} has no column of observations"
         count = len(np.unique(rows.groups))
-        if count == len(rows) and not _numbered(rows):
+        if not drawn and count == len(rows):
+            note(f"{where}: whether test images share one with training images is not known.")
+        elif count == len(rows) and not _numbered(rows):
             note(
                 f"{where}, and its ids are no numbers of uploads: images are split one by one. Photos of one animal "
                 "then are in training and test, and accuracy is too high."
@@ -368,7 +373,7 @@ def _grouped(rows: Rows, files: Sequence[TableFile], *, split_by: str, note: Not
                 f"{where}: runs of ids that differ by at most {keys.NEIGHBOURS} stand in for them, "
                 f"{count} runs of {len(rows)} images."
             )
-    if split_by == "photo":
+    if split_by == "photo" and drawn:
         sizes = np.unique(rows.groups, return_counts=True)[1]
         shared = int(sizes[sizes > 1].sum())
         note(
