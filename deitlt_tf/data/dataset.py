@@ -127,9 +127,11 @@ def image_names(source: Source) -> Sequence[str]:
 
 
 def stable_names(source: Source) -> list[str]:
-    """`source.names`, or what stands for them."""
+    """`source.names`, or what stands for them: the key of its group, so that a group keeps together; path or index."""
     if source.names is not None:
         return list(source.names)
+    if source.groups is not None:
+        return [f"group {key}" for key in source.groups.tolist()]
     return list(source.images) if source.kind == "paths" else [str(index) for index in range(len(source))]
 
 

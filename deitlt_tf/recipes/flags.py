@@ -572,9 +572,9 @@ with _heading("Single commands"):
     )
     _number("max_mb", 20.0, "fetch: larger images are refused, MB.", above=0)
     flags.DEFINE_bool("again", False, "fetch: also ask for images that an earlier call has given up.")
-    flags.DEFINE_list(
+    flags.DEFINE_string(
         "input",
-        [],
+        "",
         "tabulate: a Darwin Core archive, a Camtrap DP (folder or .zip), or JSON files of iNaturalist or COCO.",
     )
     flags.DEFINE_enum(

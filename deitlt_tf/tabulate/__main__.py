@@ -14,10 +14,10 @@ from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.recipe import Recipe
 
 
-def main(recipe: Recipe, *, input: list[str], out: str, several: str) -> None:
+def main(recipe: Recipe, *, input: str, out: str, several: str) -> None:
     from deitlt_tf.tabulate import whole
 
-    whole.tabulate(input, out, drop_several=several == "drop")
+    whole.tabulate([*filter(None, input.split(","))], out, drop_several=several == "drop")
 
 
 def program() -> None:

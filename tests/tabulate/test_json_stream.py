@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deitlt_tf.tabulate import json_stream
@@ -20,6 +20,7 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("json") / "x.json"
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     value=st.dictionaries(st.text(max_size=4), VALUES, max_size=4),
     piece=st.integers(1, 40),

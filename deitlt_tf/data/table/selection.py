@@ -105,6 +105,8 @@ def select(
         raise ValueError(f"`keep` fits no row of {_named(files)}." if keep else f"{_named(files)} has no rows.")
     ids, index, taxa, groups, test = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     blocks.clear()
+    if not reader.grouped:  # no such column, or an empty one
+        groups[:] = 0
     rows = Rows(ids, index, taxa, groups, test, list(reader.lineages), _joined(paths) if by_path else None, keep)
     reader.tell(files, note=note)
     if not len(rows):
@@ -154,6 +156,7 @@ class _Reader:
     """Turns blocks into integers.
 
     lineages: {lineage: its number}. left_out, said: rows by reason, see `names`. cache: {cells: (number, words said)}.
+    grouped: rows that have a value in the column of groups.
     """
 
     rank: str
@@ -162,6 +165,7 @@ class _Reader:
     left_out: Counter[str] = field(default_factory=Counter)
     said: Counter[str] = field(default_factory=Counter)
     cache: dict[tuple[str | None, ...], tuple[int, str]] = field(default_factory=dict)
+    grouped: int = 0
 
     def columns(self, file: TableFile, test_where: Condition | None, *, by_path: bool) -> tuple[list[str], Any]:
         """(columns of the file that are needed, `test_where` as an expression or None)."""
@@ -242,6 +246,7 @@ class _Reader:
             groups = _place(*(block[file.roles[name]] for name in ("latitude", "longitude")))
         else:
             return np.zeros(len(ids), np.int64)
+        self.grouped += int((groups != 0).sum())
         return np.where(groups == 0, alone(ids), groups)
 
     def tell(self, files: Sequence[TableFile], *, note: Note) -> None:

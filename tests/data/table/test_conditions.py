@@ -4,7 +4,7 @@ import datetime
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deitlt_tf.data.table.conditions import MAX_DEPTH, parse
@@ -102,6 +102,7 @@ def test_its_columns():
     assert parse("b == 1 and (a in (2) or not b is null)", argument="keep").columns == ["b", "a"]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.text(alphabet="ab =!<>()'\"`,1.-\\\n", max_size=30))
 def test_any_text_is_a_condition_or_a_sentence(text):
     try:
@@ -112,6 +113,7 @@ def test_any_text_is_a_condition_or_a_sentence(text):
         assert "keep" in str(error)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.text(min_size=1, max_size=20).filter(lambda text: "\0" not in text))
 def test_every_text_can_be_quoted(text):
     table = pa.table({"a": [text, text + "x"]})

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deitlt_tf.data.table import keys
@@ -13,6 +13,7 @@ from deitlt_tf.data.table import keys
 TEXTS = st.lists(st.one_of(st.none(), st.text(max_size=12)), max_size=20)
 
 
+@settings(max_examples=40, deadline=None)
 @given(TEXTS, TEXTS)
 def test_a_key_depends_on_the_text_alone(before, after):
     texts = pa.array([*before, *after], pa.string())
@@ -53,6 +54,7 @@ def test_runs_of_ids():
     assert within[1] == within[3] != within[2] and within[4] != within[5]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 200), min_size=1, max_size=40, unique=True), st.randoms())
 def test_neighbours_are_in_one_run_in_any_order(ids, random):
     groups = dict(zip(ids, keys.runs(np.array(ids)).tolist(), strict=True))

@@ -125,6 +125,12 @@ def test_runs_of_ids_stand_in_for_observations(select):
     )
 
 
+def test_a_column_of_observations_without_any_value_is_none(select):
+    rows = photos(*["A a"] * 20, observation_id=[""] * 20)
+    chosen, notes = select(rows)
+    assert len({*chosen.groups.tolist()}) == 20 and "runs of ids" in notes[0]
+
+
 @pytest.mark.parametrize("numbered", [True, False])
 def test_ids_that_say_nothing_leave_each_image_alone(select, numbered):
     rows = photos(*["A a", "A b"] * 40, step=1)
