@@ -27,8 +27,7 @@ def main(recipe: Recipe, *, rate: float, connections: int, tries: int, max_mb: f
 
 
 def program() -> None:
-    takes = ("rate", "connections", "tries", "max_mb", "again")
-    command_line.program(main, __doc__, takes=takes)
+    command_line.program(main, __doc__, takes=("rate", "connections", "tries", "max_mb", "again"))
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ META = '<archive xmlns="http://rs.tdwg.org/dwc/text/">{}</archive>'
         ({"meta.xml": META.format("<core/>")}, r"meta\.xml describes a file without 'coreid'"),
         ({"meta.xml": '<!DOCTYPE a [<!ENTITY b "c">]>' + META.format("")}, "has a document type of its own"),
         ({"multimedia.txt": "gbifID\ttype\tformat\tidentifier\n11\n"}, r"multimedia\.txt cannot be read \("),
-        ({"occurrence.txt": "0" * 50_000_000}, r"occurrence\.txt is 50000000 bytes when unpacked, far more"),
+        ({"occurrence.txt": "0" * 14_000_000}, r"occurrence\.txt is 14000000 bytes when unpacked, far more"),
     ],
 )
 def test_damaged_archives_are_one_sentence(tmp_path, changes, message):

@@ -20,7 +20,7 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("json") / "x.json"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     value=st.dictionaries(st.text(max_size=4), VALUES, max_size=4),
     piece=st.integers(1, 40),

@@ -102,7 +102,7 @@ def test_its_columns():
     assert parse("b == 1 and (a in (2) or not b is null)", argument="keep").columns == ["b", "a"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.text(alphabet="ab =!<>()'\"`,1.-\\\n", max_size=30))
 def test_any_text_is_a_condition_or_a_sentence(text):
     try:
@@ -113,7 +113,7 @@ def test_any_text_is_a_condition_or_a_sentence(text):
         assert "keep" in str(error)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.text(min_size=1, max_size=20).filter(lambda text: "\0" not in text))
 def test_every_text_can_be_quoted(text):
     table = pa.table({"a": [text, text + "x"]})
