@@ -160,7 +160,7 @@ class _Fetching:
         room = threading.BoundedSemaphore(connections * WAITING)
         pool = ThreadPoolExecutor(connections)
         speed = f"at most {rate:g} requests a second to one server"
-        print(f"{len(self.rows)} images of {len(self.files)} files, {speed}, to {self.folder}")
+        print(f"{len(self.rows)} images of the table, {speed}, to {self.folder}")
         with (
             (self.folder / journal.FILE).open("a", encoding="utf-8") as log,
             tqdm(total=len(self.rows), unit="image", **bar_of("fetching")) as bar,
