@@ -246,7 +246,7 @@ with _heading("A pre-trained network (quick, --method=adapt)"):
         "all biases, all norms, nothing, or everything.",
     )  # fmt: skip
     flags.DEFINE_integer(
-        "rank", 0, "adaptformer, lora: r; 0: 2^max(0, floor(log2(classes / (2 * blocks)))).", lower_bound=0
+        "adapter_rank", 0, "adaptformer, lora: r; 0: 2^max(0, floor(log2(classes / (2 * blocks)))).", lower_bound=0
     )
     flags.DEFINE_string(
         "head_init", "",

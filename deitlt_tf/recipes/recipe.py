@@ -573,7 +573,7 @@ def _student(flags: Mapping[str, Any]) -> Student:
             init=flags["init"],
         ),
         backbone=Backbone(name=flags["backbone"], head_scale=flags["head_scale"], features=flags["feature_dir"]),
-        adaptation=Adaptation(tune=flags["tune"], rank=flags["rank"], head_init=flags["head_init"]),
+        adaptation=Adaptation(tune=flags["tune"], rank=flags["adapter_rank"], head_init=flags["head_init"]),
         five_crops=flags["five_crops"],
         view=View(
             image_size=flags["image_size"],
