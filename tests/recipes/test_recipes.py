@@ -126,7 +126,8 @@ ADAPTED = {
     "adapt_inat18": (437513, 20, 68360, 4.75, (79.1, 80.4)),
 }
 LIFT = {
-    "method": "adapt", "tune": "adaptformer", "adapter_rank": 0, "head_scale": 25, "head_init": "", "logit_adjustment": 1,
+    "method": "adapt", "tune": "adaptformer", "adapter_rank": 0, "head_scale": 25, "head_init": "",
+    "logit_adjustment": 1,
     "lr": 0.01, "lr_rule": "constant", "batch_size": 128, "weight_decay": 5e-4, "warmup_epochs": 0, "min_lr": 0,
     "clip_norm": 0, "crop": "resized", "crop_min_scale": 0.08, "flip": True, "randaugment": "", "erasing": 0,
     "mixup": 0, "cutmix": 0, "smoothing": 0, "repeats": 1, "sampling": "instance", "image_size": 224,
