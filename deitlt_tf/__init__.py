@@ -44,6 +44,7 @@ MODULES = (
     "distill",
     "evaluation",
     "federated",
+    "fetch",
     "graphs",
     "guidance",
     "inspect_data",
@@ -59,6 +60,7 @@ MODULES = (
     "sam",
     "serving",
     "step",
+    "tabulate",
     "teacher",
     "training",
 )

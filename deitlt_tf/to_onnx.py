@@ -8,7 +8,14 @@ writes the network that --weights names (student, ema, teacher) with opset 17, s
     logits_cls, logits_dist, logits_mean   float32 [batch, C]; --heads chooses among them, --prior adjusts the mean
     probabilities    float32 [batch, C], of the mean, or of the only head that --heads names
 
-The metadata of the file has class names, training counts and the evaluation view, as JSON.
+With --threshold, it also answers by the ranks of the taxonomy, where the classes have one, [batch] each:
+
+    least_risk       int64, the class with the smallest expected height
+    sure_rank        int64, the finest rank whose most probable node reaches the threshold; R, the number of ranks: none
+    sure_node        int64, that node; -1: none
+    sure_probability float32, its probability
+
+The metadata of the file has class names, taxonomy, training counts and the evaluation view, as JSON.
 --quantize=int8 also writes NAME.int8.onnx, for transformers only: 8-bit weights with one scale per output channel, and
 activations quantised at run time. On a CPU without VNNI, its sums may saturate.
 --fp16 also writes NAME.fp16.onnx, in half precision.
@@ -18,7 +25,7 @@ An export replaces earlier files of the same name. Without data to check on, use
 from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.recipe import Recipe
 
-TAKES = ("out", "weights", "heads", "prior", "quantize", "fp16", "input_type", "check_images")
+TAKES = ("out", "weights", "heads", "prior", "threshold", "quantize", "fp16", "input_type", "check_images")
 
 
 def main(
@@ -28,6 +35,7 @@ def main(
     weights: str,
     heads: str,
     prior: str,
+    threshold: str,
     quantize: str,
     fp16: bool,
     input_type: str,
@@ -38,7 +46,7 @@ def main(
     with command_line.extra("export"):
         from deitlt_tf.serving import onnx_files
 
-    served = load_served(recipe, weights=weights, heads=heads, prior=prior)
+    served = load_served(recipe, weights=weights, heads=heads, prior=prior, threshold=threshold)
     path = path_of(recipe, weights=weights, out=out, suffix=".onnx")
     files = {"float32": path}
     if quantize == "int8":

@@ -12,6 +12,8 @@ writes the network that --weights names (student, ema, teacher) with three signa
 `bytes` takes JPEG, PNG, WebP or BMP files and brings them into the evaluation view. A request may have up to
 --request_images of them, with up to --request_megapixels together. A bad image fails its own request, with all images
 of that request, and no other.
+With --threshold, the first two also answer by the ranks of the taxonomy: least_risk, sure_rank, sure_node and
+sure_probability as in `to_onnx`, and `bytes` gives the names sure_label and sure_rank_name.
 OUT also gets docker-compose.yml and batching.config. The export needs tensorflow-serving-api:
 `python -m pip install --no-deps tensorflow-serving-api`.
 """
@@ -21,7 +23,7 @@ from pathlib import Path
 from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.recipe import Recipe
 
-TAKES = ("out", "weights", "heads", "prior", "top_k", "request_megapixels", "request_images")
+TAKES = ("out", "weights", "heads", "prior", "threshold", "top_k", "request_megapixels", "request_images")
 
 
 def main(
@@ -31,6 +33,7 @@ def main(
     weights: str,
     heads: str,
     prior: str,
+    threshold: str,
     top_k: int,
     request_megapixels: float,
     request_images: int,
@@ -41,7 +44,7 @@ def main(
     workdir = recipe.run.folder
     folder = Path(out) if out else workdir / "serving" / workdir.resolve().name
     name = tf_serving.model_name(folder)
-    served = load_served(recipe, weights=weights, heads=heads, prior=prior)
+    served = load_served(recipe, weights=weights, heads=heads, prior=prior, threshold=threshold)
     max_pixels = min(served.max_pixels, int(request_megapixels * 1e6))
     functions = saved_model.signatures(served, top_k=top_k, max_pixels=max_pixels, max_images=request_images)
     requests = saved_model.examples(functions, size=served.image_size, max_images=request_images)

@@ -23,7 +23,8 @@ def main(recipe: Recipe, *, out: str) -> None:
     if splits.train.kind != "paths":
         raise ValueError(f"--data={recipe.data.name} does not come as image files: it needs no shards.")
     shards.write(splits, folder=folder, name=name)
-    print(f"written: {out}; train with --data=tfds:{name} --data_dir={folder}")
+    taxonomy = f" --taxonomy_file={folder}/{name}/{shards.TAXONOMY}" if splits.taxonomy else ""
+    print(f"written: {out}; train with --data=tfds:{name} --data_dir={folder}{taxonomy}")
 
 
 def program() -> None:

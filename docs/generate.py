@@ -24,9 +24,8 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = (
-    "quick", "train", "train_teacher", "evaluate", "federate", "report", "demo", "inspect_data", "to_tfds",
-    "import_torch",
-    "to_onnx", "to_litert", "to_saved_model",
+    "quick", "train", "train_teacher", "evaluate", "federate", "report", "demo", "inspect_data", "fetch", "tabulate",
+    "to_tfds", "import_torch", "to_onnx", "to_litert", "to_saved_model",
 )  # fmt: skip
 MODULES = (
     "distill", "teacher", "losses", "mixing", "sam", "optimizers", "models", "models.vit", "models.resnet",

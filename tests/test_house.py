@@ -33,6 +33,8 @@ ALLOWED |= {"interop": {"models", "runs", "data", "evaluation"}}
 ALLOWED |= {"training": {*ALLOWED}}
 PAGES = {"evaluation", "runs", "data", "models", "losses", "recipes"}
 ALLOWED |= {"serving": PAGES, "report": PAGES, "inspect_data": PAGES}
+ALLOWED |= {"tabulate": {"data", "runs", "recipes"}}
+ALLOWED |= {"fetch": {"data", "runs", "inspect_data", "recipes"}}
 ALLOWED |= {"demo": {"serving", "evaluation", "runs"}}
 ALLOWED |= {"federated": {"training", *ALLOWED["training"]}}
 
@@ -40,8 +42,8 @@ ALLOWED |= {"federated": {"training", *ALLOWED["training"]}}
 COMMANDS = {
     *("quick", "train", "train_teacher", "evaluate", "federate", "to_tfds", "import_torch", "versions", "vendor"),
     *("to_onnx", "to_litert", "to_saved_model"),
-    *("inspect_data.__main__", "report.__main__", "demo.__main__"),
     *("federated.client_app", "federated.server_app"),  # what Flower starts
+    *("inspect_data.__main__", "fetch.__main__", "tabulate.__main__", "report.__main__", "demo.__main__"),
 }
 
 
@@ -51,6 +53,9 @@ TESTED_IN = {
     **{name: f"serving/test_{name}.py" for name in ("to_onnx", "to_litert", "to_saved_model")},
     "import_torch": "interop/test_imports.py",
     "quick": "training/test_quick.py",
+    "fetch.__main__": "fetch/test_whole.py",
+    "tabulate.__main__": "tabulate/test_whole.py",
+    "runs": "runs/test_files.py",
 }
 
 

@@ -95,7 +95,14 @@ def python(tmp_path_factory) -> Path:
     subprocess.run([*build, str(source)], check=True)
     (wheel,) = folder.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("configs/digits_lt.cfg", "to_onnx.py", "py.typed", "report/page.html.j2", "demo/page/index.html"):
+    for name in (
+        "configs/digits_lt.cfg",
+        "configs/cifar10_taxonomy.csv",
+        "to_onnx.py",
+        "py.typed",
+        "report/page.html.j2",
+        "demo/page/index.html",
+    ):
         assert f"deitlt_tf/{name}" in names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "docs/"))]
     venv.create(folder / "venv", with_pip=True)

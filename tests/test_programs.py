@@ -1,6 +1,7 @@
 """The programs as a user runs them, on tiny images that the tests write: one whole run, and what goes wrong."""
 
 import json
+import re
 import shlex
 import shutil
 
@@ -356,6 +357,75 @@ def test_places_lt_runs_through_all_programs(run, tmp_path):
     assert (tmp_path / "run" / "class_names.txt").read_text().splitlines()[0] == "a/airfield"
     code, printed = run(evaluate, f"--workdir={tmp_path / 'run'}")
     assert code == 0 and "student mean" in printed
+
+
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@pytest.mark.slow
+def test_a_taxonomy_goes_through_every_program(run, program, tmp_path):
+    """Pictures under the names of CIFAR-10's classes, and the taxonomy of the package: train to export and demo."""
+    images, workdir = tmp_path / "images", tmp_path / "run"
+    for split, most in (("train", 8), ("val", 2), ("test", 3)):
+        for label, name in enumerate(CIFAR):
+            (images / split / name).mkdir(parents=True)
+            for i in range(max(2, most - label) if split == "train" else most):
+                picture((25 * label, 250 - 25 * label, 100), i).save(images / split / name / f"{i}.png")
+    arguments = [*SMALL, f"--data_dir={images}", f"--workdir={workdir}", "--taxonomy_file=cifar10_taxonomy.csv"]
+    code, printed = run(train, *arguments)
+    assert code == 0 and "taxonomy: 10 class, 7 group, 2 kind" in printed, printed
+    assert "teacher, kind" in printed and "student DIST, group" in printed and "EMA mean, uniformly wrong" in printed
+    results = json.loads((workdir / "results.json").read_text())["taxonomy"]
+    assert results["ranks"] == ["class", "group", "kind"] and results["names"]["group"] == 7
+    assert results["models"].keys() == {"raw", "ema", "best", "teacher"}
+    for heads in results["models"].values():
+        for row in heads.values():
+            values = [row["accuracy"][rank]["paper"]["overall"]["value"] for rank in results["ranks"]]
+            assert values == sorted(values)
+
+    # Evaluated without the file of the taxonomy: the models hold it.
+    flags = workdir / "flags.cfg"
+    flags.write_text(re.sub(r"--taxonomy_file=.*", f"--taxonomy_file={tmp_path}/gone.csv", flags.read_text()))
+    code, again = program(evaluate, f"--workdir={workdir}", "--sure=0.05", from_workdir=True, takes=("sure",))
+    assert code == 0 and "the taxonomy is that of the models" in again and table(printed) <= table(again), again
+    assert "student mean, least risk, group" in again and "at which 5 % of the answers are right" in again
+    chosen = json.loads((workdir / "thresholds.json").read_text())
+    assert chosen.keys() == {"student", "student_ema", "student_best", "teacher"}
+
+    takes = ("compare", "probe_images", "sure")
+    code, printed = program(
+        report, f"--workdir={workdir}", "--probe_images=4", "--sure=0.05", from_workdir=True, takes=takes
+    )
+    numbers = json.loads((workdir / "report.json").read_text())["taxonomy"]
+    assert code == 0 and numbers["rollup"]["threshold"] == chosen["student"]["heads"]["mean"], printed
+    assert numbers["confused"]["rank"] == "group" and numbers["confused"]["pairs"]
+    page = (workdir / "report.html").read_text()
+    for words in ("Ranks of the taxonomy", "road vehicle", "7 group", "least risk", "uniformly wrong"):
+        assert words in page, words
+
+    shutil.copytree(workdir, tmp_path / "other")
+    compare = f"--compare={workdir},{tmp_path / 'other'}"
+    code, printed = program(report, f"--workdir={workdir}", compare, from_workdir=True, takes=takes)
+    numbers = json.loads((workdir / "comparison.json").read_text())["taxonomy"]
+    assert code == 0 and numbers["differences"]["other"]["kind"]["mean"]["paper"]["overall"]["value"] == 0, printed
+
+    onnxruntime = pytest.importorskip("onnxruntime")
+    exports = (f"--workdir={workdir}", f"--out={tmp_path / 'm.onnx'}")
+    arguments = (*exports, "--threshold=auto", "--fp16", "--quantize=int8")
+    code, printed = program(to_onnx, *arguments, from_workdir=True, takes=to_onnx.TAKES)
+    assert code == 0, printed
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["taxonomy"])["nodes"][2] == ["vehicle", "animal"]
+    assert json.loads(facts["threshold"]) == chosen["student"]["heads"]["mean"]
+    assert {"least_risk", "sure_rank", "sure_node", "sure_probability"} < {x.name for x in session.get_outputs()}
+    code, printed = program(to_onnx, *exports, "--threshold=2", from_workdir=True, takes=to_onnx.TAKES)
+    assert code == 1 and "--threshold=2 is neither auto nor a number between 0 and 1" in printed
+
+    recipe = command_line.recipe_of(["demo", f"--workdir={workdir}"], from_workdir=True)
+    facts = json.loads(demo.contents(recipe, weights="student", max_pixels=10**6)["/facts.json"].body)
+    assert facts["taxonomy"]["ranks"] == ["class", "group", "kind"]
+    assert facts["threshold"] == chosen["student"]["heads"]["mean"]
 
 
 def test_places_lt_without_its_data_says_what_belongs_where(run, tmp_path):

@@ -21,12 +21,17 @@ def splits_of(*arguments, folder):
 
 
 def test_the_recipe_with_the_shards_is_the_same_run(write, images, tmp_path):
-    recipe = ["--imbalance=3", "--imbalance_seed=1", f"--data_dir={images}"]
+    (tmp_path / "kinds.csv").write_text("class,kind,all\nred,,x\nblue,cold,x\ngreen,cold,x\n")
+    recipe = ["--imbalance=3", "--imbalance_seed=1", f"--data_dir={images}", f"--taxonomy_file={tmp_path}/kinds.csv"]
     code, printed = write(*recipe, f"--out={tmp_path}/shards/my_set/")
     assert code == 0 and f"train with --data=tfds:my_set --data_dir={tmp_path}/shards" in printed, printed
+    assert f"--taxonomy_file={tmp_path}/shards/my_set/taxonomy.csv" in printed
     assert [path.name for path in (tmp_path / "shards").iterdir()] == ["my_set"]
     files = splits_of(*recipe, folder=tmp_path)
-    packed = splits_of(*recipe, "--data=tfds:my_set", f"--data_dir={tmp_path}/shards", folder=tmp_path)
+    written = ("--data=tfds:my_set", f"--data_dir={tmp_path}/shards")
+    written += (f"--taxonomy_file={tmp_path}/shards/my_set/taxonomy.csv",)
+    packed = splits_of(*recipe, *written, folder=tmp_path)
+    assert files.taxonomy.to_dict() == packed.taxonomy.to_dict()
     assert len(files.train) < 23 and files.train.class_names == packed.train.class_names
     for part, other in ((files.train, packed.train), (files.test, packed.test)):
         np.testing.assert_array_equal(part.labels, other.labels)

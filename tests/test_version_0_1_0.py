@@ -89,7 +89,7 @@ def test_a_finished_run_is_evaluated_to_the_same_table(run, runs, capsys):
 
 @pytest.mark.parametrize("weights", [name for name in finished.FILES if name != "best"])  # its best.npz was no model
 def test_finished_networks_answer(runs, weights):
-    model, names, counts = finished.load(runs / "finished", weights=weights)
+    model, names, counts, _ = finished.load(runs / "finished", weights=weights)
     assert names == tuple("0123456789") and counts.tolist() == read_results(runs / "finished")["class_counts"]
     logits = model(np.zeros([2, 16, 16, 3], np.uint8))
     assert {tuple(x.shape) for x in keras.tree.flatten(logits)} == {(2, 10)}

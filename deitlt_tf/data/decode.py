@@ -2,17 +2,17 @@
 
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from multiprocessing.pool import ThreadPool
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tensorflow as tf
 from tqdm import tqdm
 
 from deitlt_tf import graphs
 from deitlt_tf.data.dataset import Source, Splits, and_more, image_names
+from deitlt_tf.data.progress import bar_of
 
 MAX_SIDE = 65_535  # pixels, JPEG's own limit: beyond, small files ask for gigabytes, and float32 counts no pixels
 _UNKNOWN, _JPEG, _PNG, _WEBP, _BMP, _PALETTE_BMP, _OTHER_BMP, _OS2_BMP, _PACKED_BMP = range(9)
@@ -173,11 +173,6 @@ def naming_bad_images(action: Callable[[], Result], splits: Splits, *, max_pixel
                     f"{reason}{and_more(bad)}. Repair or remove it, or leave such images out with `skip_bad_images`."
                 ) from error
         raise
-
-
-def bar_of(title: str | None) -> dict[str, Any]:
-    """Settings of a progress bar: none without a title, and few lines where they go to a log file."""
-    return {"desc": title, "disable": title is None, "mininterval": 0.5 if sys.stderr.isatty() else 30}
 
 
 # ---- formats ---------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from deitlt_tf.data import augment, decode
 from deitlt_tf.data.dataset import Source
+from deitlt_tf.data.paths import Paths
 
 # (image, and in training a seed int [2]) -> uint8 [size, size, 3], or a tuple of such views
 View = Callable[..., Any]
@@ -101,6 +102,9 @@ def reader(source: Source, *, max_pixels: int) -> Callable[[tf.Tensor], tf.Tenso
 
     max_pixels: as in `decode.decode`.
     """
+    if isinstance(source.images, Paths):
+        path_at = source.images.in_graph()
+        return lambda index: decode.read(path_at(index), max_pixels=max_pixels)
     images = _tensor(source)
     if source.kind == "pixels":
         return lambda index: tf.gather(images, index)

@@ -11,9 +11,11 @@ from tqdm import tqdm
 
 from deitlt_tf.data import storage
 from deitlt_tf.data.dataset import Source, Splits, stable_names
-from deitlt_tf.data.decode import bar_of
+from deitlt_tf.data.progress import bar_of
+from deitlt_tf.data.sources import taxonomy_files
 
 EXAMPLES_PER_SHARD = 1024  # about 100 MB of photographs
+TAXONOMY = "taxonomy.csv"
 SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -39,7 +41,7 @@ def folder_and_name(out: str) -> tuple[str, str]:
 
 
 def write(splits: Splits, *, folder: str, name: str) -> None:
-    """Write folder/name/1.0.0 as TFDS reads it, each split in its order.
+    """Write folder/name/1.0.0 as TFDS reads it, each split in its order; and folder/name/taxonomy.csv if there is one.
 
     The set gets its name when it is complete, so a run that was stopped leaves no half set under that name.
     splits: images that are file paths.
@@ -47,7 +49,7 @@ def write(splits: Splits, *, folder: str, name: str) -> None:
     import tensorflow_datasets as tfds
 
     version, features = "1.0.0", tfds.features
-    parts = {SPLIT_NAMES[split]: part for split, part in vars(splits).items() if part is not None}
+    parts = {SPLIT_NAMES[split]: part for split, part in splits.parts.items()}
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as temporary:
         version_folder = os.path.join(temporary, name, version)
@@ -75,6 +77,8 @@ def write(splits: Splits, *, folder: str, name: str) -> None:
                     writer.add_examples({split: block})
                     bar.update(len(block))
         writer.close_all()
+        if splits.taxonomy is not None:
+            taxonomy_files.write(os.path.join(temporary, name, TAXONOMY), splits.taxonomy)
         os.rename(os.path.join(temporary, name), os.path.join(folder, name))
 
 

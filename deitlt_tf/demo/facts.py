@@ -5,13 +5,16 @@ from deitlt_tf.evaluation.tables import describe_groups
 from deitlt_tf.runs.finished import Finished
 
 
-def facts(network: Finished, *, run: str, weights: str, eval_resize: int, max_pixels: int) -> dict:
+def facts(
+    network: Finished, *, run: str, weights: str, eval_resize: int, max_pixels: int, threshold: float | None = None
+) -> dict:
     """The content of facts.json.
 
     run: name of the run. weights: key of `runs.finished.FILES`. eval_resize: short side before the centre crop of the
     evaluation view, pixels; 0: no crop. max_pixels: largest image that the page accepts.
+    threshold: probability from which an answer at a rank of the taxonomy is sure at first; None without a taxonomy.
     """
-    model, names, counts = network
+    model, names, counts = network.model, network.class_names, network.class_counts
     heads = list(metrics.heads(model.output))
     notes, groups = [], None
     if counts is None:
@@ -42,4 +45,6 @@ def facts(network: Finished, *, run: str, weights: str, eval_resize: int, max_pi
         "eval_resize": eval_resize,
         "max_pixels": max_pixels,
         "notes": notes,
+        "taxonomy": network.taxonomy and network.taxonomy.to_dict(),
+        "threshold": threshold,
     }

@@ -151,7 +151,7 @@ def digests(source: Source, *, title: str | None = None) -> list[bytes]:
     """
 
     def digest(index: int) -> bytes:
-        image = source.images[index]
+        image: Any = source.images[index]
         if source.kind == "pixels":
             return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
         if source.kind == "encoded":

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from deitlt_tf.data import pipeline
 from deitlt_tf.data.dataset import Source
+from deitlt_tf.data.taxonomy import Taxonomy
 from deitlt_tf.devices.strategy import distributed, is_chief
 from deitlt_tf.models.interface import heads
 
@@ -114,12 +115,19 @@ def paper_cuts(class_counts: ArrayLike) -> tuple[int, int, int] | None:
 
 
 def hits(
-    outputs: tf.Tensor | Mapping[str, tf.Tensor], labels: tf.Tensor, mask: tf.Tensor, *, num_classes: int
+    outputs: tf.Tensor | Mapping[str, tf.Tensor],
+    labels: tf.Tensor,
+    mask: tf.Tensor,
+    *,
+    num_classes: int,
+    ancestors: np.ndarray | None = None,
 ) -> dict[str, tf.Tensor]:
     """Correct predictions per class and head, and how many images each class had (`total`): int64 [C] each.
 
     outputs: logits [B, C], or {"cls", "dist"} of them. labels: int [B].
     mask: [B], 1 for an image, 0 for padding of the last batch.
+    ancestors: int32 [R, C] of a `Taxonomy`. With it, the predictions of a head are int64 [R, C]: how many have the
+      right node of each rank. Row 0 is what is counted without it.
 
     >>> logits = tf.constant([[2.0, 1.0], [0.5, 1.5], [3.0, 1.0]])
     >>> result = hits(logits, tf.constant([0, 1, 1]), tf.constant([1, 1, 0]), num_classes=2)
@@ -132,18 +140,32 @@ def hits(
     def count(marks):
         return tf.math.unsorted_segment_sum(marks, labels, num_classes)
 
-    right = {name: tf.argmax(logits, -1) == labels for name, logits in heads(outputs).items()}
-    return {name: count(mask * tf.cast(marks, tf.int64)) for name, marks in right.items()} | {"total": count(mask)}
+    def right(logits):
+        predicted = tf.argmax(logits, -1)
+        if ancestors is None:
+            return count(mask * tf.cast(predicted == labels, tf.int64))
+        node_of = tf.constant(ancestors.T)  # [C, R]
+        marks = tf.gather(node_of, predicted) == tf.gather(node_of, labels)  # [B, R]
+        return tf.transpose(count(mask[:, None] * tf.cast(marks, tf.int64)))
+
+    return {name: right(logits) for name, logits in heads(outputs).items()} | {"total": count(mask)}
 
 
 @functools.lru_cache(maxsize=4)  # a run measures the same few models again and again; tracing takes seconds
-def counting_step(model: keras.Model, num_classes: int, strategy: tf.distribute.Strategy, crops: int = 1) -> Callable:
+def counting_step(
+    model: keras.Model,
+    num_classes: int,
+    strategy: tf.distribute.Strategy,
+    crops: int = 1,
+    taxonomy: Taxonomy | None = None,
+) -> Callable:
     """(images, labels, mask) of all replicas -> `hits` of `model`, summed over them. crops: see `count_hits`."""
 
     @tf.function(reduce_retracing=True)
     def step(batch):
         def one_replica(images, labels, mask):
-            return hits(logits_of(model, images, crops=crops), labels, mask, num_classes=num_classes)
+            logits = logits_of(model, images, crops=crops)
+            return hits(logits, labels, mask, num_classes=num_classes, ancestors=taxonomy and taxonomy.ancestors)
 
         partial = strategy.run(one_replica, args=batch)
         return {name: strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None) for name, x in partial.items()}
@@ -164,19 +186,21 @@ def count_hits(
     batches: tf.data.Dataset | tf.distribute.DistributedDataset,
     *,
     num_classes: int,
+    taxonomy: Taxonomy | None = None,
     title: str | None = None,
     crops: int = 1,
 ) -> dict[str, np.ndarray]:
     """`hits` over a whole evaluation set: batches of (images, labels, mask). Every image counts exactly once.
 
     The replicas of the current strategy share the work.
+    taxonomy: of the classes, for hits of each rank.
     batches: a tf.data.Dataset, or what `devices.strategy.distributed` makes of one; with several workers the latter.
     title: of a progress bar; None: no bar.
     crops: K above 1: images are [B, K, S, S, 3], and the logits of the K crops of an image are averaged. Defaults to 1.
     Raises ValueError for an empty set.
     """
     strategy = tf.distribute.get_strategy()
-    step = counting_step(model, num_classes, strategy, crops)
+    step = counting_step(model, num_classes, strategy, crops, taxonomy)
     totals: dict[str, np.ndarray] = {}
     if isinstance(batches, tf.data.Dataset):
         total, batches = int(batches.cardinality()), strategy.experimental_distribute_dataset(batches)
@@ -200,10 +224,35 @@ def measure(
     title: str,
     five_crops: int = 0,
 ) -> Accuracies:
-    """`accuracies` of a network on one split, with a progress bar. The network's input sets the size of the view.
+    """`accuracies` of a network on one split. class_counts: [C], training images of each class. Others: see `count`."""
+    num_classes = len(class_counts)
+    class_hits = count(
+        model,
+        source,
+        eval_resize=eval_resize,
+        max_pixels=max_pixels,
+        num_classes=num_classes,
+        title=title,
+        five_crops=five_crops,
+    )
+    return accuracies(class_hits, class_counts)
+
+
+def count(
+    model: keras.Model,
+    source: Source,
+    *,
+    eval_resize: int,
+    max_pixels: int,
+    num_classes: int,
+    title: str,
+    taxonomy: Taxonomy | None = None,
+    five_crops: int = 0,
+) -> dict[str, np.ndarray]:
+    """`count_hits` of a network on one split, with a progress bar. The network's input sets the size of the view.
 
     eval_resize: short side before the centre crop, pixels; 0: no crop. max_pixels: largest image that is decoded.
-    class_counts: [C], training images of each class. title: of the progress bar, which the chief worker shows.
+    title: of the progress bar, which the chief worker shows. taxonomy: of the classes, for hits of each rank.
     five_crops: pixels by which the short side of an image is longer than its crops, `augment.five_crops`, over which
       logits are averaged; 0: the evaluation view alone. Defaults to 0.
     """
@@ -215,9 +264,8 @@ def measure(
     view = {"size": size, "resize": size + five_crops if five_crops else eval_resize, "five_crops": five_crops > 0}
     view |= {"batch": batch, "max_pixels": max_pixels}
     batches = distributed(lambda **share: pipeline.evaluation_batches(source, **view, **share))
-    counting: dict[str, Any] = {"num_classes": len(class_counts), "crops": crops}
-    class_hits = count_hits(model, batches, **counting, title=title if is_chief() else None)
-    return accuracies(class_hits, class_counts)
+    counting: dict[str, Any] = {"num_classes": num_classes, "crops": crops, "taxonomy": taxonomy}
+    return count_hits(model, batches, **counting, title=title if is_chief() else None)
 
 
 def evaluation_batch(size: int) -> int:
@@ -232,7 +280,8 @@ def accuracies(
 
     overall = hits / images; balanced = mean of all classes' accuracies; a group = mean of its classes' accuracies.
     These means are over classes that have test images; None for a group without any.
-    class_hits: {head of the network: int [C], "total": int [C]}. class_counts: [C], training images of each class.
+    class_hits: {head of the network: int [C], or [R, C] with a taxonomy, "total": int [C]}.
+    class_counts: [C], training images of each class.
     conventions: see `groups`. Defaults to those of the tables, shots and paper.
 
     >>> class_hits = {"cls": np.array([9, 4, 2]), "total": np.array([10, 10, 10])}
@@ -253,11 +302,15 @@ def accuracies(
                 "balanced": of_group(right, np.arange(len(total))),
                 **{group: of_group(right, members) for group, members in groups(class_counts, convention).items()},
             }
-            for name, right in class_hits.items()
-            if name != "total"
+            for name, right in of_classes(class_hits).items()
         }
         for convention in conventions
     }
+
+
+def of_classes(class_hits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{head of the network: hits of the classes themselves, [C]}: the finest rank of what `count_hits` has counted."""
+    return {name: right if right.ndim == 1 else right[0] for name, right in class_hits.items() if name != "total"}
 
 
 def flatten(table: Accuracies, *, prefix: str) -> dict[str, float]:

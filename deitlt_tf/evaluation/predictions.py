@@ -6,7 +6,7 @@ would take 800 MB.
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
@@ -16,7 +16,10 @@ from tqdm import tqdm
 from deitlt_tf import mixing
 from deitlt_tf.data import pipeline
 from deitlt_tf.data.dataset import Source
+from deitlt_tf.data.taxonomy import Taxonomy
 from deitlt_tf.devices import replicas
+from deitlt_tf.evaluation import rollup
+from deitlt_tf.evaluation.metrics import evaluation_batch
 from deitlt_tf.models import interface, resizing
 
 MIXED_BATCH = 32  # views that share one lambda
@@ -29,27 +32,36 @@ class Predictions:
     labels: int [N].
     predicted, confidence: {head of the network: [N]}, the class of the largest logit and its softmax probability. The
       heads are cls, dist and mean, or cls alone.
+    by_rank: {head: answers at every rank of the taxonomy}; empty without a taxonomy.
     """
 
     labels: np.ndarray
     predicted: dict[str, np.ndarray]
     confidence: dict[str, np.ndarray]
+    by_rank: dict[str, rollup.ByRank] = field(default_factory=dict)
 
     def right(self, head: str) -> np.ndarray:
         """bool [N]: whether that head predicts the label."""
         return self.predicted[head] == self.labels
 
 
-def predict(model: keras.Model, batches: tf.data.Dataset, *, title: str | None = None) -> Predictions:
+def predict(
+    model: keras.Model, batches: tf.data.Dataset, *, taxonomy: Taxonomy | None = None, title: str | None = None
+) -> Predictions:
     """The `Predictions` of `model` for batches of (images, labels, mask), without the padding.
 
-    title: of a progress bar; None: no bar. Raises ValueError for an empty set.
+    taxonomy: of the classes, for answers at every rank. title: of a progress bar; None: no bar.
+    Raises ValueError for an empty set.
     """
 
     @tf.function(reduce_retracing=True)
-    def step(images: tf.Tensor) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+    def step(images: tf.Tensor) -> dict[str, tuple]:
         heads = interface.heads(model(images, training=False))
-        return {name: (tf.argmax(z, -1), tf.reduce_max(tf.nn.softmax(z), -1)) for name, z in heads.items()}
+        shares = {name: tf.nn.softmax(z) for name, z in heads.items()}
+        best = {name: (tf.argmax(z, -1), tf.reduce_max(shares[name], -1)) for name, z in heads.items()}
+        if taxonomy is None:
+            return best
+        return {name: (*best[name], *rollup.by_rank(p, taxonomy)) for name, p in shares.items()}
 
     labels, answers = [], []
     for images, batch_labels, mask in progress(batches, title):
@@ -61,9 +73,30 @@ def predict(model: keras.Model, batches: tf.data.Dataset, *, title: str | None =
     joined = tf.nest.map_structure(lambda *parts: np.concatenate(parts), *answers)
     return Predictions(
         np.concatenate(labels),
-        {name: predicted for name, (predicted, _) in joined.items()},
-        {name: confidence for name, (_, confidence) in joined.items()},
+        {name: answer[0] for name, answer in joined.items()},
+        {name: answer[1] for name, answer in joined.items()},
+        {name: rollup.ByRank(*answer[2:]) for name, answer in joined.items()} if taxonomy else {},
     )
+
+
+def predict_split(
+    model: keras.Model,
+    source: Source,
+    *,
+    eval_resize: int,
+    max_pixels: int,
+    taxonomy: Taxonomy | None = None,
+    title: str | None = None,
+) -> Predictions:
+    """`predict` for a whole split, in the evaluation view of `model`.
+
+    eval_resize: short side before the centre crop, pixels; 0: no crop. max_pixels: largest image that is decoded.
+    """
+    size = model.input_shape[1]
+    batches = pipeline.evaluation_batches(
+        source, size=size, resize=eval_resize, batch=evaluation_batch(size), max_pixels=max_pixels
+    )
+    return predict(model, batches, taxonomy=taxonomy, title=title)
 
 
 def progress(batches: tf.data.Dataset, title: str | None) -> Iterable:

@@ -1,12 +1,13 @@
-"""Accuracies as tables: a line that defines head, mid and tail, then a row for each model and head."""
+"""Accuracies as tables: a line that defines head, mid and tail, then a row for each model and head, or rank."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from deitlt_tf.evaluation import metrics
+from deitlt_tf.evaluation import hierarchy, metrics
 
 
 def describe_groups(class_counts: ArrayLike, convention: str) -> str:
@@ -89,7 +90,144 @@ def rows_of(prefix: str, measured: metrics.Accuracies) -> dict[str, dict[str, di
     >>> rows_of("student", {"shots": {"cls": {"overall": 50.0}, "dist": {"overall": 60.0}}})
     {'student CLS': {'shots': {'overall': 50.0}}, 'student DIST': {'shots': {'overall': 60.0}}}
     """
+    names = names_of(prefix, next(iter(measured.values())))
+    return {name: {c: measured[c][head] for c in measured} for head, name in names.items()}
+
+
+def names_of(prefix: str, heads: Iterable[str]) -> dict[str, str]:
+    """{head: name of its row}: "student CLS", ...; the prefix alone where there is one head."""
     labels = {"cls": "CLS", "dist": "DIST", "mean": "mean"}
-    heads = next(iter(measured.values()))
-    names = {head: f"{prefix} {labels[head]}" if len(heads) > 1 else prefix for head in heads}
-    return {names[head]: {c: measured[c][head] for c in measured} for head in heads}
+    heads = list(heads)
+    return {head: f"{prefix} {labels[head]}" if len(heads) > 1 else prefix for head in heads}
+
+
+def by_rank_rows(results: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, hierarchy.Summary]:
+    """{name of a row: `hierarchy.summary`} of all heads of the models of a results.json; {} without a taxonomy.
+
+    titles: {name of a model there: start of the name of its rows}, in the order of the rows.
+    """
+    models = results.get("taxonomy", {}).get("models", {})
+    return {
+        row: models[model][head]
+        for model, title in titles.items()
+        for head, row in names_of(title, models.get(model, {})).items()
+    }
+
+
+def print_by_rank(
+    rows: Mapping[str, hierarchy.Summary],
+    class_counts: ArrayLike,
+    *,
+    differences: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Print accuracy by rank and severity of mistakes, with intervals.
+
+    rows: {name: `hierarchy.summary`}. differences: {name: `hierarchy.nearer`}.
+    """
+    if rows:
+        tqdm.write("\n" + by_rank(rows, class_counts))
+    if differences:
+        cells = {
+            f"{name}, {of}": _cells(bounds["paper"], "{:+.2f}")
+            for name, both in differences.items()
+            for of, bounds in (("mistakes", both["mistakes"]), ("all images", both["images"]))
+        }
+        tqdm.write("\n" + _table(cells, title="differences of mean heights, on the same images; below 0: nearer"))
+
+
+def by_rank(rows: Mapping[str, hierarchy.Summary], class_counts: ArrayLike) -> str:
+    """Two tables: accuracy by rank, and heights of answers, of each of `rows`, {name: `hierarchy.summary`}.
+
+    The columns are those of the second convention. A dash stands for a column without test images or mistakes.
+    """
+    groups = describe_groups(class_counts, "paper")
+    ranks = list(next(iter(rows.values()))["accuracy"])
+    accuracies = {
+        f"{name}, {rank}": _cells(bounds["paper"], "{:.1f}")
+        for name, row in rows.items()
+        for rank, bounds in row["accuracy"].items()
+    }
+    heights: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        heights[f"{name}, mistakes"] = _cells(row["mistakes"]["paper"], "{:.2f}")
+        heights[f"{name}, uniformly wrong"] = _cells(row["uniform"]["paper"], "{:.2f}")
+        heights[f"{name}, all images"] = _cells(row["images"]["paper"], "{:.2f}")
+    return "\n\n".join(
+        [
+            _table(accuracies, title=f"accuracy by rank, %, with 95 % intervals; {groups}"),
+            _table(heights, title=f"mean height of answers: {describe_heights(ranks)}"),
+        ]
+    )
+
+
+def print_rollup(name: str, measured: Mapping[str, Any], class_counts: ArrayLike) -> None:
+    """Print coverage against accuracy by threshold. name: of the row. measured: `rollup.measured`."""
+    tqdm.write("\n" + format_rollup(name, measured, class_counts))
+
+
+def format_rollup(name: str, measured: Mapping[str, Any], class_counts: ArrayLike) -> str:
+    """A table by threshold, then one by group for the chosen threshold. Arguments: as of `print_rollup`."""
+    curve, target = measured["curve"], f"{100 * measured['target']:g} %"
+    ranks = list(curve[0]["coverage"])
+    rows = {
+        f"{row['threshold']:g}": [_percent(row["accuracy"]), *(_percent(row["coverage"][rank]) for rank in ranks)]
+        for row in curve
+    }
+    title = (
+        f"{name}: the finest rank whose probability reaches a threshold; % of the answers right, % of images by rank"
+    )
+    text = _table(rows, title=title, columns=["right", *ranks], corner="threshold")
+    if not measured["validation"]:
+        return f"{text}\nNo threshold is chosen: the data have no validation split (--val_fraction)."
+    if measured["threshold"] is None:
+        return f"{text}\nNo threshold up to 0.99 makes {target} of the answers right on the validation split."
+    columns = [measured["columns"].get(column) for column in metrics.COLUMNS]
+    rows = {"right": [_percent(column and column["accuracy"]) for column in columns]}
+    rows |= {rank: [_percent(column and column["coverage"][rank]) for column in columns] for rank in ranks}
+    title = (
+        f"{name}: threshold {measured['threshold']:g}, at which {target} of the answers are right on the validation "
+        f"split; {describe_groups(class_counts, 'paper')}"
+    )
+    return f"{text}\n\n{_table(rows, title=title)}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def describe_heights(ranks: Sequence[str]) -> str:
+    """What the heights of answers mean.
+
+    >>> describe_heights(["species", "genus", "family"])
+    '0 = right, 1 = right genus, 2 = right family, 3 = not even that'
+    """
+    words = [f"{height} = right {rank}" for height, rank in enumerate(ranks[1:], start=1)]
+    return ", ".join(["0 = right", *words, f"{len(ranks)} = not even that" if words else "1 = wrong"])
+
+
+def _cells(row: Mapping[str, Any], form: str) -> list[str]:
+    """A cell for each column of the tables. row: {column: {value, low, high}, a number, or None}. form: of a number."""
+
+    def cell(x: Any) -> str:
+        if x is None:
+            return "-"
+        if isinstance(x, dict):
+            to = " to " if "+" in form else "-"
+            return f"{form.format(x['value'])} ({form.format(x['low'])}{to}{form.format(x['high'])})"
+        return form.format(x)
+
+    return [cell(row.get(column)) for column in metrics.COLUMNS]
+
+
+def _table(
+    rows: Mapping[str, Sequence[str]], *, title: str, columns: Sequence[str] = metrics.COLUMNS, corner: str = ""
+) -> str:
+    """Rows of cells under the names of the columns, aligned. corner: name of the column of the names."""
+    lines: dict[str, Sequence[str]] = {corner: columns} | dict(rows)
+    width = max(map(len, lines))
+    widths = [max(map(len, column)) for column in zip(*lines.values(), strict=True)]
+    texts = [
+        " ".join([f"{name:<{width}}", *(f"{cell:>{size}}" for cell, size in zip(cells, widths, strict=True))])
+        for name, cells in lines.items()
+    ]
+    return "\n".join([title, *texts])

@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ def inspect(recipe: Recipe, *, every_image: bool = False, say: Callable[[str], N
     data = recipe.data
     splits, errors, notes = load(data, say=say)
     errors = [*mistakes(recipe), *errors]
-    parts = {name: part for name, part in vars(splits).items() if part is not None}
+    parts = splits.parts
     names = {name: sources.image_names(part) for name, part in parts.items()}
     files = {name: part for name, part in parts.items() if part.kind != "pixels"}
     checks = check_images(files, data, every_image=every_image)
@@ -62,12 +62,16 @@ def inspect(recipe: Recipe, *, every_image: bool = False, say: Callable[[str], N
     for name, count in counts.items():
         if name != "train" and (without := class_names[count == 0]).size:
             warnings.append(f"{name} has no images of {some_of(without, 'class')}: no accuracy can be measured there")
+    shared = shared_groups(parts)
+    warnings += on_shared_groups(shared, parts)
     warnings += on_copies(copies, labels={name: part.labels for name, part in parts.items()}, names=names)
     described = {name: summary.describe(part, checks.get(name)) for name, part in parts.items()}
     return {
         "data": data.name,
         "splits": described,
         "classes": {"names": list(class_names), **{name: count.tolist() for name, count in counts.items()}},
+        "taxonomy": splits.taxonomy and splits.taxonomy.number_of_names(),
+        "shared_groups": shared,
         "imbalance": float(counts["train"].max() / counts["train"].min()) if counts["train"].min() else None,
         "groups": summary.group_sizes(counts["train"]),
         "weights": summary.class_weights(recipe, counts["train"]),
@@ -180,8 +184,27 @@ def on_missing(*, files: list[str], folders: dict[str, int], root: str) -> list[
     return sentences
 
 
+def shared_groups(parts: dict[str, Source]) -> dict[str, int]:
+    """{split: number of its images whose group (observation, camera, ...) has training images, too}."""
+    train = parts["train"].groups
+    others = {name: part.groups for name, part in parts.items() if name != "train"}
+    if train is None:
+        return {}
+    return {name: int(np.isin(groups, train).sum()) for name, groups in others.items() if groups is not None}
+
+
+def on_shared_groups(shared: dict[str, int], parts: dict[str, Source]) -> list[str]:
+    """A sentence for each split that shares groups with training. shared: from `shared_groups`."""
+    return [
+        f"{number_of(count, 'image')} of {len(parts[name])} in {name} share an observation (what `split_by` names) "
+        "with training images: they are like them, so the accuracy is higher than on new ones"
+        for name, count in shared.items()
+        if count
+    ]
+
+
 def images_with(
-    remark: str, checks: dict[str, list[survey.FileCheck]], names: dict[str, list[str]]
+    remark: str, checks: dict[str, list[survey.FileCheck]], names: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
     """{split: names of its images whose header has the remark}."""
     return {
@@ -235,7 +258,7 @@ def on_images(problems: dict[str, list[str]], what: str) -> list[str]:
 
 
 def on_copies(
-    groups: list[list[tuple[str, int]]], *, labels: dict[str, np.ndarray], names: dict[str, list[str]]
+    groups: list[list[tuple[str, int]]], *, labels: dict[str, np.ndarray], names: Mapping[str, Sequence[str]]
 ) -> list[str]:
     """A sentence for each pair of splits that share images, for copies within a split, and for differing labels.
 

@@ -102,6 +102,8 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     """The report as text, line by line. report: from `findings.inspect`."""
     classes, splits = report["classes"], report["splits"]
     yield f"{report['data']}: {number_of(len(classes['names']), 'class')}"
+    if report.get("taxonomy"):
+        yield "taxonomy: " + ", ".join(f"{count} {rank}" for rank, count in report["taxonomy"].items())
     yield "        images  classes  missing  unreadable  width x height (min median max); formats"
     for name, part in splits.items():
         numbers = f"{part['images']:>8} {part['classes']:>8} {part['missing']:>8} {part['unreadable']:>11}"
@@ -110,6 +112,8 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
         )
         formats = ", ".join(f"{count} {kind}" for kind, count in part["formats"].items())
         yield f"{name:<6}{numbers}  {width} x {height}; {formats or '-'}"
+    for name, count in report["shared_groups"].items():
+        yield f"{count} of {splits[name]['images']} images of {name} share an observation or group with training images"
     ratio = f"{report['imbalance']:.4g}" if report["imbalance"] else "infinite"
     yield f"\nimages per class, by rank in train; imbalance ratio {ratio}"
     yield "        " + " ".join(f"{name:>7}" for name in splits)

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from deitlt_tf.data import storage
 from deitlt_tf.data.dataset import Source, image_names
-from deitlt_tf.data.decode import MAX_SIDE, bar_of
+from deitlt_tf.data.decode import MAX_SIDE
+from deitlt_tf.data.progress import bar_of
 from deitlt_tf.inspect_data import headers
 
 THREADS = 16  # more than cores, because they wait for the disk most of the time; few enough for a network disk

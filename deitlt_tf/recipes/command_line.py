@@ -53,15 +53,19 @@ def find_flagfile(name: str | os.PathLike) -> Path:
 
     Raises FileNotFoundError that suggests a recipe of a similar name.
     """
-    path = Path(at_home(name, flag="flagfile"))
-    packaged = RECIPES / path.name
+    path = packaged(at_home(name, flag="flagfile"))
     if path.is_file():
         return path
-    if packaged.is_file() and path.parent in (Path(), Path("configs")):
-        return packaged
     near = difflib.get_close_matches(path.name, [file.name for file in RECIPES.glob("*.cfg")], n=1)
     hint = f"did you mean {near[0]}?" if near else f"packaged recipes are in {RECIPES}."
     raise FileNotFoundError(f"--flagfile={name}: there is no such file, and no packaged recipe of that name; {hint}")
+
+
+def packaged(name: str) -> Path:
+    """The path `name`; where there is no such file, the one of that name in the package, with or without configs/."""
+    path = Path(name)
+    other = RECIPES / path.name
+    return other if not path.is_file() and path.parent in (Path(), Path("configs")) and other.is_file() else path
 
 
 def read_flagfile(name: str | os.PathLike, *, including: tuple[Path, ...] = ()) -> list[str]:
@@ -123,12 +127,14 @@ def counted_from(folder: str, arguments: list[str]) -> list[str]:
 
     def there(argument: str) -> str:
         name, _, value = argument.lstrip("-").partition("=")
-        if name not in names or not value or "://" in value or value.startswith(NO_PATHS):
+        if name not in names or not value or value.startswith(NO_PATHS):
             return argument
-        listed = isinstance(FLAGS[name].default, list)
+        listed = isinstance(FLAGS[name].default, list) or name == "table"
         return f"--{name}={','.join(map(below, value.split(',') if listed else [value]))}"
 
     def below(value: str) -> str:
+        if "://" in value:
+            return value
         path = os.path.join(folder, value)
         return value if os.path.exists(value) and not os.path.exists(path) else path
 
@@ -187,6 +193,8 @@ def _values(program: str, arguments: list[str]) -> dict[str, Any]:
         value = FLAGS[name].value
         listed = isinstance(value, list)
         FLAGS[name].value = [at_home(x, flag=name) for x in value] if listed else at_home(value, flag=name)
+    if FLAGS.taxonomy_file and "://" not in FLAGS.taxonomy_file:
+        FLAGS.taxonomy_file = str(packaged(FLAGS.taxonomy_file))
     return {name: FLAGS[name].value for name in OURS}
 
 

@@ -77,7 +77,9 @@ LARGEST_SEED = 2**32 - 1  # of NumPy's generator
 
 with _heading("The data"):
     flags.DEFINE_string(
-        "data", "folder", "Kind of data set: folder, list, inat, cifar10_lt, cifar100_lt, digits_lt or tfds:NAME."
+        "data",
+        "folder",
+        "Kind of data set: folder, list, inat, table, cifar10_lt, cifar100_lt, digits_lt or tfds:NAME.",
     )
     flags.DEFINE_string(
         "data_dir", "", "Folder of the images (a path or a URL such as gs://...), or of TensorFlow Datasets."
@@ -88,11 +90,40 @@ with _heading("The data"):
     flags.DEFINE_string("val_list", "", "With --data=list or inat: the same for the validation split; may be left out.")
     flags.DEFINE_string("test_list", "", "With --data=list or inat: the same for the test split.")
     flags.DEFINE_string(
-        "image_root", "", "With --data=list or inat: folder that the listed paths start from; default: --data_dir."
+        "image_root", "", "With --data=list, inat or table: folder that the paths start from; default: --data_dir."
     )
     flags.DEFINE_string(
         "class_names_file", "",
         "With --data=list and with --federated_client_dirs: file of one class name a line, in label order.",
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "taxonomy_file", "",
+        "CSV or TSV of the ranks above each class (genus, family, ...), for accuracy by rank; relative to the current "
+        "folder, or the name of one in the package.",
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "table", "", "With --data=table: files (.parquet, .csv, .tsv), patterns or folders of them, commas between; "
+        "one row an image.",
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "rank", "species", "With --data=table: rank of the classes, from species to kingdom, or a column of classes."
+    )
+    flags.DEFINE_string(
+        "keep", "", "With --data=table: the rows that are used, such as `family == Theridiidae and year >= 2015`; "
+        "empty: all.",
+    )  # fmt: skip
+    flags.DEFINE_integer("min_images", 1, "With --data=table: classes with fewer images are left out.", lower_bound=1)
+    flags.DEFINE_integer(
+        "max_images", 0, "With --data=table: images that a class keeps, one of each observation first; 0: all.",
+        lower_bound=0,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "split_by", "observation", ["observation", "camera", "place", "day", "photo"],
+        "With --data=table: what lies in one split as a whole; photo: nothing, which makes tests too easy.",
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "test_where", "", "With --data=table: the rows that are the test set, such as `observed_on >= 2024-01-01` or "
+        "`camera in (A7, B2)`; empty: --test_fraction.",
     )  # fmt: skip
     _number(
         "test_fraction",
@@ -215,7 +246,7 @@ with _heading("A pre-trained network (quick, --method=adapt)"):
         "all biases, all norms, nothing, or everything.",
     )  # fmt: skip
     flags.DEFINE_integer(
-        "rank", 0, "adaptformer, lora: r; 0: 2^max(0, floor(log2(classes / (2 * blocks)))).", lower_bound=0
+        "adapter_rank", 0, "adaptformer, lora: r; 0: 2^max(0, floor(log2(classes / (2 * blocks)))).", lower_bound=0
     )
     flags.DEFINE_string(
         "head_init", "",
@@ -484,7 +515,10 @@ RECIPE = tuple(_declared())
 
 with _heading("Single commands"):
     flags.DEFINE_string(
-        "out", "", "Exports: file or folder to write, default: next to the model in --workdir. to_tfds: FOLDER/NAME."
+        "out",
+        "",
+        "Exports: file or folder to write, default: next to the model in --workdir. to_tfds: FOLDER/NAME. "
+        "tabulate: FILE.parquet.",
     )
     flags.DEFINE_enum(
         "weights", "student", ["student", "ema", "best", "teacher"],
@@ -498,6 +532,16 @@ with _heading("Single commands"):
     flags.DEFINE_string(
         "prior", "", "Exports: adjust logits to these class shares: uniform, training, or a file of counts."
     )
+    _number(
+        "sure", 0.95,
+        "evaluate, report: share of the answers at a rank that should be right; the threshold is chosen so on the "
+        "validation split.", above=0, below=1,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "threshold", "",
+        "to_onnx, to_saved_model, demo: also answer at the finest rank of the taxonomy whose probability reaches this "
+        "number; auto: the one that evaluate has chosen.",
+    )  # fmt: skip
     flags.DEFINE_enum("quantize", "none", ["none", "int8"], "Exports: also write a file with 8-bit weights.")
     flags.DEFINE_bool("fp16", False, "to_onnx: also write a file in half precision.")
     flags.DEFINE_enum(
@@ -521,6 +565,22 @@ with _heading("Single commands"):
         lower_bound=-1,
     )  # fmt: skip
     flags.DEFINE_bool("decode", False, "inspect_data: decode every image as training will, not only its header.")
+    _number("rate", 10.0, "fetch: requests a second to one server, at most.", above=0)
+    flags.DEFINE_integer("connections", 8, "fetch: requests that wait for an answer at a time.", lower_bound=1)
+    flags.DEFINE_integer(
+        "tries", 5, "fetch: how often an image is asked for before it waits for the next call.", lower_bound=1
+    )
+    _number("max_mb", 20.0, "fetch: larger images are refused, MB.", above=0)
+    flags.DEFINE_bool("again", False, "fetch: also ask for images that an earlier call has given up.")
+    flags.DEFINE_string(
+        "input",
+        "",
+        "tabulate: a Darwin Core archive, a Camtrap DP (folder or .zip), or JSON files of iNaturalist or COCO.",
+    )
+    flags.DEFINE_enum(
+        "several", "refuse", ["refuse", "drop"],
+        "tabulate: what becomes of images with several species: an error that names one, or they are left out.",
+    )  # fmt: skip
     flags.DEFINE_string("checkpoint", "", "import_torch: PyTorch file to import (.pth, .pth.tar).")
     flags.DEFINE_string(
         "class_order", "",
@@ -560,10 +620,11 @@ FIRST = (
 # Flags that take a path, or several. `~` in them is the home folder; in flags.cfg, relative ones count from the folder
 # that the run was started in.
 PATHS = (
-    *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "init"),
+    *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "taxonomy_file", "init"),
     *("feature_dir", "head_init", "teacher", "teacher_init", "teacher_workdir", "teacher_labels", "workdir"),
     "federated_client_dirs",
-    *("out", "prior", "checkpoint", "class_order", "to_torch", "compare"),
+    "table",
+    *("out", "input", "prior", "checkpoint", "class_order", "to_torch", "compare"),
 )
 
 # Starts of values of --init and --teacher_init that name something other than a path.
@@ -572,7 +633,8 @@ NO_PATHS = ("keras_hub:", "pretrained:")
 # What may change between two runs of the same recipe without changing its weights.
 FREE = {
     *("workdir", "teacher_workdir", "teacher_labels", "checkpoint_seconds", "worker_timeout", "traceback"),
-    *("feature_dir", "download", "data_dir", "image_root", "baseline", "decoded_mb", "federated_client_dirs"),
+    *("feature_dir", "download", "data_dir", "image_root", "taxonomy_file", "table", "baseline", "decoded_mb"),
+    "federated_client_dirs",
     *COMMANDS_OWN,
 }
 

@@ -41,6 +41,14 @@ class Data:
     test_list: str
     image_root: str
     class_names_file: str
+    taxonomy_file: str
+    table: tuple[str, ...]
+    rank: str
+    keep: str
+    min_images: int
+    max_images: int
+    split_by: str
+    test_where: str
     test_fraction: float
     val_fraction: float
     split_seed: int
@@ -56,7 +64,8 @@ class Data:
     def source(self) -> dict[str, Any]:
         """Keywords of `data.sources.load`."""
         names = (
-            *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "test_fraction"),
+            *("data_dir", "train_list", "val_list", "test_list", "image_root", "class_names_file", "taxonomy_file"),
+            *("table", "rank", "keep", "min_images", "max_images", "split_by", "test_where", "test_fraction"),
             *("val_fraction", "split_seed", "imbalance", "imbalance_type", "imbalance_seed", "download"),
         )
         return {name: getattr(self, name) for name in names}
@@ -524,6 +533,14 @@ def _data(flags: Mapping[str, Any]) -> Data:
         test_list=flags["test_list"],
         image_root=flags["image_root"],
         class_names_file=flags["class_names_file"],
+        taxonomy_file=flags["taxonomy_file"],
+        table=tuple(filter(None, flags["table"].split(","))),
+        rank=flags["rank"],
+        keep=flags["keep"],
+        min_images=flags["min_images"],
+        max_images=flags["max_images"],
+        split_by=flags["split_by"],
+        test_where=flags["test_where"],
         test_fraction=flags["test_fraction"],
         val_fraction=flags["val_fraction"],
         split_seed=flags["split_seed"],
@@ -556,7 +573,7 @@ def _student(flags: Mapping[str, Any]) -> Student:
             init=flags["init"],
         ),
         backbone=Backbone(name=flags["backbone"], head_scale=flags["head_scale"], features=flags["feature_dir"]),
-        adaptation=Adaptation(tune=flags["tune"], rank=flags["rank"], head_init=flags["head_init"]),
+        adaptation=Adaptation(tune=flags["tune"], rank=flags["adapter_rank"], head_init=flags["head_init"]),
         five_crops=flags["five_crops"],
         view=View(
             image_size=flags["image_size"],

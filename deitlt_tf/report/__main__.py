@@ -18,7 +18,7 @@ from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.recipe import Recipe
 
 
-def main(recipe: Recipe, *, compare: list[str], probe_images: int) -> None:
+def main(recipe: Recipe, *, compare: list[str], probe_images: int, sure: float = 0.95) -> None:
     from deitlt_tf.data import decode
     from deitlt_tf.devices.strategy import prepare
     from deitlt_tf.report import numbers
@@ -31,7 +31,7 @@ def main(recipe: Recipe, *, compare: list[str], probe_images: int) -> None:
         compute = functools.partial(numbers.comparison, [run, *map(numbers.opened, recipes[1:])])
     else:
         name = "report"
-        compute = functools.partial(numbers.report, recipe, run, probe_images=probe_images)
+        compute = functools.partial(numbers.report, recipe, run, probe_images=probe_images, sure=sure)
     values, figures = decode.naming_bad_images(compute, run.splits, max_pixels=recipe.data.max_pixels)
     numbers.write(run.folder, name, values, figures)
     print(f"{run.folder / name}.html and {name}.json are written.")
@@ -64,7 +64,7 @@ def with_workdir(argv: list[str]) -> list[str]:
 
 def program() -> None:
     sys.argv = with_workdir(sys.argv)
-    command_line.program(main, __doc__, from_workdir=True, takes=("compare", "probe_images"))
+    command_line.program(main, __doc__, from_workdir=True, takes=("compare", "probe_images", "sure"))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,16 @@ import keras
 import numpy as np
 
 from deitlt_tf.data import augment, sources, storage
-from deitlt_tf.evaluation import metrics, probes
-from deitlt_tf.evaluation.predictions import MixedViews, Predictions, predict, predict_mixed, training_batches
+from deitlt_tf.data.taxonomy import Taxonomy
+from deitlt_tf.evaluation import hierarchy, metrics, probes
+from deitlt_tf.evaluation.predictions import (
+    MixedViews,
+    Predictions,
+    predict,
+    predict_mixed,
+    predict_split,
+    training_batches,
+)
 from deitlt_tf.evaluation.run import FILES, Run, networks, open_run, test_batches
 from deitlt_tf.evaluation.tables import describe_groups
 from deitlt_tf.recipes.recipe import Recipe
@@ -49,6 +57,7 @@ class Results:
     by_model: {row: predictions for all test images}.
     drawn: [n], indices of the test images that the probes see. probes: {row: probes}, empty without attention.
     mixed: the teacher's answers to mixed views; None without a teacher that saw such views.
+    validation: predictions of `model` for the validation split; None without a taxonomy or that split.
     """
 
     name: str
@@ -57,6 +66,7 @@ class Results:
     drawn: np.ndarray
     probes: dict[str, probes.Probes]
     mixed: MixedViews | None
+    validation: Predictions | None = None
 
     @property
     def predictions(self) -> Predictions:
@@ -64,21 +74,35 @@ class Results:
         return self.by_model[self.name]
 
 
-def report(recipe: Recipe, run: Run, *, probe_images: int) -> tuple[Numbers, Figures]:
-    """(the numbers of report.json, {section: figures}). probe_images: how many test images the probes see at most."""
+def report(recipe: Recipe, run: Run, *, probe_images: int, sure: float = 0.95) -> tuple[Numbers, Figures]:
+    """(the numbers of report.json, {section: figures}).
+
+    probe_images: how many test images the probes see at most. sure: see `rollup.choose`, target.
+    """
     rng = np.random.default_rng(SEED)
     results = network_results(recipe, run, rng, probe_images=probe_images)
-    numbers = report_numbers(recipe, run, results)
+    numbers = report_numbers(recipe, run, results, sure=sure)
     return numbers, report_figures(run, results, numbers, rng)
 
 
 def network_results(recipe: Recipe, run: Run, rng: np.random.Generator, *, probe_images: int) -> Results:
     """The results of all networks of a run. rng: draws the images for the probes."""
     models = networks(run)
-    name = "student" if "student" in models else "ViT"
+    name, taxonomy = "student" if "student" in models else "ViT", run.splits.taxonomy
     by_model = {
-        row: predict(model, test_batches(run, model, row=row), title=f"{row}, test") for row, model in models.items()
+        row: predict(model, test_batches(run, model, row=row), taxonomy=taxonomy, title=f"{row}, test")
+        for row, model in models.items()
     }
+    validation = None
+    if taxonomy is not None and run.splits.val is not None:
+        validation = predict_split(
+            models[name],
+            run.splits.val,
+            eval_resize=run.eval_resize["student"],
+            max_pixels=run.max_pixels,
+            taxonomy=taxonomy,
+            title=f"{name}, validation",
+        )
     images = len(by_model[name].labels)
     drawn = rng.choice(images, min(probe_images, images), replace=False)
     probed: dict[str, probes.Probes] = {
@@ -89,14 +113,13 @@ def network_results(recipe: Recipe, run: Run, rng: np.random.Generator, *, probe
     mixed = None
     if "teacher" in models and recipe.student.distillation.teacher_sees == "mixed":
         mixed = mixed_views(recipe, run, models["teacher"], views=probe_images)
-    return Results(name, models[name], by_model, drawn, probed, mixed)
+    return Results(name, models[name], by_model, drawn, probed, mixed, validation)
 
 
-def report_numbers(recipe: Recipe, run: Run, results: Results) -> Numbers:
-    """The numbers of report.json."""
+def report_numbers(recipe: Recipe, run: Run, results: Results, *, sure: float) -> Numbers:
+    """The numbers of report.json. sure: see `rollup.choose`, target."""
     names, counts, student = run.splits.train.class_names, run.class_counts, recipe.student
     model, predictions = results.model, results.predictions
-    last_weights = {row: x for row, x in results.by_model.items() if row not in ("EMA", "best")}
     reweighted = 0 <= student.reweight_epoch < student.schedule.epochs
     return {
         "run": {
@@ -111,6 +134,7 @@ def report_numbers(recipe: Recipe, run: Run, results: Results) -> Numbers:
         },
         "groups": {convention: describe_groups(counts, convention) for convention in ("shots", "paper")},
         "table": sections.table(results.by_model, counts, **BOOTSTRAP),
+        "taxonomy": taxonomy_numbers(run, results, sure=sure) if run.splits.taxonomy else None,
         "classes": sections.by_class(predictions, counts, names),
         "clients": sections.clients(results_of(run.folder), Journal(run.folder).lines()),
         "curves": sections.history(
@@ -123,11 +147,28 @@ def report_numbers(recipe: Recipe, run: Run, results: Results) -> Numbers:
             "models": {row: sections.inside(probe) for row, probe in results.probes.items()},
         },
         "confusions": sections.confusions(predictions, counts, names),
-        "calibration": sections.calibration(last_weights, counts),
-        "shifts": sections.shifts(last_weights, counts),
+        "calibration": sections.calibration(last_weights(results), counts),
+        "shifts": sections.shifts(last_weights(results), counts),
         "duel": sections.duel(predictions, counts, most=PICTURES["duel"]) if "dist" in predictions.predicted else None,
         "mixed": results.mixed and sections.mixed(results.mixed, counts),
     }
+
+
+def last_weights(results: Results) -> dict[str, Predictions]:
+    """{row: predictions} without the moving average and the best weights."""
+    return {row: x for row, x in results.by_model.items() if row not in ("EMA", "best")}
+
+
+def taxonomy_numbers(run: Run, results: Results, *, sure: float) -> Numbers:
+    """What report.json says about the ranks of the classes. sure: see `rollup.choose`, target."""
+    taxonomy = run.splits.taxonomy
+    assert taxonomy is not None
+    rows = sections.by_rank(last_weights(results), run.class_counts, taxonomy, answering=results.name, **BOOTSTRAP)
+    most = sections.MOST["pairs of nodes"]
+    answers = sections.answers_by_rank(
+        results.predictions, results.validation, run.class_counts, taxonomy, target=sure, most=most, **BOOTSTRAP
+    )
+    return rows | {"model": results.name} | answers
 
 
 def results_of(folder: Path) -> Numbers | None:
@@ -221,21 +262,50 @@ def comparison(runs: Sequence[Run]) -> tuple[Numbers, Figures]:
     for name, run in zip(names, runs, strict=True):
         (model,) = networks(run, {"student": FILES["student"]}).values()
         by_run[name] = predict(model, test_batches(run, model), title=f"{name}, test")
+    taxonomy = runs[0].splits.taxonomy
     folder_of = {name: str(run.folder) for name, run in zip(names, runs, strict=True)}
     counts = {name: run.class_counts for name, run in zip(names, runs, strict=True)}
-    numbers = side_by_side(by_run, counts, folders=folder_of)
+    numbers = side_by_side(by_run, counts, folders=folder_of, taxonomy=taxonomy)
     return numbers, {"differences": pages.differences(numbers)}
 
 
 def side_by_side(
-    by_run: Mapping[str, Predictions], counts: Mapping[str, np.ndarray], *, folders: Mapping[str, str]
+    by_run: Mapping[str, Predictions],
+    counts: Mapping[str, np.ndarray],
+    *,
+    folders: Mapping[str, str],
+    taxonomy: Taxonomy | None = None,
 ) -> Numbers:
-    """The numbers of comparison.json. The first run is the reference for groups and differences.
+    """The numbers of comparison.json. The first run is the reference for groups, differences and the taxonomy.
 
     by_run, counts, folders: {name of a run: predictions for the test images, training images of each class, folder}.
     """
     first, *others = by_run
     ours = counts[first]
+    ranks = None
+    if taxonomy is not None:
+        differences = {
+            name: {
+                rank: sections.compared(by_run[first], by_run[name], ours, nodes=row, **BOOTSTRAP)
+                for rank, row in zip(taxonomy.ranks, taxonomy.ancestors, strict=True)
+            }
+            for name in others
+        }
+        nearer = {
+            f"{name} - {first}: {sections.HEADS[head]}": hierarchy.nearer(
+                by_run[first].labels,
+                by_run[name].predicted[head],
+                by_run[first].predicted[head],
+                ours,
+                taxonomy,
+                **BOOTSTRAP,
+            )
+            for name in others
+            for head in by_run[first].predicted
+            if head in by_run[name].predicted
+        }
+        ranks = sections.by_rank(by_run, ours, taxonomy, **BOOTSTRAP)
+        ranks |= {"differences": differences, "nearer": nearer}
     return {
         "run": {
             "name": " and ".join(by_run) if len(by_run) < 4 else f"{first} and {len(others)} other runs",
@@ -245,6 +315,7 @@ def side_by_side(
         },
         "groups": {convention: describe_groups(ours, convention) for convention in ("shots", "paper")},
         "table": sections.table(by_run, ours, **BOOTSTRAP),
+        "taxonomy": ranks,
         "compared": {
             "reference": first,
             "runs": dict(folders),
@@ -272,7 +343,7 @@ def same_test(run: Run, other: Run) -> None:
 def identities(source: sources.Source) -> np.ndarray:
     """[N], what tells the images of a source apart: the pixels in memory, or path and size of each file."""
     if source.kind != "paths":
-        return source.images
+        return np.asarray(source.images)
     paths = list(source.images)
     sizes = storage.each(storage.size, paths)
     return np.array([f"{path} {size}" for path, size in zip(storage.below_common_folder(paths), sizes, strict=True)])

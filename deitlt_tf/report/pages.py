@@ -101,6 +101,35 @@ def shifts(numbers: dict) -> list[dict]:
     ]
 
 
+def taxonomy(numbers: dict) -> list[dict]:
+    """Accuracy against rank of each head, and the answers at the rank that is sure; none without a taxonomy."""
+    found = numbers["taxonomy"]
+    if not found:
+        return []
+    ranks, figures = found["ranks"], []
+    names = [row for row in found["rows"] if row == found["model"] or row.startswith(f"{found['model']} ")]
+    for name in names:
+        if name.endswith("least risk"):
+            continue
+        accuracy = found["rows"][name]["accuracy"]
+        columns = {g: [accuracy[rank]["paper"][g] for rank in ranks] for g in metrics.GROUPS}
+        named = {g: bounds for g, bounds in columns.items() if any(bounds)}
+        named = named or {"overall": [accuracy[rank]["paper"]["overall"] for rank in ranks]}
+        values = {g: " to ".join(f"{b['value']:.1f}" for b in row if b) for g, row in named.items()}
+        alt = f"Accuracy of {name} by rank, %, from {ranks[0]} to {ranks[-1]}: {listed(values)}"
+        figures.append(figure(plots.by_rank(ranks, named), caption=short(name), alt=alt))
+    curve, chosen = found["rollup"]["curve"], found["rollup"]["threshold"]
+    ends = [f"{row['threshold']:g}: {'-' if row['accuracy'] is None else percent(row['accuracy'])}" for row in curve]
+    figures.append(
+        figure(
+            plots.coverage(curve, finest=ranks[0], chosen=chosen),
+            caption="Answers at the finest rank whose probability reaches a threshold.",
+            alt=f"Share of the answers that is right, by threshold: {', '.join(ends)}",
+        )
+    )
+    return figures
+
+
 def clients(numbers: dict) -> list[dict]:
     """Class shares of each client, accuracies before and after personalisation, and the curves by round."""
     section = numbers["clients"]
@@ -131,7 +160,7 @@ def clients(numbers: dict) -> list[dict]:
 
 def figures_of_sections(numbers: dict) -> dict[str, list[dict]]:
     """{section: figures} of a report, from its numbers alone."""
-    return {part.__name__: part(numbers) for part in (clouds, clients, curves, inside, calibration, shifts)}
+    return {part.__name__: part(numbers) for part in (clouds, taxonomy, clients, curves, inside, calibration, shifts)}
 
 
 def differences(numbers: dict) -> list[dict]:

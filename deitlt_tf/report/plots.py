@@ -155,6 +155,55 @@ def clouds(counts: np.ndarray, named: Mapping[str, np.ndarray]) -> str:
     return plot(draw, x="training images of the class (log scale)", y="top-1 accuracy of the class, %")
 
 
+def by_rank(ranks: Sequence[str], named: Mapping[str, Sequence[dict | None]]) -> str:
+    """Accuracy against rank, the finest on the left, a line with intervals for each group.
+
+    ranks: [R]. named: {group: R of {value, low, high} or None}.
+    """
+
+    def draw(axes: Axes) -> None:
+        for i, (name, bounds) in enumerate(named.items()):
+            colour, marker, dash = STYLES.get(name, PLAIN)
+            known = [(x, b) for x, b in enumerate(bounds) if b]
+            if not known:
+                continue
+            places = [
+                x + 0.06 * (i - (len(named) - 1) / 2) for x, _ in known
+            ]  # beside each other, to see all intervals
+            values = [b["value"] for _, b in known]
+            axes.vlines(places, [b["low"] for _, b in known], [b["high"] for _, b in known], color=colour, linewidth=1)
+            axes.plot(places, values, dash, color=colour, marker=marker, markersize=4.5, label=name)
+        axes.set_xticks(range(len(ranks)), ranks, parse_math=False)
+        axes.set_xlim(-0.3, len(ranks) - 0.7)
+        axes.set_ylim(-3, 103)
+
+    return plot(draw, x="rank", y="accuracy, %")
+
+
+def coverage(curve: Sequence[Mapping], *, finest: str, chosen: float | None) -> str:
+    """Accuracy of the answers, and the share of images that is answered, by threshold; a line at the chosen one.
+
+    curve: rows of `rollup.curve`. finest: its finest rank.
+    """
+
+    def draw(axes: Axes) -> None:
+        x = [row["threshold"] for row in curve]
+        drawn = {
+            "right, of the answers": ([row["accuracy"] for row in curve], STYLES["mean"]),
+            "answered": ([1 - row["coverage"]["nothing"] for row in curve], STYLES["mid"]),
+            f"answered at rank {finest}": ([row["coverage"][finest] for row in curve], STYLES["tail"]),
+        }
+        for name, (values, (colour, marker, dash)) in drawn.items():
+            known = [(a, 100 * b) for a, b in zip(x, values, strict=True) if b is not None]
+            if known:
+                axes.plot(*zip(*known, strict=True), dash, color=colour, marker=marker, markersize=3.5, label=name)
+        if chosen:
+            axes.axvline(chosen, color="#888888", linewidth=1)
+        axes.set_ylim(-3, 103)
+
+    return plot(draw, x="threshold", y="%")
+
+
 def distances(named: Mapping[str, np.ndarray], *, uniform: float) -> str:
     """A dot for each head, a line for the mean of the heads, a grey line for uniform attention.
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from deitlt_tf.evaluation import intervals, metrics, probes
+from deitlt_tf.data.taxonomy import Taxonomy
+from deitlt_tf.evaluation import hierarchy, intervals, metrics, probes, rollup
 from deitlt_tf.evaluation.predictions import (
     MixedViews,
     Predictions,
@@ -16,11 +17,12 @@ from deitlt_tf.evaluation.predictions import (
     shifted,
     spread,
 )
+from deitlt_tf.evaluation.tables import describe_heights
 
 HEADS = {"cls": "CLS", "dist": "DIST", "mean": "mean"}
 RATIOS = (50, 25, 10, 5, 2)
 SHARE = 0.95  # of the variance, for ranks; the paper does not state its own
-MOST = {"tail classes": 20, "taken for": 3}
+MOST = {"tail classes": 20, "taken for": 3, "pairs of nodes": 15}
 
 
 def rows_of(name: str, predictions: Predictions) -> dict[str, str]:
@@ -49,6 +51,89 @@ def table(
             right, total = hits(predictions, head, len(class_counts))
             rows[row] = intervals.accuracy(right, total, class_counts, resamples=resamples, seed=seed, level=level)
     return {convention: {row: rows[row][convention] for row in rows} for convention in ("shots", "paper")}
+
+
+def by_rank(
+    by_model: Mapping[str, Predictions],
+    class_counts: np.ndarray,
+    taxonomy: Taxonomy,
+    *,
+    answering: str | None = None,
+    **bootstrap: Any,
+) -> dict[str, Any]:
+    """Accuracy by rank and severity of mistakes: `hierarchy.facts`, "heights" in words, and "rows", {row: summary}.
+
+    by_model: {name: predictions}. answering: of them, the one whose least-risk answers get a row, too; None: none.
+    bootstrap: see `intervals.accuracy`. A summary is that of `hierarchy.summary`.
+    """
+
+    def summary(labels: np.ndarray, predicted: np.ndarray) -> hierarchy.Summary:
+        total = np.bincount(labels, minlength=len(class_counts))
+        return hierarchy.summary(
+            hierarchy.hits(labels, predicted, taxonomy), total, class_counts, taxonomy, **bootstrap
+        )
+
+    rows = {}
+    for name, predictions in by_model.items():
+        for row, head in rows_of(name, predictions).items():
+            rows[row] = summary(predictions.labels, predictions.predicted[head])
+        if name == answering:
+            row, head = [*rows_of(name, predictions).items()][-1]
+            rows[f"{row}, least risk"] = summary(predictions.labels, predictions.by_rank[head].least_risk)
+    return hierarchy.facts(taxonomy) | {"heights": describe_heights(taxonomy.ranks), "rows": rows}
+
+
+def answers_by_rank(
+    predictions: Predictions,
+    validation: Predictions | None,
+    class_counts: np.ndarray,
+    taxonomy: Taxonomy,
+    *,
+    target: float,
+    most: int,
+    resamples: int,
+    seed: int,
+    level: float,
+) -> dict[str, Any]:
+    """What the head that answers confuses at a rank, and its answers at the rank that is sure.
+
+    {"nearer": {"DIST - CLS": `hierarchy.nearer`}, "head", "confused": {"rank", "pairs": `hierarchy.confused`},
+    "rollup": `rollup.measured`}.
+    predictions, validation: of one network on the test and the validation split. target: see `rollup.choose`.
+    most: pairs that are listed. Others: see `intervals.accuracy`.
+    """
+    head = [*predictions.predicted][-1]  # the mean of CLS and DIST, or the only head
+    rank = hierarchy.family_rank(taxonomy.ranks)
+    pairs = hierarchy.confused(predictions.labels, predictions.predicted[head], taxonomy, rank, most=most)
+
+    def judged(answers: Predictions) -> rollup.Judged:
+        return rollup.judged(answers.by_rank[head], answers.labels, taxonomy)
+
+    predicted = predictions.predicted
+    nearer = {}
+    if "dist" in predicted:
+        nearer["DIST - CLS"] = hierarchy.nearer(
+            predictions.labels,
+            predicted["dist"],
+            predicted["cls"],
+            class_counts,
+            taxonomy,
+            resamples=resamples,
+            seed=seed,
+            level=level,
+        )
+    return {
+        "nearer": nearer,
+        "head": HEADS[head] if len(predictions.predicted) > 1 else "",
+        "confused": {"rank": taxonomy.ranks[rank], "pairs": pairs},
+        "rollup": rollup.measured(
+            judged(predictions),
+            taxonomy.ranks,
+            class_counts,
+            validation=None if validation is None else judged(validation),
+            target=target,
+        ),
+    }
 
 
 def by_class(predictions: Predictions, class_counts: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -235,6 +320,7 @@ def compared(
     other: Predictions,
     class_counts: np.ndarray,
     *,
+    nodes: np.ndarray | None = None,
     resamples: int,
     seed: int,
     level: float,
@@ -242,12 +328,16 @@ def compared(
     """{row: {convention: {group: {value, low, high}}}} of other - reference, points, in pairs on the same images.
 
     CLS is compared with CLS, DIST with DIST, mean with mean. The only head of a network is compared with each head of
-    the other network. Other arguments: see `intervals.difference`.
+    the other network. nodes: int [C], a row of `Taxonomy.ancestors`, to compare accuracies at that rank; None: of the
+    classes. Other arguments: see `intervals.difference`.
     """
+    node_of = np.arange(len(class_counts)) if nodes is None else nodes
     heads = list(dict.fromkeys([*reference.predicted, *other.predicted]))
     labels, rows = reference.labels, {}
     for head in heads:
-        a, b = (x.right(head if head in x.predicted else "cls") for x in (other, reference))
+        a, b = (
+            node_of[x.predicted[head if head in x.predicted else "cls"]] == node_of[labels] for x in (other, reference)
+        )
         gained, lost, total = (
             per_class(labels, marks, len(class_counts)) for marks in (a & ~b, b & ~a, np.ones(len(a), bool))
         )

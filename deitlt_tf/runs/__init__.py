@@ -1,24 +1,21 @@
 """The folder of a run: flags.cfg, metrics.jsonl, checkpoints, finished models. May import data, models, devices."""
 
-from deitlt_tf.runs.checkpoints import Checkpoints, Journal
-from deitlt_tf.runs.files import replacing, write_json, write_text
-from deitlt_tf.runs.folder import claim, has_begun, refuse_other
-from deitlt_tf.runs.lock import locked
-from deitlt_tf.runs.models import load_model, load_weights, same_classes, save_model, save_weights
+import importlib
+from typing import Any
 
-__all__ = [
-    "Checkpoints",
-    "Journal",
-    "claim",
-    "has_begun",
-    "load_model",
-    "load_weights",
-    "locked",
-    "refuse_other",
-    "replacing",
-    "same_classes",
-    "save_model",
-    "save_weights",
-    "write_json",
-    "write_text",
-]
+# {name: its module}. Imported when they are asked for, because `files` and `lock` need no TensorFlow and others do.
+_MODULE_OF = {
+    **dict.fromkeys(("Checkpoints", "Journal"), "checkpoints"),
+    **dict.fromkeys(("replacing", "write_json", "write_text"), "files"),
+    **dict.fromkeys(("claim", "has_begun", "refuse_other"), "folder"),
+    "locked": "lock",
+    **dict.fromkeys(("load_model", "load_weights", "same_classes", "save_model", "save_weights"), "models"),
+}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"deitlt_tf.runs.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module 'deitlt_tf.runs' has no attribute {name!r}")

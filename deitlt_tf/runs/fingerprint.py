@@ -9,6 +9,7 @@ import numpy as np
 
 from deitlt_tf.data import storage
 from deitlt_tf.data.dataset import Source, Splits
+from deitlt_tf.data.paths import Paths
 from deitlt_tf.runs.files import read_text, write_json
 
 FILE = "data.json"  # in the folder of a run: the fingerprints of the data that it began on
@@ -19,8 +20,7 @@ Fingerprints = dict[str, dict[str, object]]
 
 def fingerprints(splits: Splits) -> Fingerprints:
     """{split: {"images": N, "sha256": text}} of the splits that there are."""
-    parts = {name: source for name, source in vars(splits).items() if source is not None}
-    return {name: {"images": len(source), "sha256": fingerprint(source)} for name, source in parts.items()}
+    return {name: {"images": len(source), "sha256": fingerprint(source)} for name, source in splits.parts.items()}
 
 
 def fingerprint(source: Source) -> str:
@@ -32,10 +32,14 @@ def fingerprint(source: Source) -> str:
     if source.kind == "pixels":
         digest.update(repr(source.images.shape).encode() + np.ascontiguousarray(source.images).tobytes())
         return digest.hexdigest()
+    if source.kind == "paths":
+        chosen = np.unique(np.linspace(0, len(source) - 1, SAMPLED).round().astype(int))
+        sizes = storage.each(_size, [source.images[i] for i in chosen])
+    if isinstance(source.images, Paths):
+        digest.update(repr(sizes).encode() + source.images.numbers())
+        return digest.hexdigest()
     images = list(source.images)
     if source.kind == "paths":
-        chosen = np.unique(np.linspace(0, len(images) - 1, SAMPLED).round().astype(int))
-        sizes = storage.each(_size, [images[i] for i in chosen])
         images = [os.fsencode(path) for path in storage.below_common_folder(images)]
         digest.update(repr(sizes).encode())
     for image in images:

@@ -1,4 +1,4 @@
-"""The finished networks of a run, in float32, with the names and training counts of their classes."""
+"""The finished networks of a run, in float32, with the names, training counts and taxonomy of their classes."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,10 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from deitlt_tf.data.taxonomy import Taxonomy
 from deitlt_tf.models import interface
 from deitlt_tf.runs.files import read_text
-from deitlt_tf.runs.models import load_model, same_classes
+from deitlt_tf.runs.models import load_model, read_taxonomy, same_classes, taxonomy_of_run
 
 FILES = {
     "student": "student.keras",
@@ -24,11 +25,13 @@ class Finished(NamedTuple):
 
     model: pixels [B, S, S, 3] -> logits {"cls": [B, C], "dist": [B, C]}, or [B, C] with one head; float32.
     class_names: C names. class_counts: int [C], training images; None if the run has no results.json with them.
+    taxonomy: of these classes; None if no model of the run has one.
     """
 
     model: keras.Model
     class_names: tuple[str, ...]
     class_counts: np.ndarray | None
+    taxonomy: Taxonomy | None = None
 
 
 def load(folder: Path, *, weights: str) -> Finished:
@@ -44,7 +47,8 @@ def load(folder: Path, *, weights: str) -> Finished:
     names = names or _class_names(folder / "class_names.txt")
     outputs = interface.heads(model.output)["cls"].shape[-1]
     same_classes(names, names, path=path, num_outputs=outputs)
-    return Finished(in_float32(model), names, _class_counts(folder / "results.json"))
+    taxonomy = read_taxonomy(path) or taxonomy_of_run(folder, names)
+    return Finished(in_float32(model), names, _class_counts(folder / "results.json"), taxonomy)
 
 
 def in_float32(model: keras.Model) -> keras.Model:

@@ -11,8 +11,8 @@ FILE = ".lock"
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds `folder` for this process until the block ends.
+def locked(folder: Path, *, argument: str = "workdir") -> Iterator[None]:
+    """Holds `folder` for this process until the block ends. argument: that named it, for the message.
 
     The operating system releases the lock when the process ends, however it ends: a killed run leaves no lock behind.
     A folder that is created here and still empty at the end is removed again.
@@ -29,8 +29,8 @@ def locked(folder: Path) -> Iterator[None]:
                 raise BlockingIOError  # another process has just removed the folder, as below
         except BlockingIOError:
             raise ValueError(
-                f"{folder} is in use by {_owner(path)}: two processes cannot share a workdir. "
-                "Wait until that one ends, or choose another `workdir`."
+                f"{folder} is in use by {_owner(path)}: two processes cannot share a {argument}. "
+                f"Wait until that one ends, or choose another `{argument}`."
             ) from None
         except OSError:  # a file system without locks
             yield

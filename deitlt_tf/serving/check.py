@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from deitlt_tf.evaluation import metrics, tables
+from deitlt_tf.evaluation import metrics, rollup, tables
 from deitlt_tf.serving.served import Images, Served
 
 TOLERANCE = 1e-4  # largest difference of a logit in a float32 file, and largest lead of a logit that counts as a tie
@@ -28,6 +28,7 @@ class Agreement(NamedTuple):
     flips: how many predictions (argmax) differ, over images and heads.
     ties: how many of the flips are ties: Keras' best logit leads by at most TOLERANCE.
     hits: {head: int64 [C], "total": int64 [C]}, as `metrics.count_hits` returns them.
+    by_rank: how many answers by rank do not follow from the file's own probabilities, see `rollup.disagreeing`.
     """
 
     difference: float
@@ -35,6 +36,7 @@ class Agreement(NamedTuple):
     flips: int
     ties: int
     hits: dict[str, np.ndarray]
+    by_rank: int = 0
 
 
 def report(served: Served, images: Images, files: dict[str, tuple[Path, Answer]]) -> None:
@@ -47,7 +49,14 @@ def report(served: Served, images: Images, files: dict[str, tuple[Path, Answer]]
     reference = keras_answer(served)
     classes = len(served.class_names)
     agreements: dict[str, Agreement] = images.reading(
-        lambda: compare(reference, answers, images.batches, num_classes=classes, title="comparing with Keras")
+        lambda: compare(
+            reference,
+            answers,
+            images.batches,
+            num_classes=classes,
+            title="comparing with Keras",
+            wrong_ranks=partial(wrong_ranks, served),
+        )
     )
     print(describe(agreements))
     for name, (path, _) in files.items():
@@ -69,11 +78,18 @@ def keras_answer(served: Served) -> Answer:
 
 
 def compare(
-    reference: Answer, others: dict[str, Answer], batches: Iterable, *, num_classes: int, title: str
+    reference: Answer,
+    others: dict[str, Answer],
+    batches: Iterable,
+    *,
+    num_classes: int,
+    title: str,
+    wrong_ranks: Callable[[dict[str, np.ndarray]], int] = lambda outputs: 0,
 ) -> dict[str, Agreement]:
     """{name: Agreement} of "Keras" (with itself) and of each of `others`, in one pass over the batches.
 
     batches: (images uint8 [B, S, S, 3], labels [B], mask [B]: 0 for padding). title: of the progress bar.
+    wrong_ranks: outputs of a file -> how many answers by rank are wrong.
     """
     answers = {"Keras": reference} | others
     totals = {name: Agreement(0.0, 0.0, 0, 0, {}) for name in answers}
@@ -82,14 +98,16 @@ def compare(
         images, labels = np.asarray(images)[real], np.asarray(labels)[real]
         keras_logits: dict[str, np.ndarray] = {}
         for name, answer in answers.items():
-            logits = {k.removeprefix("logits_"): np.asarray(v) for k, v in answer(images).items() if "logits" in k}
+            outputs = {k: np.asarray(v) for k, v in answer(images).items()}
+            logits = {k.removeprefix("logits_"): v for k, v in outputs.items() if "logits" in k}
             keras_logits = keras_logits or logits
-            totals[name] = _plus(totals[name], logits, keras_logits, labels, num_classes)
+            wrong = totals[name].by_rank + wrong_ranks(outputs)
+            totals[name] = _plus(totals[name], logits, keras_logits, labels, num_classes)._replace(by_rank=wrong)
     return totals
 
 
 def _plus(total: Agreement, logits: dict, keras_logits: dict, labels: np.ndarray, num_classes: int) -> Agreement:
-    difference, largest, flips, ties, hits = total
+    difference, largest, flips, ties, hits, _ = total
     batch_hits = {"total": np.bincount(labels, minlength=num_classes)}
     for head, z in logits.items():
         expected = keras_logits[head]
@@ -124,17 +142,27 @@ def require_equal(agreement: Agreement, *, name: str) -> None:
         raise ValueError(f"{name}: a logit is {agreement.difference:.1e} off Keras', more than {allowed:.0e}.")
     if far := agreement.flips - agreement.ties:
         raise ValueError(f"{name}: {far} predictions differ from Keras', and are no ties.")
+    if agreement.by_rank:
+        raise ValueError(f"{name}: {agreement.by_rank} answers by rank do not follow from its own probabilities.")
+
+
+def wrong_ranks(served: Served, outputs: dict[str, np.ndarray]) -> int:
+    """How many answers by rank of a file are not those that its own probabilities give; 0 without a threshold."""
+    if served.taxonomy is None or served.threshold is None:
+        return 0
+    return rollup.disagreeing(outputs["probabilities"], outputs, served.taxonomy, served.threshold, tie=RELATIVE)
 
 
 def describe(agreements: dict[str, Agreement]) -> str:
     """One line for each file: its largest difference, and how many predictions changed."""
     lines = []
-    for name, (difference, _, flips, ties, hits) in agreements.items():
+    for name, (difference, _, flips, ties, hits, by_rank) in agreements.items():
         if name != "Keras":
             predictions = int(hits["total"].sum()) * (len(hits) - 1)
             lines.append(
                 f"{name}: logits within {difference:.1e} of Keras, "
                 f"{flips} of {predictions} predictions differ ({ties} of them ties within {TOLERANCE:.0e})"
+                + (f"; {by_rank} answers by rank do not follow from its own probabilities" if by_rank else "")
             )
     return "\n".join(lines)
 

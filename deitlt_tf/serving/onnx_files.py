@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 from tqdm import tqdm
 
 from deitlt_tf.runs.files import replacing
@@ -45,7 +46,10 @@ def write_int8(model: onnx.ModelProto, path: Path) -> None:
 
 def write_fp16(model: onnx.ModelProto, path: Path) -> None:
     """Weights and activations float16; inputs and outputs keep their types."""
-    onnx.save(convert_float_to_float16(model, keep_io_types=True), path)
+    blocked = [*DEFAULT_OP_BLOCK_LIST, "ScatterElements"]  # onnxruntime adds no float16 there
+    half = OnnxModel(convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked))
+    half.topological_sort()  # because casts around such a node stand at the end
+    onnx.save(half.model, path)
 
 
 WRITERS: dict[str, Callable[[onnx.ModelProto, Path], None]] = {
@@ -70,6 +74,8 @@ def write_checked(
             adjustment=served.adjustment,
             input_type=input_type,
             metadata=metadata,
+            taxonomy=served.taxonomy,
+            threshold=served.threshold,
         )
         for kind, path in tqdm(paths.items(), desc="writing", leave=False):
             WRITERS[kind](model, path)

@@ -15,7 +15,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from deitlt_tf.data.taxonomy import Taxonomy
 from deitlt_tf.models import adapters, efficientnet, features, interface, resnet, vit
+from deitlt_tf.serving import onnx_taxonomy
 
 OPSET = 17
 IR_VERSION = 8  # the oldest version that allows opset 17, so that old runtimes can read the file
@@ -78,6 +80,8 @@ def build(
     input_type: str = "uint8",
     metadata: dict[str, str] | None = None,
     with_rollout: bool = False,
+    taxonomy: Taxonomy | None = None,
+    threshold: float | None = None,
 ) -> onnx.ModelProto:
     """images [batch, S, S, 3], pixels 0..255 -> `logits_<head>` and `probabilities`, float32 [batch, C] each.
 
@@ -87,6 +91,8 @@ def build(
     input_type: of the pixels, a key of INPUT_TYPES.
     metadata: metadata_props of the file.
     with_rollout: adds the output `rollout`, float32 [batch, P, g, g]; for Vision Transformers only.
+    taxonomy, threshold: of the classes, and the probability from which an answer at a rank is sure: with both, the
+      outputs of `onnx_taxonomy` are added.
     Raises ValueError for a network with a layer that has no counterpart here.
     """
     graph = Graph()
@@ -105,6 +111,11 @@ def build(
 
     size, classes = model.input_shape[1], interface.heads(model.output)["cls"].shape[-1]
     shapes = {name: [classes] for name in outputs}
+    types = dict.fromkeys(shapes, TensorProto.FLOAT)
+    if taxonomy is not None and threshold is not None:
+        added = onnx_taxonomy.add_outputs(graph, "probabilities", taxonomy=taxonomy, threshold=threshold)
+        types |= added
+        shapes |= {name: [] for name in added}
     if with_rollout:
         tensor, shape = rollout(graph, model)
         shapes[graph.op("Identity", tensor, name="rollout")] = shape
@@ -113,7 +124,10 @@ def build(
             graph.nodes,
             model.name,
             [helper.make_tensor_value_info("images", INPUT_TYPES[input_type], ["batch", size, size, 3])],
-            [helper.make_tensor_value_info(x, TensorProto.FLOAT, ["batch", *shape]) for x, shape in shapes.items()],
+            [
+                helper.make_tensor_value_info(name, types.get(name, TensorProto.FLOAT), ["batch", *shape])
+                for name, shape in shapes.items()
+            ],
             list(graph.constants.values()),
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],

@@ -1,5 +1,6 @@
 """A `Served` network as a SavedModel with the signatures `serving_default`, `bytes` and `features`."""
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -72,8 +73,10 @@ def signatures(served: Served, *, top_k: int, max_pixels: int, max_images: int =
     serving_default: images, uint8 [N, S, S, 3], S = image_size: already in the evaluation view
       -> logits_cls, logits_dist, logits_mean (those of `served.heads`), probabilities: float32 [N, C];
       classes: int64 [N], the most probable ones.
+      With a taxonomy and a threshold, least_risk, sure_rank, sure_node, sure_probability: [N], see `rollup.outputs`.
     bytes: image_bytes, string [N]: JPEG, PNG, WebP or BMP of any size, brought into the evaluation view
-      -> the same, and top_probabilities: float32 [N, k], top_labels: string [N, k], most probable first, k <= C.
+      -> the same, and top_probabilities: float32 [N, k], top_labels: string [N, k], most probable first, k <= C;
+      with a threshold also sure_label and sure_rank_name: string [N], see `names_of_sure`.
     features: images as above -> features_cls, features_dist: float32 [N, D], the tokens after the last norm.
       A plain ViT has no features_dist; a convolutional network does not have this signature.
     top_k: k. max_pixels, max_images: limits of a request to `bytes`, see `views`; the other signatures have none.
@@ -97,7 +100,8 @@ def signatures(served: Served, *, top_k: int, max_pixels: int, max_images: int =
         outputs = answer(views(tf.ensure_shape(image_bytes, encoded.shape), **view, **limits))
         best = tf.math.top_k(outputs[main], min(top_k, len(served.class_names))).indices
         top_probabilities = tf.gather(outputs["probabilities"], best, batch_dims=1)
-        return outputs | {"top_probabilities": top_probabilities, "top_labels": tf.gather(labels, best)}
+        outputs |= {"top_probabilities": top_probabilities, "top_labels": tf.gather(labels, best)}
+        return outputs | names_of_sure(outputs, served)
 
     functions = {
         "serving_default": tf.function(answer, input_signature=[pixels]),
@@ -114,14 +118,38 @@ def signatures(served: Served, *, top_k: int, max_pixels: int, max_images: int =
     return functions
 
 
+def names_of_sure(outputs: Mapping[str, tf.Tensor], served: Served) -> dict[str, tf.Tensor]:
+    """sure_label, sure_rank_name: string [N], the names of the node and of its rank; "" where no rank is sure.
+
+    outputs: sure_rank and sure_node of `rollup.outputs`. {} without a taxonomy or threshold.
+    """
+    if served.taxonomy is None or served.threshold is None:
+        return {}
+    taxonomy = served.taxonomy
+    ranks = len(taxonomy.ranks)
+    # The nodes of all ranks one after the other, and then the name of nothing.
+    names = tf.constant([name for nodes in taxonomy.nodes for name in nodes] + [""])
+    first = tf.constant(np.cumsum([0, *map(len, taxonomy.nodes)]), tf.int64)
+    rank, node = outputs["sure_rank"], outputs["sure_node"]
+    place = tf.gather(first, rank) + tf.where(rank < ranks, node, 0)
+    return {"sure_label": tf.gather(names, place), "sure_rank_name": tf.gather([*taxonomy.ranks, ""], rank)}
+
+
 def write(functions: Signatures, folder: Path, *, served: Served) -> None:
-    """Write a SavedModel of these signatures to `folder`. assets/class_names.txt has one class a line, by label."""
+    """Write a SavedModel of these signatures to `folder`.
+
+    assets/class_names.txt has one class a line, by label; assets/taxonomy.json is what `Taxonomy.to_dict` returns.
+    """
     module = tf.Module()
     module.state = [variable.value for variable in served.model.variables]
     with tempfile.TemporaryDirectory() as temporary:
         names = Path(temporary) / "class_names.txt"
         names.write_text("".join(f"{name}\n" for name in served.class_names))
         module.class_names = tf.saved_model.Asset(str(names))
+        if served.taxonomy is not None:
+            taxonomy = Path(temporary) / "taxonomy.json"
+            taxonomy.write_text(json.dumps(served.taxonomy.to_dict()))
+            module.taxonomy = tf.saved_model.Asset(str(taxonomy))
         tf.saved_model.save(module, str(folder), signatures=functions)
 
 

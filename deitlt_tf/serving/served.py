@@ -12,7 +12,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deitlt_tf.data import augment, decode, pipeline, sources
+from deitlt_tf.data import augment, decode, pipeline, sources, storage
+from deitlt_tf.data.sources import taxonomy_files
+from deitlt_tf.data.taxonomy import Taxonomy
+from deitlt_tf.evaluation import rollup, thresholds
 from deitlt_tf.evaluation.predictions import mixed_batches, training_batches
 from deitlt_tf.models import interface, resizing
 from deitlt_tf.recipes.recipe import Recipe
@@ -34,6 +37,8 @@ class Served(NamedTuple):
     adjustment: float32 [C], which --prior adds to the logits of `interface.main_head`; None without --prior.
     image_size: S, pixels. eval_resize: short side before the centre crop of the evaluation view; 0: no crop.
     max_pixels: largest image that is decoded.
+    taxonomy: of the classes, if known. threshold: probability from which an answer at a rank of it is sure; None: there
+      are no such answers.
     """
 
     model: keras.Model
@@ -44,11 +49,16 @@ class Served(NamedTuple):
     image_size: int
     eval_resize: int
     max_pixels: int
+    taxonomy: Taxonomy | None = None
+    threshold: float | None = None
 
     def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Pixels [B, S, S, 3], uint8 or float -> `answers`, which every exported file has to reproduce."""
         logits = self.model(tf.cast(images, tf.float32), training=False)
-        return answers(logits, heads=self.heads, adjustment=self.adjustment)
+        outputs = answers(logits, heads=self.heads, adjustment=self.adjustment)
+        if self.taxonomy is None or self.threshold is None:
+            return outputs
+        return outputs | rollup.outputs(outputs["probabilities"], self.taxonomy, self.threshold)
 
 
 def answers(
@@ -67,16 +77,17 @@ def answers(
     return {f"logits_{name}": z for name, z in returned.items()} | {"probabilities": tf.nn.softmax(by_head[main])}
 
 
-def load_served(recipe: Recipe, *, weights: str, heads: str = "all", prior: str = "") -> Served:
-    """The network `weights` of a finished run, with these heads and this class prior.
+def load_served(recipe: Recipe, *, weights: str, heads: str = "all", prior: str = "", threshold: str = "") -> Served:
+    """The network `weights` of a finished run, with these heads, this class prior and this threshold.
 
     weights: a key of `runs.finished.FILES`. heads: "all", "mean", "cls" or "dist".
-    prior: see `priors.log_target`; "": the logits are not adjusted.
+    prior: see `priors.log_target`; "": the logits are not adjusted. threshold: see `threshold_of`.
     Raises FileNotFoundError for a run without this network, ValueError for heads that the network does not have or a
     prior that does not fit.
     """
     folder = recipe.run.folder
-    model, names, counts = finished.load(folder, weights=weights)
+    network = finished.load(folder, weights=weights)
+    model, names, counts = network.model, network.class_names, network.class_counts
     outputs = interface.heads(model.output)
     head = heads if len(outputs) > 1 or heads != "all" else "cls"
     main = interface.main_head(head)
@@ -87,7 +98,46 @@ def load_served(recipe: Recipe, *, weights: str, heads: str = "all", prior: str 
     if prior:
         adjustment = prior_adjustment(recipe, prior, names, counts, weights=weights, head=main)
     size, resize = evaluation_view(recipe, model, weights=weights)
-    return Served(model, names, counts, head, adjustment, size, resize, recipe.data.max_pixels)
+    taxonomy = taxonomy_of(recipe, network)
+    sure = threshold_of(threshold, recipe.run.folder, weights=weights, head=main, taxonomy=taxonomy, prior=prior)
+    return Served(model, names, counts, head, adjustment, size, resize, recipe.data.max_pixels, taxonomy, sure)
+
+
+def threshold_of(
+    threshold: str, folder: Path, *, weights: str, head: str, taxonomy: Taxonomy | None, prior: str = ""
+) -> float | None:
+    """The number of --threshold; None for "".
+
+    threshold: "", a number between 0 and 1, or "auto": the one that `evaluate` has chosen for these weights and head.
+    folder: of the run. weights: a key of `runs.finished.FILES`. prior: of the export.
+    Raises ValueError for another text, without a taxonomy, and for "auto" where nothing was chosen or with a prior.
+    """
+    if not threshold:
+        return None
+    if taxonomy is None:
+        raise ValueError(
+            f"--threshold={threshold}: the classes of {folder} have no taxonomy. Name one with --taxonomy_file."
+        )
+    if threshold == "auto":
+        if prior:
+            raise ValueError("--threshold=auto was chosen without --prior, which changes probabilities: name a number.")
+        return thresholds.read(folder, Path(finished.FILES[weights]).stem, head, taxonomy=taxonomy)
+    try:
+        number = float(threshold)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1:
+        raise ValueError(f"--threshold={threshold} is neither auto nor a number between 0 and 1.")
+    return number
+
+
+def taxonomy_of(recipe: Recipe, network: finished.Finished) -> Taxonomy | None:
+    """The taxonomy of a finished network: from --taxonomy_file, where there is that file, else from the run's models.
+
+    Raises ValueError for a file that does not fit the classes.
+    """
+    file = recipe.data.taxonomy_file
+    return taxonomy_files.read(file, network.class_names) if file and storage.is_file(file) else network.taxonomy
 
 
 def evaluation_view(recipe: Recipe, model: keras.Model, *, weights: str) -> tuple[int, int]:
@@ -277,7 +327,7 @@ def path_of(recipe: Recipe, *, weights: str, out: str, suffix: str) -> Path:
 
 def metadata(served: Served, *, weights: str, prior: str) -> dict[str, str]:
     """The facts that a program needs to run the file: {name: JSON text}."""
-    facts = {
+    facts: dict[str, Any] = {
         "class_names": list(served.class_names),
         "class_counts": None if served.class_counts is None else served.class_counts.tolist(),
         "image_size": served.image_size,
@@ -286,4 +336,6 @@ def metadata(served: Served, *, weights: str, prior: str) -> dict[str, str]:
         "prior": prior,
         "weights": weights,
     }
+    if served.taxonomy is not None:
+        facts |= {"taxonomy": served.taxonomy.to_dict(), "threshold": served.threshold}
     return {name: json.dumps(value) for name, value in facts.items()}

@@ -13,7 +13,7 @@ from deitlt_tf import optimizers
 from deitlt_tf.data import augment, decode, pipeline, sources
 from deitlt_tf.devices.strategy import is_chief, wait_for_all
 from deitlt_tf.distill import Distiller
-from deitlt_tf.evaluation import metrics, selection
+from deitlt_tf.evaluation import hierarchy, metrics, selection
 from deitlt_tf.evaluation.tables import describe_groups
 from deitlt_tf.interop import pretrained
 from deitlt_tf.losses import NEVER
@@ -47,6 +47,8 @@ def train_student(
     of_teacher = reading(run.measure_teacher)
     weights = run.save(reading(lambda: fit(run.job())))
     results = reading(run.measure_all) | of_teacher | run.facts() | {"weights": weights}
+    if splits.taxonomy is not None:
+        results["taxonomy"] = hierarchy.facts(splits.taxonomy) | {"models": run.by_rank}
     if is_chief():
         write_json(folder / "results.json", results)
     return results
@@ -63,7 +65,8 @@ class StudentRun:
         batch = recipe.student.batch
         check_batch(batch.size, parts=batch.accumulation, flag="batch_size")
         self.recipe, self.splits, self.folder, self.teacher = recipe, splits, folder, teacher
-        self.class_names = splits.train.class_names
+        self.class_names, self.taxonomy = splits.train.class_names, splits.taxonomy
+        self.by_rank: dict[str, dict[str, hierarchy.Summary]] = {}  # {name of a model in results.json: by head}
         self.class_counts = sources.class_counts(splits.train.labels, len(self.class_names))
         self.steps_per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=batch.size, repeats=batch.repeats)
         self.steps = recipe.student.schedule.epochs * self.steps_per_epoch
@@ -160,17 +163,33 @@ class StudentRun:
     ) -> metrics.Accuracies:
         """Accuracies of a model on a split.
 
-        split_name: shown by the progress bar. five_crops: see `metrics.measure`.
+        split_name: shown by the progress bar. five_crops: see `metrics.count`.
         """
-        return metrics.measure(
+        eval_resize, title = self.recipe.student.view.eval_resize, f"{self.title}, {split_name}"
+        class_hits = self.count(model, split, eval_resize=eval_resize, title=title, five_crops=five_crops)
+        return metrics.accuracies(class_hits, self.class_counts)
+
+    def count(
+        self, model: keras.Model, split: sources.Source, *, eval_resize: int, title: str, five_crops: int = 0
+    ) -> dict[str, np.ndarray]:
+        """`metrics.count` of a model on a split, with hits of each rank where there is a taxonomy."""
+        return metrics.count(
             model,
             split,
-            eval_resize=self.recipe.student.view.eval_resize,
+            eval_resize=eval_resize,
             max_pixels=self.recipe.data.max_pixels,
-            class_counts=self.class_counts,
-            title=f"{self.title}, {split_name}",
+            num_classes=len(self.class_counts),
+            title=title,
+            taxonomy=self.taxonomy,
             five_crops=five_crops,
         )
+
+    def measure_test(self, name: str, model: keras.Model, *, eval_resize: int, title: str) -> metrics.Accuracies:
+        """Accuracies of a model on the test split; `by_rank` gets those of each rank under this name."""
+        class_hits = self.count(model, self.splits.test, eval_resize=eval_resize, title=f"{title}, test")
+        if self.taxonomy is not None:
+            self.by_rank[name] = hierarchy.summaries(class_hits, self.class_counts, self.taxonomy)
+        return metrics.accuracies(class_hits, self.class_counts)
 
     def evaluate(self, step: int, memory: dict[str, Any]) -> dict[str, Any]:
         """Numbers for the journal, every `eval_every` epochs. With a validation split it keeps the best weights.
@@ -194,15 +213,8 @@ class StudentRun:
         """{"teacher": its accuracies on the test split}; without a teacher, {}."""
         if self.teacher is None:
             return {}
-        measured = metrics.measure(
-            self.teacher,
-            self.splits.test,
-            eval_resize=self.recipe.teacher.view.eval_resize,
-            max_pixels=self.recipe.data.max_pixels,
-            class_counts=self.class_counts,
-            title="teacher, test",
-        )
-        return {"teacher": measured}
+        resize = self.recipe.teacher.view.eval_resize
+        return {"teacher": self.measure_test("teacher", self.teacher, eval_resize=resize, title="teacher")}
 
     def save(self, memory: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Writes student.keras, student_ema.keras and, with a validation split, student_best.keras.
@@ -221,7 +233,8 @@ class StudentRun:
             weights["student_best"] = chosen | (decay if chosen["kind"] == "ema" else {})
         if is_chief():
             for name, model in zip(weights, self.models.values(), strict=True):
-                save_model(model, self.folder / f"{name}.keras", class_names=self.class_names)
+                path = self.folder / f"{name}.keras"
+                save_model(model, path, class_names=self.class_names, taxonomy=self.taxonomy)
         return weights
 
     def measure_all(self) -> dict[str, metrics.Accuracies]:
@@ -229,7 +242,11 @@ class StudentRun:
 
         With --five_crops also those of the last weights' mean answer to five crops.
         """
-        measured = {kind: self.measure(model, self.splits.test, "test") for kind, model in self.models.items()}
+        resize = self.recipe.student.view.eval_resize
+        measured = {
+            kind: self.measure_test(kind, model, eval_resize=resize, title=self.title)
+            for kind, model in self.models.items()
+        }
         if pixels := self.recipe.student.five_crops:
             last = self.models["raw"]
             measured["five_crops"] = self.measure(last, self.splits.test, "five crops, test", five_crops=pixels)

@@ -59,7 +59,7 @@ def _train_in(folder: Path, recipe: Recipe, splits: sources.Splits) -> Path:
     measured = decode.naming_bad_images(run.fit, splits, max_pixels=recipe.data.max_pixels)
     if is_chief():
         write_json(folder / "results.json", {"teacher": measured})
-        save_model(run.network, finished, class_names=class_names)
+        save_model(run.network, finished, class_names=class_names, taxonomy=splits.taxonomy)
     wait_for_all()  # until the chief has written the file that the other workers read
     tables.print_tables(tables.rows_of("teacher", measured), run.class_counts)
     return finished

@@ -53,13 +53,18 @@ def train(recipe: Recipe) -> None:
             )
         results = train_student(recipe, splits, folder=folder, teacher=teacher)
         if recipe.student.baseline and teacher is not None:
-            results["vit"] = train_baseline(recipe, splits)
+            baseline = train_baseline(recipe, splits)
+            results["vit"] = baseline["raw"]
+            if "taxonomy" in results:
+                results["taxonomy"]["models"]["vit"] = baseline["taxonomy"]["models"]["raw"]
             if is_chief():
                 write_json(folder / "results.json", results)
     rows: dict[str, dict] = {}
     for name in filter(results.get, ROWS):
         rows |= tables.rows_of(ROWS[name], results[name])
-    tables.print_tables(rows, sources.class_counts(splits.train.labels, len(class_names)))
+    class_counts = sources.class_counts(splits.train.labels, len(class_names))
+    tables.print_tables(rows, class_counts)
+    tables.print_by_rank(tables.by_rank_rows(results, ROWS), class_counts)
     names = [path.name for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     print(f"\n{folder}: {', '.join(names)}")
 
@@ -86,12 +91,12 @@ def check_start(recipe: Recipe, splits: sources.Splits) -> None:
 
 
 def train_baseline(recipe: Recipe, splits: sources.Splits) -> dict:
-    """Trains the plain ViT of the same recipe in WORKDIR/vit; returns the accuracies of its last weights."""
+    """Trains the plain ViT of the same recipe in WORKDIR/vit; returns what `train_student` does."""
     folder = recipe.run.folder / "vit"
     plain = recipe.changed(method="vit", workdir=str(folder), baseline=False, teacher_labels="")
     with held(folder):
         claim_run(plain, splits)
-        return train_student(plain, splits, folder=folder, teacher=None)["raw"]
+        return train_student(plain, splits, folder=folder, teacher=None)
 
 
 def claim_run(recipe: Recipe, splits: sources.Splits) -> None:

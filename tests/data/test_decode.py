@@ -255,10 +255,3 @@ def test_a_lack_of_memory_says_what_to_lower(error):
         ValueError, match=r"^memory ran out \((OOM +when|Unable to.*)\): lower `batch_size`, raise `acc"
     ):
         decode.naming_bad_images(fail, splits_of("gone.png"), max_pixels=LIMIT)
-
-
-def test_bars_fill_no_log_files(monkeypatch):
-    assert decode.bar_of(None)["disable"] and not decode.bar_of("x")["disable"]
-    for terminal, seconds in ((True, 0.5), (False, 30)):
-        monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal)
-        assert decode.bar_of("x")["mininterval"] == seconds

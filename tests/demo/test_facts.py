@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from deitlt_tf import models
+from deitlt_tf.data.taxonomy import from_lineages
 from deitlt_tf.demo import facts
 from deitlt_tf.runs.finished import Finished
 
@@ -43,3 +44,11 @@ def test_equally_frequent_classes_have_no_group():
     numbers = known(models.build("vit_nano", **VIT), np.array([40, 50, 40]))
     assert numbers["groups"] == ["", "", ""]
     assert numbers["notes"][0].startswith("The classes are about equally frequent (40 to 50 images)")
+
+
+def test_a_taxonomy_and_its_threshold_are_told():
+    taxonomy = from_lineages([("a", "A"), ("b", "A"), ("c", "B")], ("species", "genus"))
+    network = Finished(models.build("vit_nano", **VIT), ("a", "b", "c"), COUNTS, taxonomy)
+    numbers = facts.facts(network, run="first", weights="ema", eval_resize=10, max_pixels=99, threshold=0.8)
+    assert numbers["taxonomy"] == taxonomy.to_dict() and numbers["threshold"] == 0.8
+    assert known(models.build("vit_nano", **VIT), COUNTS)["taxonomy"] is None

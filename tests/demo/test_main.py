@@ -16,9 +16,10 @@ from helpers.tiny_run import CLASS_COUNTS, CLASS_NAMES, finished
 from PIL import Image
 
 from deitlt_tf.data import augment, decode
+from deitlt_tf.data.taxonomy import from_lineages
 from deitlt_tf.demo import __main__ as demo
 from deitlt_tf.demo import runtime
-from deitlt_tf.evaluation import probes
+from deitlt_tf.evaluation import probes, rollup
 from deitlt_tf.models import interface
 from deitlt_tf.runs.files import write_text
 from deitlt_tf.runs.models import load_model, save_model
@@ -279,6 +280,51 @@ def test_images_are_dropped_and_pasted_too(opened, run):
         page.locator("#status", has_text=f"{kind}.png: ").wait_for(timeout=60_000)
     page.evaluate("document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: new DataTransfer() }))")
     page.locator("#mistake", has_text="That was not a file").wait_for()
+
+
+BY_RANK = """async ([probabilities, taxonomy, thresholds]) => {
+    const { answersByRank, sureRow } = await import("/ranks.js");
+    const answers = answersByRank(probabilities, taxonomy);
+    return { ...answers, sure: thresholds.map((threshold) => sureRow(answers.rows, threshold)) };
+}"""
+
+
+@vendored
+@pytest.mark.slow
+def test_answers_by_rank_in_the_browser_are_those_of_the_rules(opened, tmp_path):
+    lineages = [("a", "A", "F"), ("b", "A", "F"), ("c", "B", "F"), ("d", "C", "G"), ("e", None, "G")]
+    taxonomy = from_lineages(lineages, ("species", "genus", "family"))
+    page = opened(contents_of(finished(tmp_path, taxonomy=tiny_run.TAXONOMY)))
+    thresholds = (0.3, 0.5, 0.7, 0.9)
+    for p in np.random.default_rng(0).dirichlet(np.full(5, 0.7), 20).astype(np.float32):
+        found = page.evaluate(BY_RANK, [p.tolist(), taxonomy.to_dict(), thresholds])
+        answers = rollup.by_rank(tf.constant(p[None]), taxonomy)
+        names = [nodes[i] for nodes, i in zip(taxonomy.nodes, answers.node[0].numpy(), strict=True)]
+        assert [row["name"] for row in found["rows"]] == names
+        np.testing.assert_allclose([row["probability"] for row in found["rows"]], answers.confidence[0], atol=1e-6)
+        assert found["leastRisk"] == taxonomy.class_names[int(answers.least_risk[0])]
+        ranks = [int(rollup.sure(answers.confidence, threshold)[0]) for threshold in thresholds]
+        assert found["sure"] == [-1 if rank == 3 else rank for rank in ranks]
+
+
+@vendored
+@pytest.mark.slow
+def test_the_page_answers_at_the_rank_that_is_sure(opened, tmp_path):
+    evil = from_lineages([("blue", EVIL), ("green", EVIL), ("red", "warm")], ("class", "kind"))
+    page = opened(contents_of(finished(tmp_path, taxonomy=evil)), 360)
+    (tmp_path / "a.png").write_bytes(encoded(photograph(60, 45), "PNG"))
+    page.set_input_files("#file", tmp_path / "a.png")
+    page.wait_for_selector("#ranks:not([hidden])", timeout=60_000)
+    assert page.locator("#from").inner_text() == "90.0 %"
+    rows = page.locator("#by-rank .first span").all_inner_texts()
+    best = page.locator("#verdict").inner_text().partition(",")[0]
+    assert rows[0] == f"class: {best}" and rows[1] in (f"kind: {EVIL}", "kind: warm")
+    for threshold, words in (("0.01", f"{best} (class)"), ("0.99", None)):
+        page.locator("#threshold").fill(threshold)
+        sure = page.locator("#sure").inner_text()
+        assert sure.startswith(words) if words else "No rank is sure" in sure or "(kind)" in sure or "(class)" in sure
+    assert page.locator("#ranks img").count() == 0  # the hostile name is text
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 MANY = """self.onmessage = ({ data: { id } }) => {

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deitlt_tf.data.taxonomy import Taxonomy, from_lineages
 from deitlt_tf.evaluation.run import Run
 from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.recipe import Recipe
@@ -16,9 +17,10 @@ from helpers.programs import COLOURS, SMALL, picture
 
 CLASS_NAMES = tuple(sorted(COLOURS))
 CLASS_COUNTS = (12, 6, 3)
+TAXONOMY = from_lineages([("blue", "cold"), ("green", "cold"), ("red", "warm")], ("class", "kind"))
 
 
-def finished(root: Path, *arguments: str, teacher: bool = False) -> Path:
+def finished(root: Path, *arguments: str, teacher: bool = False, taxonomy: Taxonomy | None = None) -> Path:
     """ROOT/run, as `train` leaves it, of SMALL and `arguments`, and the data that it names in ROOT/images.
 
     Three classes, 12 / 6 / 3 training and 4 test images of several formats and sizes. The random weights are large, so
@@ -41,7 +43,7 @@ def finished(root: Path, *arguments: str, teacher: bool = False) -> Path:
         for variable in network.trainable_variables:
             if len(variable.shape) == 2:
                 variable.assign(draw.normal(scale=0.5, size=variable.shape))
-        save_model(network, folder / f"{name}.keras", class_names=CLASS_NAMES)
+        save_model(network, folder / f"{name}.keras", class_names=CLASS_NAMES, taxonomy=taxonomy)
     write_json(folder / "results.json", {"class_counts": list(CLASS_COUNTS), "student.keras": "random"})
     return folder
 

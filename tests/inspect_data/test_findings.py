@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import GOLDEN, ROOT
 from helpers.encodings import SAMPLES, picture
+from helpers.tables import write_csv
 from PIL import Image
 
 from deitlt_tf.inspect_data import findings, survey
@@ -188,3 +189,48 @@ def test_many_missing_folders_take_time_in_proportion(tmp_path):
         return time.perf_counter() - start
 
     assert seconds(20_000) < 1
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def table_of_observations(folder, root):
+    """A CSV of all images of `folder`, two of an observation, and one folder of images."""
+    rows, images = [], sorted(folder.glob("*/*/*"))
+    (root / "all").mkdir()
+    for number, path in enumerate(images):
+        shutil.copy(path, root / "all" / f"{number}{path.suffix}")
+        name = f"all/{number}{path.suffix}"
+        rows.append({"path": name, "family": path.parent.name, "observation_id": f"o{number // 2}"})
+    return write_csv(root / "t.csv", rows), len(rows)
+
+
+def test_test_images_that_share_a_group_with_training_are_counted(inspect, folder, tmp_path):
+    table, count = table_of_observations(folder, tmp_path)
+    arguments = ("--data=table", f"--table={table}", f"--data_dir={tmp_path}", "--rank=family", "--test_fraction=.4")
+    code, printed, report = inspect(*arguments)
+    images = report["splits"]["test"]["images"]
+    assert code == 0 and report["shared_groups"] == {"test": 0} and report["taxonomy"] == {"family": 2}
+    assert f"0 of {images} images of test share an observation or group with training images" in printed
+    assert not [sentence for sentence in report["warnings"] if "share" in sentence]
+    code, printed, report = inspect(*arguments, "--split_by=photo", "--val_fraction=.5", "--split_seed=1")
+    assert code == 0 and sum(part["images"] for part in report["splits"].values()) == count
+    assert report["shared_groups"]["test"] + report["shared_groups"]["val"] > 0
+    assert any("share an observation (what `split_by` names) with training images" in x for x in report["warnings"])
+    assert any("split_by=photo splits images one by one" in x for x in report["warnings"])
+
+
+def test_folders_of_folders_are_pointed_out(inspect, tmp_path):
+    for split in ("train", "test"):
+        for number, name in enumerate(("Apis/mellifera", "Bombus/terrestris")):
+            (tmp_path / split / name).mkdir(parents=True)
+            picture(20 + number, 30, seed=number + 5 * len(split)).save(tmp_path / split / name / "1.png")
+    code, _, report = inspect(f"--data_dir={tmp_path}")
+    sentence = (
+        "the images of 2 of 2 classes lie in folders of their own, such as Apis/ (mellifera/), Bombus/ (terrestris/)"
+    )
+    assert code == 0 and sum(sentence in warning for warning in report["warnings"]) == 2
+    for path in (tmp_path / "train" / "Apis").rglob("*.png"):
+        path.unlink()
+    _, _, report = inspect(f"--data_dir={tmp_path}")
+    assert "holds no images (JPEG, PNG, WebP, BMP), only folders (mellifera/)" in report["errors"][0]

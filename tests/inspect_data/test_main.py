@@ -35,7 +35,10 @@ def test_a_good_folder(inspect, folder):
     assert student["from_epoch"] == 7 and student["span"] == pytest.approx((1 - 0.9**4) / (1 - 0.9**2))
     assert student["smallest"] + student["largest"] == pytest.approx(2)
     assert "from epoch 7 on" in printed and "train        6        2" in printed
-    _, printed, report = inspect(f"--data_dir={folder}", "--method=deit", "--imbalance=4")
+    (folder / "kinds.csv").write_text("class,order\nbee,Hymenoptera\nant,Hymenoptera\n")
+    arguments = ("--method=deit", "--imbalance=4", f"--taxonomy_file={folder / 'kinds.csv'}")
+    _, printed, report = inspect(f"--data_dir={folder}", *arguments)
+    assert report["taxonomy"] == {"class": 2, "order": 1} and "\ntaxonomy: 2 class, 1 order\n" in printed
     assert report["weights"]["student"]["from_epoch"] is None and "never used" in printed
     assert report["classes"]["train"] == [4, 1] and report["imbalance"] == 4
 

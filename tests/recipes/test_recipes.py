@@ -34,6 +34,7 @@ CLASSES = {
     "adapt_inat18": 8142,
     "adapt_places_lt": 365,
     "base": 7,
+    "biotrove": 33364,
     "cifar100_lt": 100,
     "cifar100_lt_r50": 100,
     "cifar10_lt": 10,
@@ -55,11 +56,13 @@ CLASSES = {
     "folder_small_night": 7,
     "imagenet_lt": 1000,
     "inat18": 8142,
+    "inat21_mini": 10000,
     "imagenet_lt_paco": 1000,
     "inat18_paco": 8142,
     "places_lt": 365,
     "places_lt_pretrained": 365,
     "quick": 7,
+    "table": 7,
     "teacher_cifar": 7,
     "teacher_cifar_glmc": 7,
     "teacher_cifar_mdcs": 7,
@@ -124,7 +127,8 @@ ADAPTED = {
     "adapt_inat18": (437513, 20, 68360, 4.75, (79.1, 80.4)),
 }
 LIFT = {
-    "method": "adapt", "tune": "adaptformer", "rank": 0, "head_scale": 25, "head_init": "", "logit_adjustment": 1,
+    "method": "adapt", "tune": "adaptformer", "adapter_rank": 0, "head_scale": 25, "head_init": "",
+    "logit_adjustment": 1,
     "lr": 0.01, "lr_rule": "constant", "batch_size": 128, "weight_decay": 5e-4, "warmup_epochs": 0, "min_lr": 0,
     "clip_norm": 0, "crop": "resized", "crop_min_scale": 0.08, "flip": True, "randaugment": "", "erasing": 0,
     "mixup": 0, "cutmix": 0, "smoothing": 0, "repeats": 1, "sampling": "instance", "image_size": 224,
@@ -347,7 +351,9 @@ def test_the_note_gives_a_command_that_runs_this_recipe(name):
         recipe = command_line.recipe_of([program, *shlex.split(arguments.replace("configs/", f"{CONFIGS}/"))])
         data = recipe.data
         assert recipe.run.workdir, "the program would ask for --workdir"
-        assert data.name not in ("folder", "list", "inat") or data.data_dir, "the program would ask for --data_dir"
+        assert data.name not in ("folder", "list", "inat", "table") or data.data_dir, (
+            "the program would ask for --data_dir"
+        )
 
 
 @every_recipe

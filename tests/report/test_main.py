@@ -67,6 +67,7 @@ def test_the_page_holds_everything_and_loads_nothing(run):
             "run",
             "groups",
             "table",
+            "taxonomy",
             "classes",
             "curves",
             "probes",

@@ -10,6 +10,10 @@ import tensorflow as tf
 from deitlt_tf.report import plots
 
 BOUND = {"value": 1.0, "low": 0.5, "high": 1.5}
+CURVE = [
+    {"threshold": t, "coverage": {"s": 1 - t, "nothing": t / 2}, "accuracy": None if t > 0.9 else t}
+    for t in (0.5, 0.95)
+]
 PLOTS = {
     "curves": lambda: plots.curves([1, 2, 3], {"CLS": [1.0, None, 2.0], "other": [3.0, 2.0, 1.0]}, y="loss", mark=2),
     "clouds": lambda: plots.clouds(np.array([9, 90]), {"CLS": np.array([10.0, 90.0]), "DIST": np.array([20.0, 80.0])}),
@@ -17,6 +21,10 @@ PLOTS = {
     "distances": lambda: plots.distances({"student": np.ones((2, 3))}, uniform=2.0),
     "ranks": lambda: plots.ranks({"CLS": [3, 4], "DIST": [2, 5]}, share=0.95),
     "shifts": lambda: plots.shifts({"CLS": {"backward 2": 30.0, "uniform": 40.0, "forward 2": 50.0}}),
+    "by_rank": lambda: plots.by_rank(
+        ["s", "$\\frac{"], {"head": [BOUND, BOUND], "tail": [None, BOUND], "mid": [None, None]}
+    ),
+    "coverage": lambda: plots.coverage(CURVE, finest="s", chosen=0.7),
     "shares": lambda: plots.shares({"north": [9, 0, 1], "$x": [0, 300, 2]}, ["a", "b$", "c"]),
     "before": lambda: plots.before_and_after({"north": (40.0, 60.0), "$x": (None, 50.0), "west": (None, None)}),
     "differences": lambda: plots.differences({"second": {"head": BOUND, "tail": None}}),

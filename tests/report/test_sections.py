@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from helpers.report_pages import by_hand
 
-from deitlt_tf.evaluation import predictions
+from deitlt_tf.data.taxonomy import from_lineages
+from deitlt_tf.evaluation import predictions, rollup
 from deitlt_tf.evaluation.probes import Probes
 from deitlt_tf.report import pages, sections
 
@@ -120,6 +121,63 @@ def test_sections_of_8142_classes_take_seconds():
     sections.shifts({"student": ours}, counts)
     sections.duel(ours, counts, most=12)
     assert time.perf_counter() - start < 20
+
+
+# ---- ranks of a taxonomy ---------------------------------------------------------------------------------------------
+
+TAXONOMY = from_lineages([("a", "A"), ("b", "A"), ("c", "B")], ("species", "genus"))
+
+
+def with_ranks() -> predictions.Predictions:
+    """`by_hand` with answers at every rank: those of a head that is sure of the genus in every second image."""
+    ours = by_hand()
+    confidence = np.stack([np.full(7, 0.4), np.where(np.arange(7) % 2, 0.5, 0.9)], 1)
+    by_rank = {
+        head: rollup.ByRank(TAXONOMY.ancestors.T[predicted], confidence, predicted)
+        for head, predicted in ours.predicted.items()
+    }
+    return predictions.Predictions(ours.labels, ours.predicted, ours.confidence, by_rank)
+
+
+BOOTSTRAP = {"resamples": 20, "seed": 0, "level": 0.95}
+
+
+def test_rows_by_rank_are_those_of_every_head_and_of_the_least_risk():
+    ours, counts = with_ranks(), np.array([90, 30, 3])
+    numbers = sections.by_rank({"student": ours}, counts, TAXONOMY, answering="student", **BOOTSTRAP)
+    assert numbers["ranks"] == ["species", "genus"] and numbers["names"] == {"species": 3, "genus": 2}
+    assert list(numbers["rows"]) == ["student CLS", "student DIST", "student DIST, least risk"]
+    row = numbers["rows"]["student CLS"]
+    overall = {rank: bounds["paper"]["overall"]["value"] for rank, bounds in row["accuracy"].items()}
+    assert overall == {"species": pytest.approx(100 * 4 / 7), "genus": pytest.approx(100 * 4 / 7)}
+    assert row["mistakes"]["paper"]["head"] is None and row["mistakes"]["paper"]["tail"]["value"] == 2
+
+
+def test_answers_at_a_rank_come_with_what_is_confused_and_a_threshold():
+    ours, counts = with_ranks(), np.array([90, 30, 3])
+    numbers = sections.answers_by_rank(ours, None, counts, TAXONOMY, target=0.7, most=1, **BOOTSTRAP)
+    assert numbers["head"] == "DIST" and list(numbers["nearer"]) == ["DIST - CLS"]
+    assert numbers["confused"] == {
+        "rank": "genus", "pairs": [{"of": "B", "taken_for": "A", "images": 2, "share": 0.5}]
+    }  # fmt: skip
+    assert numbers["rollup"]["validation"] is False and numbers["rollup"]["threshold"] is None
+    at = {row["threshold"]: row for row in numbers["rollup"]["curve"]}
+    assert at[0.7]["coverage"] == {"species": 0, "genus": pytest.approx(4 / 7), "nothing": pytest.approx(3 / 7)}
+    # Images 0, 2, 4 and 6 are answered at the genus; the last of them is taken for A.
+    assert at[0.7]["accuracy"] == 0.75
+    numbers = sections.answers_by_rank(ours, ours, counts, TAXONOMY, target=0.7, most=1, **BOOTSTRAP)
+    assert 0 < numbers["rollup"]["threshold"] <= 0.9 and numbers["rollup"]["columns"]["tail"]["accuracy"] is not None
+
+
+def test_two_runs_are_compared_at_a_rank():
+    ours, counts = by_hand(), np.array([90, 30, 3])
+    other = predictions.Predictions(ours.labels, {"cls": ours.labels}, {"cls": np.ones(7)})
+    for row, gap in zip(TAXONOMY.ancestors, (3, 3), strict=True):
+        compared = sections.compared(ours, other, counts, nodes=row, **BOOTSTRAP)
+        assert compared["CLS"]["paper"]["overall"]["value"] == pytest.approx(100 * gap / 7)
+    dist = [sections.compared(ours, other, counts, nodes=x, **BOOTSTRAP)["DIST"] for x in TAXONOMY.ancestors]
+    values = [bounds["paper"]["overall"]["value"] for bounds in dist]
+    assert values == [pytest.approx(300 / 7), pytest.approx(200 / 7)]
 
 
 FEDERATED = {

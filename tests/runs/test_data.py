@@ -1,11 +1,13 @@
 """The splits of a run: counted in a line, and without the images that cannot be decoded where that is wished."""
 
 import pytest
+from helpers.files import tiny_model
 
 from deitlt_tf.runs.checkpoints import Checkpoints
 from deitlt_tf.runs.data import identity, load_splits, note_other_data
 from deitlt_tf.runs.files import write_text
 from deitlt_tf.runs.folder import claim
+from deitlt_tf.runs.models import save_model
 
 
 def test_a_line_says_how_many_images_there_are(images, tmp_path, capsys):
@@ -33,7 +35,9 @@ def test_images_that_cannot_be_decoded_are_left_out_and_listed(images, tmp_path,
 
 
 def test_nothing_to_skip_is_said_too(images, tmp_path, capsys):
-    load_splits("folder", folder=tmp_path, data_dir=str(images), skip_bad_images=True)
+    (tmp_path / "kinds.csv").write_text("class,kind\nred,warm\nblue,cold\ngreen,cold\n")
+    options = {"data_dir": str(images), "taxonomy_file": str(tmp_path / "kinds.csv")}
+    assert load_splits("folder", folder=tmp_path, **options, skip_bad_images=True).taxonomy
     assert "skipped 0 images that cannot be decoded\n" in capsys.readouterr().out
     assert (tmp_path / "skipped_images.txt").read_text() == ""
 
@@ -90,3 +94,20 @@ def test_an_evaluation_says_in_a_line_that_the_data_are_others(images, tmp_path,
     Checkpoints(folder).save(1, {}, {})
     note_other_data(folder, **other)
     assert "is a run of version 0.1.0, which held out other images for `test_fraction`" in capsys.readouterr().out
+
+
+def test_a_taxonomy_comes_from_its_file_or_from_the_models_of_the_run(images, tmp_path, capsys):
+    names = ("blue", "green", "red")
+    (tmp_path / "colours.csv").write_text("class,kind\nred,warm\nblue,cold\ngreen,cold\n")
+    options = {"folder": tmp_path / "run", "data_dir": str(images), "taxonomy_file": str(tmp_path / "colours.csv")}
+    splits = load_splits("folder", **options)
+    assert splits.taxonomy.nodes == (names, ("cold", "warm"))
+    assert capsys.readouterr().out.endswith("12 for testing\ntaxonomy: 3 class, 2 kind\n")
+    (tmp_path / "colours.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"taxonomy_file=.*colours\.csv: there is no such file"):
+        load_splits("folder", **options)
+    model = tmp_path / "run" / "teacher.keras"
+    save_model(tiny_model(), model, class_names=names, taxonomy=splits.taxonomy)
+    assert load_splits("folder", **options).taxonomy.to_dict() == splits.taxonomy.to_dict()
+    assert "colours.csv (`taxonomy_file`) any more; the taxonomy is that of the models in" in capsys.readouterr().out
+    assert load_splits("folder", **options | {"taxonomy_file": None}).taxonomy.ranks == ("class", "kind")

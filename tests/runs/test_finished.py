@@ -13,7 +13,7 @@ from deitlt_tf.runs.models import save_model
 
 def test_a_network_comes_with_names_and_training_counts(tmp_path):
     save_model(tiny_model(), tmp_path / "student.keras", class_names=NAMES)
-    model, names, counts = finished.load(tmp_path, weights="student")
+    model, names, counts, _ = finished.load(tmp_path, weights="student")
     assert names == NAMES and counts is None and model.output_shape == (None, 3)
     write_json(tmp_path / "results.json", {"class_counts": [5, 3, 1]})
     assert finished.load(tmp_path, weights="student").class_counts.tolist() == [5, 3, 1]

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from helpers.files import NAMES, tiny_model
 
-from deitlt_tf.runs.models import load_model, load_weights, same_classes, save_model, save_weights
+from deitlt_tf.data.taxonomy import from_lineages
+from deitlt_tf.runs import models
+from deitlt_tf.runs.models import (
+    load_model,
+    load_weights,
+    read_taxonomy,
+    same_classes,
+    save_model,
+    save_weights,
+    taxonomy_of_run,
+)
 
 
 def test_a_model_file_carries_its_class_names(tmp_path):
@@ -73,3 +83,37 @@ def test_same_classes(tmp_path):
         same_classes(None, NAMES, num_outputs=4, **check)
     with pytest.raises(ValueError, match=r"teacher\.keras .*class 1 is 'Hündin' there, 'a,b' here"):
         same_classes(NAMES, ("cat", "a,b", "Hündin"), num_outputs=3, **check)
+
+
+# ---- the taxonomy ----------------------------------------------------------------------------------------------------
+
+
+def taxonomy_of(names):
+    return from_lineages([(name, "all") for name in names], ("class", "kind"))
+
+
+def test_a_model_file_carries_its_taxonomy(tmp_path):
+    path = tmp_path / "student.keras"
+    save_model(tiny_model(), path, class_names=NAMES, taxonomy=taxonomy_of(NAMES))
+    assert read_taxonomy(path).to_dict() == taxonomy_of(NAMES).to_dict() and load_model(path)[1] == NAMES
+    assert taxonomy_of_run(tmp_path, NAMES).class_names == NAMES
+    assert taxonomy_of_run(tmp_path, NAMES[::-1]) is None
+    save_model(tiny_model(), path, class_names=NAMES)
+    assert read_taxonomy(path) is None and read_taxonomy(tmp_path / "none.keras") is None
+    path.write_bytes(b"no zip")
+    assert read_taxonomy(path) is None and taxonomy_of_run(tmp_path, NAMES) is None
+
+
+def test_a_taxonomy_that_is_damaged_large_or_of_another_order_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "student.keras"
+    save_model(tiny_model(), path, class_names=NAMES, taxonomy=taxonomy_of(NAMES[::-1]))
+    with pytest.raises(ValueError, match=r"student\.keras has the classes in another order than the data: class 0 is"):
+        read_taxonomy(path)
+    save_model(tiny_model(), path, class_names=NAMES)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("taxonomy.json", '{"ranks": 7}')
+    with pytest.raises(ValueError, match=r"student\.keras does not hold a taxonomy that can be read"):
+        read_taxonomy(path)
+    monkeypatch.setattr(models, "LARGEST_TAXONOMY", 5)
+    with pytest.raises(ValueError, match=r"student\.keras holds a taxonomy of 12 bytes, more than 5"):
+        read_taxonomy(path)

@@ -47,6 +47,26 @@ def test_the_signatures_compute_what_evaluation_does_and_refuse_what_they_should
         tf.config.run_functions_eagerly(False)
 
 
+@pytest.mark.slow
+def test_answers_by_rank_have_names(tmp_path):
+    folder = tiny_run.finished(tmp_path, taxonomy=tiny_run.TAXONOMY)
+    ours, taxonomy = evaluated(folder), tiny_run.TAXONOMY
+    seen = set()
+    for threshold in ("0.45", "0.8", "0.999"):
+        served = load_served(tiny_run.recipe_of(folder), weights="student", threshold=threshold)
+        outputs = served(tf.constant(ours.images))
+        names = {name: x.numpy().tolist() for name, x in saved_model.names_of_sure(outputs, served).items()}
+        assert names.keys() == {"sure_label", "sure_rank_name"}
+        for rank, node, label, rank_name in zip(
+            outputs["sure_rank"], outputs["sure_node"], names["sure_label"], names["sure_rank_name"], strict=True
+        ):
+            expected = (taxonomy.nodes[rank][node], taxonomy.ranks[rank]) if rank < 2 else ("", "")
+            assert (label.decode(), rank_name.decode()) == expected
+            seen.add(int(rank))
+    assert len(seen) > 1
+    assert saved_model.names_of_sure({}, served._replace(threshold=None)) == {}
+
+
 def refusal(files, **limits) -> str:
     """What `views` says of a request; in a graph, as a server runs it."""
     view = tf.function(lambda x: saved_model.views(x, size=8, resize=0, **limits))

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from helpers import tiny_run
 
+from deitlt_tf.evaluation import rollup, thresholds
 from deitlt_tf.serving import priors, served
 
 COUNTS = np.array(tiny_run.CLASS_COUNTS)
@@ -229,3 +230,62 @@ def test_metadata_are_json_texts(tiny):
         "prior": "",
         "weights": "student",
     }
+
+
+# ---- answers by rank -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory):
+    """A finished run whose model holds a taxonomy."""
+    return tiny_run.finished(tmp_path_factory.mktemp("ranked"), taxonomy=tiny_run.TAXONOMY)
+
+
+@pytest.mark.slow
+def test_a_threshold_adds_answers_by_rank(ranked):
+    network = load(ranked, threshold="0.6")
+    assert network.taxonomy.ranks == ("class", "kind") and network.threshold == 0.6
+    outputs = network(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8))
+    expected = rollup.outputs(outputs["probabilities"], tiny_run.TAXONOMY, 0.6)
+    assert outputs.keys() >= expected.keys() == {"least_risk", "sure_rank", "sure_node", "sure_probability"}
+    for name, value in expected.items():
+        np.testing.assert_array_equal(outputs[name], value)
+    texts = served.metadata(network, weights="student", prior="")
+    assert json.loads(texts["taxonomy"]) == tiny_run.TAXONOMY.to_dict() and texts["threshold"] == "0.6"
+    assert load(ranked).threshold is None and "sure_rank" not in load(ranked)(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+@pytest.mark.slow
+def test_a_taxonomy_file_counts_more_than_what_the_model_holds(ranked, tmp_path):
+    (tmp_path / "others.csv").write_text("class,hue\nred,long\nblue,short\ngreen,middle\n")
+    assert load(ranked, f"--taxonomy_file={tmp_path / 'others.csv'}").taxonomy.ranks == ("class", "hue")
+    assert load(ranked, f"--taxonomy_file={tmp_path / 'gone.csv'}").taxonomy.ranks == ("class", "kind")
+    (tmp_path / "others.csv").write_text("class,hue\nred,long\n")
+    with pytest.raises(ValueError, match="has no row for the class 'blue' of the data"):
+        load(ranked, f"--taxonomy_file={tmp_path / 'others.csv'}")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "prior", "message"),
+    [
+        ("1", "", "--threshold=1 is neither auto nor a number between 0 and 1"),
+        ("sure", "", "--threshold=sure is neither auto nor a number between 0 and 1"),
+        ("nan", "", "--threshold=nan is neither auto nor a number between 0 and 1"),
+        ("auto", "", "no threshold was chosen for student in .*: run python -m deitlt_tf.evaluate"),
+        ("auto", "uniform", "--threshold=auto was chosen without --prior"),
+    ],
+)
+def test_a_threshold_that_cannot_be_is_refused(tmp_path, threshold, prior, message):
+    where = {"weights": "student", "head": "mean", "prior": prior}
+    with pytest.raises(ValueError, match=message):
+        served.threshold_of(threshold, tmp_path, taxonomy=tiny_run.TAXONOMY, **where)
+    with pytest.raises(ValueError, match=f"--threshold={threshold}: the classes of .* have no taxonomy. Name one with"):
+        served.threshold_of(threshold, tmp_path, taxonomy=None, **where)
+    assert served.threshold_of("", tmp_path, taxonomy=None, **where) is None
+
+
+@pytest.mark.slow
+def test_the_threshold_that_evaluate_has_chosen(ranked):
+    thresholds.write(ranked, "student", {"mean": 0.8, "cls": 0.7}, target=0.9, taxonomy=tiny_run.TAXONOMY)
+    assert load(ranked, threshold="auto").threshold == 0.8
+    assert load(ranked, heads="cls", threshold="auto").threshold == 0.7

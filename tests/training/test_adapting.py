@@ -63,7 +63,7 @@ def test_the_network_has_the_structure_of_its_file_and_begins_as_the_backbone(cl
 
 def test_a_file_says_nothing_of_its_activation(clip):
     network = student_network(
-        recipe(f"--init={clip}", "--activation=quick_gelu", "--tune=lora", "--rank=3"), num_classes=3
+        recipe(f"--init={clip}", "--activation=quick_gelu", "--tune=lora", "--adapter_rank=3"), num_classes=3
     )
     block = network.get_layer("blocks.1")
     assert (block.activation, block.attn.lora.rank, block.adapter) == ("quick_gelu", 3, None)

@@ -161,7 +161,11 @@ def _tell(root: str, contents: dict[str, _Contents], *, note: Note) -> None:
         note(f"{root} has images of other suffixes, which are read by their content: {_counted(by_content)}.")
     if left_out := sum((content.left_out for content in contents.values()), Counter()):
         note(f"{root} has files that are not read, as they are not JPEG, PNG, WebP or BMP: {_counted(left_out)}.")
-    if nested := {name: content.inner for name, content in contents.items() if len(content.inner) > 1}:
+    nested = {name: content.inner for name, content in contents.items() if len(content.inner) > 1}
+    single = {name: content.inner for name, content in contents.items() if len(content.inner) == 1}
+    if not nested and len(single) == len(contents) == len({inner[0] for inner in single.values()}) > 1:
+        nested = single  # genera of one species each; one inner name everywhere would be that of no class
+    if nested:
         examples = [f"{name}/ ({_some(inner)})" for name, inner in list(nested.items())[:_MOST_NAMED]]
         note(
             f"{root}: the images of {len(nested)} of {len(contents)} classes lie in folders of their own, such as "
@@ -218,7 +222,9 @@ def _contents(class_folder: str) -> _Contents:
         if images:
             inner.add(parent.removeprefix(class_folder).strip("/" + os.sep).split(os.sep)[0])
     if not paths:
-        but = f", only {_counted(left_out)}" if left_out else ""
+        inner_folders = () if left_out else storage.subfolders(class_folder)
+        others = _counted(left_out) if left_out else f"folders ({_some(inner_folders)})" if inner_folders else ""
+        but = f", only {others}" if others else ""
         mistakes.append(ValueError(f"class folder {class_folder} holds no images (JPEG, PNG, WebP, BMP){but}"))
     if unreadable := [path for path in paths if not _is_utf8(path)]:
         reason = "its name is not UTF-8, and TensorFlow reads no other names"

@@ -9,17 +9,30 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from deitlt_tf.data import storage
-from deitlt_tf.data.dataset import Complain, Source, Splits, and_more, names_below, raise_mistake, require_class_names
+from deitlt_tf.data.dataset import (
+    Complain,
+    Source,
+    Splits,
+    and_more,
+    names_below,
+    plain_name,
+    raise_mistake,
+    require_class_names,
+)
+from deitlt_tf.data.taxonomy import Taxonomy, from_lineages
 
 # A path that `_inside` need not shorten: no part of it is empty or starts with a dot.
 _PLAIN_PATH = re.compile(r"[^/\\:.][^/\\:]*(/[^/\\:.][^/\\:]*)*")
 
 
+# Fields of a category in iNaturalist's JSON, the finest first.
+RANKS = ("genus", "family", "order", "class", "phylum", "kingdom")
 ONE_CLASS = "an image has one class"
 
 
@@ -148,6 +161,7 @@ def inat(
         test set. Defaults: train2018.json, and val2018.json as the test set, since iNaturalist's test labels are not
         public.
     image_root: folder that the paths are relative to, itself relative to data_dir; default: data_dir.
+    The ranks of the categories (genus, family, ...; or the supercategory) become the taxonomy.
     Raises ValueError or FileNotFoundError that names the file.
     """
     held_out = [file for file in (val_list, test_list) if file] or ["val2018.json"]
@@ -173,7 +187,30 @@ def inat(
         for file, data in zip(files, contents, strict=True)
     ]
     image_root = storage.join(root, image_root or "")
-    return _listed_splits(listings, root=image_root, class_names=class_names, complain=complain)
+    splits = _listed_splits(listings, root=image_root, class_names=class_names, complain=complain)
+    return replace(splits, taxonomy=_category_taxonomy(files[0], contents[0], ids))
+
+
+def _category_taxonomy(file: str, data: dict[str, Any], ids: Sequence[int]) -> Taxonomy | None:
+    """The taxonomy of the categories with these ids, in this order; None where they state no ranks.
+
+    Ranks are those of RANKS that a category has. Files of 2017 to 2019 and those of COCO have `supercategory` alone.
+    Raises ValueError that names file and category for a rank that is not text.
+    """
+    of_id = {category["id"]: category for category in data["categories"]}
+    ranks = [rank for rank in RANKS if any(of_id[key].get(rank) for key in ids)]
+    if not ranks:
+        ranks = [rank for rank in ("supercategory",) if any(of_id[key].get(rank) for key in ids)]
+    if not ranks:
+        return None
+    lineages = []
+    for key in ids:
+        lineage = [of_id[key].get(rank) for rank in ranks]
+        if wrong := [name for name in lineage if not (name is None or isinstance(name, str))]:
+            raise ValueError(f"{file}: category {key} has a rank that is not text, {wrong[0]!r}.")
+        lineages.append((str(of_id[key]["name"]), *(plain_name(name or "") for name in lineage)))
+    places = [f"category {key} of {file}" for key in ids]
+    return from_lineages(lineages, ("category" if ranks == ["supercategory"] else "species", *ranks), places=places)
 
 
 def _category_names(file: str, data: dict[str, Any]) -> dict[int, str]:

@@ -1,6 +1,7 @@
 // The page: it takes an image, sends it to worker.js and shows the answer. All texts are set as text, never as markup.
 
 import { overlay, picture } from "./pictures.js";
+import { answersByRank, sureRow } from "./ranks.js";
 
 const TOP = 5;
 const ROLES = {
@@ -106,8 +107,8 @@ function softmax(logits) {
 }
 
 /** The TOP most probable classes of one head, best first: [{index, name, probability, count, group}]. */
-function topClasses(logits) {
-  return softmax(logits)
+function topClasses(probabilities) {
+  return probabilities
     .map((probability, index) => ({ probability, index }))
     .sort((a, b) => b.probability - a.probability)
     .slice(0, TOP)
@@ -171,10 +172,47 @@ function pictures(pixels, rollout, name) {
   return figures;
 }
 
+// ---- output: ranks of the taxonomy, where there is one
+
+let byRank = null; // what answersByRank has returned for the image that is shown
+
+function showRanks() {
+  const { rows, leastRisk } = byRank;
+  const threshold = Number(by("threshold").value);
+  const at = sureRow(rows, threshold);
+  by("from").textContent = percent(threshold);
+  by("sure").textContent = at < 0
+    ? `No rank is sure: ${rows.at(-1).name} has ${percent(rows.at(-1).probability)} only.`
+    : `${rows[at].name} (${rows[at].rank}), ${percent(rows[at].probability)}`;
+  by("by-rank").replaceChildren(...rows.map((row, i) => rankRow(row, i === at)));
+  by("risk").textContent = `The class with the smallest risk of a severe mistake: ${leastRisk}.`;
+}
+
+function rankRow({ rank, name, probability }, sure) {
+  const bar = make("div", {});
+  bar.style.width = `${100 * probability}%`;
+  const line = make("div", { className: "first" }, make("span", {}, `${rank}: ${name}`),
+    make("data", { value: probability }, percent(probability)));
+  const item = make("li", { className: sure ? "sure" : "none" }, line, make("div", { className: "bar", ariaHidden: "true" }, bar));
+  if (sure) item.ariaCurrent = "true";
+  return item;
+}
+
+by("threshold").addEventListener("input", showRanks);
+
 function show(file, { pixels, outputs }) {
   const top = {};
-  for (const head of facts.heads) top[head] = topClasses(outputs[`logits_${head}`].data);
+  const probabilities = {};
+  for (const head of facts.heads) {
+    probabilities[head] = softmax(outputs[`logits_${head}`].data);
+    top[head] = topClasses(probabilities[head]);
+  }
   const [best] = top.mean ?? top.cls;
+  if (facts.taxonomy) {
+    byRank = answersByRank(probabilities.mean ?? probabilities.cls, facts.taxonomy);
+    showRanks();
+    by("ranks").hidden = false;
+  }
   by("verdict").textContent = `${best.name}, ${percent(best.probability)}`;
   by("experts").textContent = experts(top);
   by("heads").replaceChildren(...facts.heads.map((head) => panel(head, top[head])));
@@ -190,4 +228,5 @@ function show(file, { pixels, outputs }) {
 
 by("run").textContent = document.title = facts.run;
 by("model").textContent = facts.model;
+if (facts.taxonomy) by("threshold").value = facts.threshold;
 by("notes").replaceChildren(...facts.notes.map((note) => make("p", {}, note)));

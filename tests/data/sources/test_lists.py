@@ -315,3 +315,44 @@ def test_backslashes_are_named(tmp_path):
     (tmp_path / "train.txt").write_text("a\\1.jpg 0\nb\\1.jpg 1\n")
     with pytest.raises(FileNotFoundError, match=r"the first is a\\1\.jpg; write paths with / instead of"):
         sources.load("list", **options)
+
+
+# ---- the ranks of iNaturalist's categories ---------------------------------------------------------------------------
+
+
+def write_categories(folder: Path, *categories: dict) -> dict[str, str]:
+    """FOLDER/any.json and other.json with one image of each category, and the options that name them."""
+    numbered = [{"id": i} | category for i, category in enumerate(categories)]
+    for name in ("any", "other"):
+        images = [{"id": i, "file_name": f"{name}{i}.jpg"} for i in range(len(categories))]
+        annotations = [{"image_id": i, "category_id": i} for i in range(len(categories))]
+        content = {"images": images, "annotations": annotations, "categories": numbered}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+        touch(folder, *(image["file_name"] for image in images))
+    return {"data_dir": str(folder), "train_list": "any.json", "val_list": "other.json"}
+
+
+def test_ranks_of_categories_are_the_taxonomy(tmp_path):
+    birds = [
+        {"name": "Passer domesticus", "genus": "Passer", "family": "Passeridae", "kingdom": "Animalia"},
+        {"name": "Parus major", "genus": "Parus", "family": "Paridae", "kingdom": "Animalia"},
+        {"name": "Unknown bird", "genus": "", "family": "Paridae", "kingdom": "Animalia", "supercategory": "Aves"},
+    ]
+    taxonomy = sources.load("inat", **write_categories(tmp_path, *birds)).taxonomy
+    assert taxonomy.ranks == ("species", "genus", "family", "kingdom")
+    assert taxonomy.nodes[1] == ("Passer", "Parus", "no genus (species Unknown bird)")
+    assert taxonomy.ancestors[2:].tolist() == [[0, 1, 1], [0, 0, 0]]
+
+
+def test_supercategories_are_the_taxonomy_of_older_files(tmp_path):
+    birds = [{"name": "a", "supercategory": "Aves"}, {"name": "b", "supercategory": "Aves"}, {"name": "c"}]
+    taxonomy = sources.load("inat", **write_categories(tmp_path, *birds)).taxonomy
+    assert taxonomy.ranks == ("category", "supercategory")
+    assert taxonomy.nodes[1] == ("Aves", "no supercategory (category c)")
+    assert sources.load("inat", **write_categories(tmp_path, {"name": "a"}, {"name": "b"})).taxonomy is None
+
+
+def test_a_rank_that_is_not_text_is_named(tmp_path):
+    options = write_categories(tmp_path, {"name": "a", "genus": "G"}, {"name": "b", "genus": 7})
+    with pytest.raises(ValueError, match=r"any\.json: category 1 has a rank that is not text, 7"):
+        sources.load("inat", **options)

@@ -1,0 +1,39 @@
+"""Answers by rank in an ONNX file are those of the rules, for one image and for several, whatever the tree."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deitlt_tf.data.taxonomy import from_lineages
+from deitlt_tf.evaluation import rollup
+
+onnx = pytest.importorskip("onnx")
+onnx_graph = pytest.importorskip("deitlt_tf.serving.onnx_graph")
+networks = pytest.importorskip("helpers.onnx_networks")
+
+LINEAGES = [("a", "A", "F"), ("b", "A", "F"), ("c", "B", "F"), ("d", "C", "G"), ("e", None, "G")]
+
+
+@pytest.mark.parametrize("ranks", [3, 2])
+def test_the_graph_answers_by_rank_as_the_rules_do(ranks):
+    taxonomy = from_lineages([lineage[:ranks] for lineage in LINEAGES], ("species", "genus", "family")[:ranks])
+    model = networks.shaken(networks.NETWORKS["deit"]())
+    answered = set()
+    for threshold in (0.3, 0.6, 0.95):
+        file = onnx_graph.build(model, heads="all", taxonomy=taxonomy, threshold=threshold)
+        onnx.checker.check_model(file, full_check=True)
+        for count in (1, 5):
+            outputs = networks.run_in_onnx(file, networks.pixels(model, count))
+            expected = rollup.outputs(tf.constant(outputs["probabilities"]), taxonomy, threshold)
+            for name, value in expected.items():
+                assert outputs[name].shape == (count,) and outputs[name].dtype == value.numpy().dtype
+                np.testing.assert_allclose(outputs[name], value, atol=1e-6, err_msg=name)
+            assert rollup.disagreeing(outputs["probabilities"], outputs, taxonomy, threshold, tie=1e-6) == 0
+            answered |= set(outputs["sure_rank"].tolist())
+    assert len(answered) > 1
+
+
+def test_without_a_threshold_nothing_is_added():
+    model = networks.NETWORKS["deit"]()
+    plain = onnx_graph.build(model, heads="all", taxonomy=from_lineages([(x[0], x[2]) for x in LINEAGES], ("s", "f")))
+    assert not {"least_risk", "sure_rank"} & {output.name for output in plain.graph.output}
