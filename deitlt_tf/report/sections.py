@@ -331,13 +331,11 @@ def compared(
     the other network. nodes: int [C], a row of `Taxonomy.ancestors`, to compare accuracies at that rank; None: of the
     classes. Other arguments: see `intervals.difference`.
     """
-    node_of = np.arange(len(class_counts)) if nodes is None else nodes
     heads = list(dict.fromkeys([*reference.predicted, *other.predicted]))
     labels, rows = reference.labels, {}
     for head in heads:
-        a, b = (
-            node_of[x.predicted[head if head in x.predicted else "cls"]] == node_of[labels] for x in (other, reference)
-        )
+        chosen = (x.predicted[head if head in x.predicted else "cls"] for x in (other, reference))
+        a, b = (x == labels if nodes is None else nodes[x] == nodes[labels] for x in chosen)
         gained, lost, total = (
             per_class(labels, marks, len(class_counts)) for marks in (a & ~b, b & ~a, np.ones(len(a), bool))
         )

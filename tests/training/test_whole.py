@@ -143,7 +143,7 @@ def test_the_plain_vit_next_to_a_student_is_the_run_of_its_own_recipe(images, tm
         f"--workdir={tmp_path / 'run'}", f"--data_dir={images}", "--baseline", f"--teacher_labels={tmp_path / 'labels'}"
     )
     splits = load_splits(folder=tmp_path, **settings.data.loading())
-    assert whole.train_baseline(settings, splits) == "accuracies"
+    assert whole.train_baseline(settings, splits) == {"raw": "accuracies"}
     [(plain, folder, teacher)] = trained
     assert folder == tmp_path / "run" / "vit" and teacher is None and plain.run.folder == folder
     assert plain.student.plain and not plain.student.baseline and not plain.teacher.labels
