@@ -51,12 +51,12 @@ def wait_for(condition, *, what: str):
     return value
 
 
-def owner(folder: Path) -> int | None:
-    """The process that holds a folder, or None."""
+def owner(folder: Path, *, but: int | None = None) -> int | None:
+    """The process that holds a folder, or None. but: a process that may still be about to end."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         process = json.loads((folder / ".lock").read_text())["process"]
         os.kill(process, 0)
-        return process
+        return process if process != but else None
     return None
 
 
@@ -134,8 +134,18 @@ def test_two_nodes_end_with_the_weights_of_one_process_whatever_is_killed(machin
 
     # A client is killed in round 2.
     first = machines.run("first")
-    wait_for(lambda: (rounds / "000000001.npz").is_file(), what="round 1")
-    os.kill(wait_for(lambda: owner(at_south), what="client of round 2"), signal.SIGKILL)
+    processes: list[int] = []  # of south until round 1 is complete; that of round 2 begins afterwards
+
+    def round_1() -> bool:
+        process = owner(at_south)
+        complete = (rounds / "000000001.npz").is_file()
+        if process and not complete:
+            processes.append(process)
+        return complete
+
+    wait_for(round_1, what="round 1")
+    last = processes[-1] if processes else None
+    os.kill(wait_for(lambda: owner(at_south, but=last), what="client of round 2"), signal.SIGKILL)
     first.wait(PATIENCE)
     text = (tmp_path / "first.log").read_text()
     assert "round 2: client south failed: ClientApp stopped responding." in text, text[-3000:]
