@@ -49,6 +49,7 @@ def flattened(values, path=""):
     return {name: value for key in values for name, value in flattened(values[key], f"{path}/{key}").items()}
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_its_end(run, runs):
     """Not to the same weights as in 0.1.0: the images of an epoch come in another order, which the run says."""
     code, printed = run(train, "--flagfile=begun/flags.cfg")

@@ -163,6 +163,7 @@ def test_rows_differ_in_what_their_titles_say():
     assert len({str(labels[row]) for row in ("deit", "mixed", "deit_lt_1", "longer", "pair")}) == 5
 
 
+@pytest.mark.slow
 def test_what_needs_a_teacher_that_failed_is_left_out_and_named_and_the_rest_is_done(tmp_path, monkeypatch):
     def task(name, code, needs=(), run=None):
         commands = [[sys.executable, "-c", "pass"], [sys.executable, "-c", f"raise SystemExit({code})"]]

@@ -13,6 +13,9 @@ from deitlt_tf.models import efficientnet, vit
 from deitlt_tf.recipes import checks
 from deitlt_tf.recipes.command_line import RECIPES, recipe_of
 
+# A command that trains or looks at data, and its flags; a value with blanks is in double quotes.
+COMMAND = re.compile(r'python -m deitlt_tf\.(train|train_teacher|inspect_data) ((?: *--(?:"[^"]*"|[^\s`\[\]"])+)+)')
+
 
 def mistakes(*arguments: str, **roles: bool) -> list[str]:
     return [*checks.mistakes(recipe_of(["test", *arguments]), **roles)]
@@ -29,7 +32,7 @@ def test_every_command_in_the_documentation_can_be_trained():
     commands = []
     for path in files:
         text = re.sub(r"\\\n[\s#]*", " ", path.read_text(encoding="utf-8"))
-        commands += re.findall(r"python -m deitlt_tf\.(train|train_teacher|inspect_data) ((?: *--[^\s`\[\]]+)+)", text)
+        commands += COMMAND.findall(text)
     assert len(commands) > 30
     for command, text in commands:
         arguments = [x for x in shlex.split(text) if not re.match(r"--(help|flagfile=(mine|runs))", x)]

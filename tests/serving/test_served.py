@@ -135,6 +135,7 @@ def test_each_network_goes_by_its_own_weights(tiny, tmp_path):
         assert shares == pytest.approx([1, of_average, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sees", ["mixed", "clean"])
 def test_the_teachers_labels_are_those_that_dist_learnt_from(tiny, monkeypatch, sees):
     """Mixed views: uint8 or float pixels of the run's own view, mixed; clean ones: every training image once."""
