@@ -33,6 +33,7 @@ def log_assumed(
     *,
     class_counts: np.ndarray,
     teacher_counts: np.ndarray | None = None,
+    teacher_assumed: np.ndarray | None = None,
     sampling: str = "instance",
     logit_adjustment: float = 0.0,
     reweighted: float = 1.0,
@@ -47,9 +48,12 @@ def log_assumed(
     dist: its labels were the teacher's, with the shares q of `teacher_labels`. From epoch K on the loss weighs each of
       them by w_y (`beta`), which acts as sampling by q w: log a = log q + log w. Without `teacher_counts`, q = n^s.
       Of weights that are older than epoch K or an average over it, `reweighted` log w is added instead of log w.
+      In soft distillation its targets were whole distributions of the teacher, which weights of images do not move: log
+      a is what the teacher's logits assume, `teacher_assumed`.
     mean: z = (z_cls + z_dist) / 2, so log a is the mean of both.
 
-    class_counts: n, [C] training images of each class. teacher_counts: [C] of `teacher_labels`.
+    class_counts: n, [C] training images of each class. teacher_counts: [C] of `teacher_labels`. teacher_assumed: [C] of
+      `log_assumed_by_teacher`, for soft distillation.
     sampling, logit_adjustment, beta: as the student was trained. plain: whether it is a ViT without a DIST head.
     reweighted: share of re-weighted steps in its weights, 0..1; see `reweighted_share`.
 
@@ -68,9 +72,24 @@ def log_assumed(
     weights = reweighted * np.log(losses.class_balanced_weights(class_counts, beta))
     if plain:
         cls = cls + weights
-    else:
-        dist = dist + weights
+    dist = dist + weights if teacher_assumed is None else teacher_assumed
     return {"cls": cls, "dist": dist, "mean": (cls + dist) / 2}
+
+
+def log_assumed_by_teacher(
+    *, class_counts: np.ndarray, loss: str, sampling: str = "instance", reweighted: bool = True, beta: float = 0.9999
+) -> np.ndarray:
+    """log a of a teacher's logits, up to a constant, float64 [C].
+
+    Cross-entropy and LDAM learn the shares n^s, times the class weights w where they were re-weighted in the end. The
+    other losses correct for the shares themselves: log a = 0. What LDAM's margins do is left out.
+
+    loss, sampling, beta: as the teacher was trained. reweighted: whether its loss was weighted by class in the end.
+    """
+    if loss not in ("ce", "ldam"):
+        return np.zeros(len(class_counts))
+    sampled = pipeline.SAMPLING[sampling] * log_shares(class_counts)
+    return sampled + reweighted * np.log(losses.class_balanced_weights(class_counts, beta))
 
 
 def reweighted_share(*, step: int, reweight_step: int, decay: float = 0.0, warmup: bool = False) -> float:

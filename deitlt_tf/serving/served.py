@@ -171,11 +171,20 @@ def prior_adjustment(
             f"--prior needs the class counts of the training data, which {recipe.run.folder} does not hold."
         )
     target = priors.log_target(prior, class_names=class_names, class_counts=class_counts)
-    teacher_counts = None if head == "cls" else teacher_counts_of(recipe, class_names, class_counts)
-    student = recipe.student
+    student, teacher = recipe.student, recipe.teacher
+    soft = student.distillation.kind == "soft"
+    labels = None if head == "cls" or soft else teacher_counts_of(recipe, class_names, class_counts)
+    of_teacher = priors.log_assumed_by_teacher(
+        class_counts=class_counts,
+        loss=teacher.objective.loss,
+        sampling=teacher.batch.sampling,
+        reweighted=teacher.schedule.reweight_epoch >= 0,
+        beta=teacher.schedule.beta,
+    )
     assumed = priors.log_assumed(
         class_counts=class_counts,
-        teacher_counts=teacher_counts,
+        teacher_counts=labels,
+        teacher_assumed=of_teacher if soft else None,
         sampling=student.batch.sampling,
         logit_adjustment=student.logit_adjustment,
         reweighted=reweighted_share(recipe, weights=weights),

@@ -47,6 +47,27 @@ def test_a_reweighted_plain_vit_assumes_what_its_weights_made_of_the_training_di
     np.testing.assert_allclose(weighted["cls"] - plain["cls"], expected, atol=1e-6)
 
 
+def test_a_softly_distilled_dist_assumes_what_its_teacher_does():
+    """Weights of images do not move what whole distributions say, so neither beta nor K of the student matter."""
+    counts = np.array([100, 10, 1])
+    teacher = priors.log_assumed_by_teacher(class_counts=counts, loss="ce", reweighted=False)
+    np.testing.assert_allclose(teacher, np.log(counts / 111))
+    for options in ({}, {"reweighted": 0.0}, {"beta": 0.0}):
+        assumed = priors.log_assumed(class_counts=counts, teacher_assumed=teacher, logit_adjustment=1.0, **options)
+        np.testing.assert_allclose(assumed["dist"], teacher)
+        np.testing.assert_allclose(assumed["mean"], teacher / 2)
+
+
+@pytest.mark.parametrize("loss", ["ldam", "ce", "balanced_softmax", "paco", "glmc", "mdcs"])
+def test_a_teacher_that_was_reweighted_or_corrects_for_shares_assumes_nearly_even_ones(loss):
+    counts = np.array([100, 10, 1])
+    assumed = priors.log_assumed_by_teacher(class_counts=counts, loss=loss)
+    assert np.ptp(assumed) < 0.01
+    plain = priors.log_assumed_by_teacher(class_counts=counts, loss=loss, reweighted=False, sampling="sqrt")
+    expected = np.log([10, 10**0.5, 1]) if loss in ("ce", "ldam") else np.zeros(3)
+    np.testing.assert_allclose(plain - plain[-1], expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "power"),
     [({}, 1), ({"sampling": "sqrt"}, 0.5), ({"sampling": "class_balanced"}, 0), ({"logit_adjustment": 1.0}, 0)],
