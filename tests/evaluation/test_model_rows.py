@@ -27,11 +27,15 @@ def test_a_model_has_rows_by_group_and_by_rank_and_a_threshold(tmp_path):
         value = printed.by_rank[name]["accuracy"]["class"]["paper"]["overall"]["value"]
         assert value == row["paper"]["overall"]
     (measured,) = printed.rollups.values()
-    assert measured["validation"] and measured["threshold"] == 0.01 and measured["columns"]["overall"]["accuracy"] >= 0
+    threshold = measured["threshold"]  # which one depends on random weights
+    assert measured["validation"] and threshold in rollup.THRESHOLDS
+    assert measured["columns"]["overall"]["accuracy"] >= 0
     kept = json.loads((folder / "thresholds.json").read_text())["student"]
-    assert kept["target"] == 0.01 and kept["heads"]["mean"] == 0.01 and list(kept["heads"]) == ["cls", "dist", "mean"]
+    assert (
+        kept["target"] == 0.01 and kept["heads"]["mean"] == threshold and list(kept["heads"]) == ["cls", "dist", "mean"]
+    )
     text = tables.by_rank(printed.by_rank, counts) + tables.format_rollup("student mean", measured, counts)
-    assert "student DIST, kind" in text and "threshold 0.01, at which 1 %" in text
+    assert "student DIST, kind" in text and f"threshold {threshold:g}, at which 1 %" in text
 
 
 def test_least_risk_answers_are_summed_up_as_others():

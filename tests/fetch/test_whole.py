@@ -182,7 +182,7 @@ def test_interrupted_twice_leaves_one_file_and_one_request_for_each_row(table, s
     path = table(dict.fromkeys(range(1000, 1400), good))
     server.replies["/1003.jpg"] = [hang_up, good]
     folder = tmp_path / "images"
-    command = [sys.executable, "-m", "deitlt_tf.fetch", f"--table={path}", f"--data_dir={folder}", "--rate=150"]
+    command = [sys.executable, "-m", "deitlt_tf.fetch", f"--table={path}", f"--data_dir={folder}", "--rate=40"]
     for stop in (signal.SIGINT, signal.SIGKILL):
         before = sum(server.asked.values())
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -196,7 +196,7 @@ def test_interrupted_twice_leaves_one_file_and_one_request_for_each_row(table, s
             assert "Traceback" not in printed[1]
             finished = [json.loads(line) for line in (folder / "fetch.jsonl").read_text().splitlines()]
             asked = dict(server.asked)
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, "--rate=400"], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (folder / "fetch.jsonl").read_text().splitlines()]
     assert len({line["id"] for line in lines}) == len(lines) == 400

@@ -76,6 +76,7 @@ def test_the_page_holds_everything_and_loads_nothing(run):
             "shifts",
             "duel",
             "mixed",
+            "clients",
         )
     }
     assert not list(run.glob(UNFINISHED + "*"))
