@@ -44,11 +44,11 @@ def main(recipe: Recipe) -> None:
         listed = doubtful & (judged.label_probability <= limit)
         numbers = []
         for part in (np.ones(len(wrong), bool), rare):
-            found = (listed & wrong & part).sum()
+            hits = (listed & wrong & part).sum()
             numbers += [
                 (listed & part).sum(),
-                found / max((listed & part).sum(), 1),
-                found / max((wrong & part).sum(), 1),
+                hits / max((listed & part).sum(), 1),
+                hits / max((wrong & part).sum(), 1),
             ]
         print("{:<7g} {:>6} {:>10.2f} {:>7.2f} {:>24} {:>10.2f} {:>7.2f}".format(limit, *numbers))
 

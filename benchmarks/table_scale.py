@@ -1,6 +1,6 @@
 """Memory and start-up of --data=table on synthetic tables as large as BioTrove's parts.
 
-    python -m benchmarks.table_scale --rows=1000000 --folder=/tmp/scale
+    python -m benchmarks.table_scale --rows=1000000 --folder=runs/scale
 
 writes Parquet files with the columns of BioTrove (33,364 species with a long tail, ids in bursts of uploads), then
 starts one process that reads them as a training run does, and prints seconds, CPU seconds and peak memory of each
@@ -153,14 +153,14 @@ def main() -> None:
     parser.add_argument("--keep", default="")
     parser.add_argument("--max_images", type=int, default=0)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    tables, images = given.folder / "tables", given.folder / "images"
-    if given.measure:
-        measure(tables, images, keep=given.keep, max_images=given.max_images)
+    options = parser.parse_args()
+    tables, images = options.folder / "tables", options.folder / "images"
+    if options.measure:
+        measure(tables, images, keep=options.keep, max_images=options.max_images)
         return
-    write_tables(tables, given.rows)
+    write_tables(tables, options.rows)
     images.mkdir(exist_ok=True)
-    write_files(images, tables, given.files)
+    write_files(images, tables, options.files)
     subprocess.run([sys.executable, "-m", "benchmarks.table_scale", *sys.argv[1:], "--measure"], check=True)
 
 
