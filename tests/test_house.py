@@ -51,6 +51,7 @@ COMMANDS = {
 TESTED_IN = {
     **dict.fromkeys(("train", "train_teacher", "evaluate"), "test_programs.py"),
     **{name: f"serving/test_{name}.py" for name in ("to_onnx", "to_litert", "to_saved_model")},
+    **{f"recipes.{name}": "recipes/test_recipe.py" for name in ("data", "views", "federated", "run")},
     "import_torch": "interop/test_imports.py",
     "quick": "training/test_quick.py",
     "fetch.__main__": "fetch/test_whole.py",

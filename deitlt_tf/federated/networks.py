@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from deitlt_tf.federated.heads import Head
-from deitlt_tf.recipes.recipe import Recipe, View
+from deitlt_tf.recipes.recipe import Recipe
+from deitlt_tf.recipes.views import View
 from deitlt_tf.training.networks import student_network, teacher_network
 
 

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from deitlt_tf.federated import heads
 from deitlt_tf.federated.heads import Head
-from deitlt_tf.recipes.recipe import Federated
+from deitlt_tf.recipes.federated import Federated
 
 # {method: (reading of the generic model, reading of the personal models)}
 SAVED = {

@@ -26,7 +26,7 @@ from deitlt_tf.data.table.journal import FAILED, GONE, OK, REFUSED
 from deitlt_tf.data.table.selection import Rows
 from deitlt_tf.fetch.download import Answer, Limits, ServerAway, download, present
 from deitlt_tf.fetch.pace import Pace, Stopped
-from deitlt_tf.recipes.recipe import Data
+from deitlt_tf.recipes.data import Data
 from deitlt_tf.runs.files import replacing
 from deitlt_tf.runs.lock import locked
 

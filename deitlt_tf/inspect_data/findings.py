@@ -14,7 +14,8 @@ from deitlt_tf.data.dataset import Source, Splits
 from deitlt_tf.inspect_data import headers, summary, survey
 from deitlt_tf.inspect_data.words import MAX_LISTED, number_of, some_of
 from deitlt_tf.recipes.checks import mistakes
-from deitlt_tf.recipes.recipe import Data, Recipe
+from deitlt_tf.recipes.data import Data
+from deitlt_tf.recipes.recipe import Recipe
 
 LISTED = ("list", "inat")  # sources that refuse missing images, even with `skip_bad_images`
 DEEP_SAMPLE = 16  # images of 16 bits that are decoded, to see how bright they are

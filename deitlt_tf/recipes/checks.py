@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from deitlt_tf.recipes.recipe import CLASSIFIERS, Recipe, Student, Teacher, View
+from deitlt_tf.recipes.recipe import Recipe
+from deitlt_tf.recipes.student import Student
+from deitlt_tf.recipes.teacher import CLASSIFIERS, Teacher
+from deitlt_tf.recipes.views import View
 
 # Channels and heads of the students: `models.vit.SIZES`, which needs TensorFlow.
 STUDENTS = {"nano": (128, 4), "tiny": (192, 3), "small": (384, 6), "base": (768, 12), "large": (1024, 16)}

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from deitlt_tf.recipes.recipe import Cnn, Recipe, Transformer
+from deitlt_tf.recipes.recipe import Recipe
+from deitlt_tf.recipes.student import Transformer
+from deitlt_tf.recipes.teacher import Cnn
 
 
 def stated(recipe: Recipe, *, teacher: bool) -> dict[str, Any]:

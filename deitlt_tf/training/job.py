@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from deitlt_tf.data import pipeline, sources
 from deitlt_tf.recipes.checks import uneven_batch
-from deitlt_tf.recipes.recipe import Batch, Recipe
+from deitlt_tf.recipes.recipe import Recipe
+from deitlt_tf.recipes.views import Batch
 from deitlt_tf.training.teacher_labels import TeacherLabels
 
 

@@ -14,7 +14,7 @@ from deitlt_tf.evaluation import metrics, tables
 from deitlt_tf.losses import NEVER, ClassCounts
 from deitlt_tf.recipes.checks import weighs_twice, wrong_classifier
 from deitlt_tf.recipes.recipe import Recipe
-from deitlt_tf.recipes.recipe import Teacher as Settings
+from deitlt_tf.recipes.teacher import Teacher as Settings
 from deitlt_tf.runs.data import identity
 from deitlt_tf.runs.files import write_json
 from deitlt_tf.runs.folder import claim, held

@@ -8,10 +8,9 @@ import pytest
 from deitlt_tf import mixing
 from deitlt_tf.data import augment, sources
 from deitlt_tf.devices import strategy
-from deitlt_tf.recipes.checks import check
 from deitlt_tf.recipes.command_line import recipe_of
 from deitlt_tf.recipes.flags import DEFAULTS, FLAGS, FREE, RECIPE, TEACHER
-from deitlt_tf.recipes.recipe import CLASSIFIERS, as_text, read
+from deitlt_tf.recipes.recipe import as_text, read
 from deitlt_tf.runs import data, folder
 
 RESOLVED = DEFAULTS | {"teacher_classifier": "cosine"}  # auto follows --teacher_loss
@@ -101,59 +100,6 @@ def test_other_flags_make_another_recipe():
     assert settings.changed(epochs=3) == settings
 
 
-@pytest.mark.parametrize(
-    ("arguments", "peak"),
-    [
-        (["--lr_rule=linear"], 4e-4 * 1024 / 512),
-        (["--lr_rule=official"], 4e-4 * 1024 / 4 / 512),
-        (["--lr_rule=constant"], 4e-4),
-    ],
-)
-def test_the_peak_learning_rate_follows_its_rule(arguments, peak):
-    student = recipe("--lr=4e-4", "--batch_size=1024", "--accumulation=4", *arguments).student
-    assert student.peak_lr == pytest.approx(peak)
-
-
-@pytest.mark.parametrize(
-    ("method", "plain", "late", "model"),
-    [
-        ("deit_lt", False, 7, "deit_tiny"),
-        ("deit", False, -1, "deit_tiny"),
-        ("vit", True, -1, "vit_tiny"),
-        ("vit_drw", True, 7, "vit_tiny"),
-        ("adapt", True, -1, "efficientnet_lite0"),  # without --init it takes a backbone by name
-    ],
-)
-def test_the_method_decides_network_and_re_weighting(method, plain, late, model):
-    student = recipe(f"--method={method}", "--reweight_epoch=7", "--model=deit_tiny").student
-    assert (student.plain, student.reweight_epoch, student.model) == (plain, late, model)
-
-
-def test_units_are_those_of_the_library():
-    settings = recipe("--max_megapixels=0.01", "--decoded_mb=2.5", "--teacher_drops=3:0.1,5:0.01", "--mean=.1,.2,.3")
-    assert settings.data.max_pixels == 10_000 and settings.data.decoded_bytes == 2.5e6
-    assert settings.teacher.schedule.drops == {3: 0.1, 5: 0.01}
-    assert settings.student.network.mean == (0.1, 0.2, 0.3)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--mean=a,b,c"], "--mean=a,b,c is not a list of numbers"),
-        (["--teacher_rho_steps=5:0.1,60"], r"--teacher_rho_steps=5:0\.1,60 is not of the form epoch:number"),
-        (["--teacher_drops=x:1"], "--teacher_drops=x:1 is not of the form epoch:number"),
-        (["--mean=nan,1,1"], "--mean=nan,1,1 is not a list of numbers"),
-        (["--teacher_drops=3:inf"], "--teacher_drops=3:inf is not of the form epoch:number"),
-        (["--teacher_drops=3:.1,3:.2"], "every epoch stands once"),
-        (["--teacher_rho_steps=-3:.1"], "--teacher_rho_steps=-3:.1: epochs and numbers have to be at least 0"),
-        (["--teacher_sees=clean", "--distillation=soft"], "it needs --distillation=hard"),
-    ],
-)
-def test_values_that_no_run_could_use_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        recipe(*arguments)
-
-
 def test_the_lengths_of_a_schedule_are_those_that_were_set_one_after_the_other():
     settings = recipe("--flagfile=teacher_cifar_mdcs.cfg", "--teacher_epochs=100", "--epochs=7")
     assert settings.lengths == {"epochs": (1200, 7), "teacher_epochs": (200, 200, 400, 100)}
@@ -178,34 +124,3 @@ def test_identities_are_text_and_the_teachers_is_a_part():
     assert as_text({"mean": ["1", "2"], "flip": True, "lr": 1e-4, "init": ""}) == {
         "mean": "1,2", "flip": "True", "lr": "0.0001", "init": "",
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("loss", CLASSIFIERS)
-def test_the_classifier_is_what_the_loss_needs_and_flags_say_which(loss):
-    settings = recipe(f"--teacher_loss={loss}")
-    needed = "cosine" if loss in ("ldam", "mdcs") else "linear"
-    assert settings.teacher.network.classifier == settings.flags["teacher_classifier"] == needed
-    assert settings.teacher_identity()["flags"]["teacher_classifier"] == needed
-    for classifier in ("linear", "cosine"):
-        settings = recipe(f"--teacher_loss={loss}", f"--teacher_classifier={classifier}")
-        assert settings.flags["teacher_classifier"] == settings.teacher.network.classifier == classifier
-
-
-@pytest.mark.parametrize(("loss", "classifier"), [("ldam", "linear"), ("glmc", "cosine")])
-def test_a_classifier_that_a_loss_cannot_train_is_refused(loss, classifier):
-    flags = [f"--teacher_loss={loss}", "--teacher_reweight_epoch=-1"]
-    settings = recipe(*flags, f"--teacher_classifier={classifier}")
-    with pytest.raises(ValueError, match=f"--teacher_loss={loss} cannot train --teacher_classifier={classifier}: set"):
-        check(settings)
-    check(recipe(*flags))
-    check(recipe(*flags, f"--teacher_classifier={classifier}", "--method=vit"))  # no teacher is trained
-
-
-def test_the_moving_average_of_an_earlier_version_goes_on_without_a_warmup(tmp_path):
-    path = tmp_path / "flags.cfg"
-    path.write_text("--epochs=9\n")
-    old = recipe_of(["train", f"--flagfile={path}"])
-    assert not old.student.schedule.ema_warmup and recipe("--epochs=9").student.schedule.ema_warmup
-    path.write_text("--epochs=9\n--ema_warmup=True\n")
-    assert recipe_of(["train", f"--workdir={tmp_path}"], from_workdir=True).student.schedule.ema_warmup
-    assert old.identity()["defaults"]["ema_warmup"] == "False"
