@@ -1,66 +1,94 @@
-"""Weights of keras-hub's DeiT and ViT backbones under the official names."""
+"""Weights of keras-hub's ViT, DeiT, CLIP and DINOv2 backbones under the official names."""
 
 import re
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 
-# keras-hub's name of a weight, without its first folder -> ours.
-_KERAS_HUB = {
-    "class_token": "cls_token",
-    "distillation_token": "dist_token",
-    "position_embedding": "pos_embed",
-    "position_embedding/embeddings": "pos_embed",
-    "patch_embedding/kernel": "patch_embed.proj.weight",
-    "patch_embedding/bias": "patch_embed.proj.bias",
-    "ln/gamma": "norm.weight",
-    "ln/beta": "norm.bias",
-    "ln_1/gamma": "norm1.weight",
-    "ln_1/beta": "norm1.bias",
-    "mha/attention_output/kernel": "attn.proj.weight",
-    "mha/attention_output/bias": "attn.proj.bias",
-    "ln_2/gamma": "norm2.weight",
-    "ln_2/beta": "norm2.bias",
-    "mlp/dense/kernel": "mlp.fc1.weight",
-    "mlp/dense/bias": "mlp.fc1.bias",
-    "output_layer/output/kernel": "mlp.fc2.weight",
-    "output_layer/output/bias": "mlp.fc2.bias",
-    "mlp/dense_1/kernel": "mlp.fc1.weight",
-    "mlp/dense_1/bias": "mlp.fc1.bias",
-    "mlp/dense_2/kernel": "mlp.fc2.weight",
-    "mlp/dense_2/bias": "mlp.fc2.bias",
+# keras-hub's name of a weight -> ours, as regular expressions for whole names. Blocks and their kernels follow below.
+_OUTSIDE = {
+    r"(?:\w+/)?class_token|embedding/class_embedding|embeddings/cls_token": "cls_token",
+    r"\w+/distillation_token": "dist_token",
+    r"embeddings/register_tokens": "reg_token",
+    r"(?:\w+/)?position_embedding(?:/embeddings)?|embeddings/position_embeddings": "pos_embed",
+    r"\w+/(?:patch_embedding|patch_embeddings/projection)": "patch_embed.proj",
+    "pre_layer_norm": "norm_pre",
+    r"\w+/ln|layer_norm|layernorm": "norm",
 }
+_BLOCK = r"(?:\w+/transformer_block|encoder_block|encoder/layers)_(\d+)/"
+_INSIDE = {
+    "ln_1|layer_norm_1|norm1": "norm1",
+    "(?:mha|attention|attention/attention)/attention_output": "attn.proj",
+    "(?:mha|attention|attention/attention)/(query|key|value)": r"attn.\1",
+    "layer_scale1/lambda1": "ls1.gamma",
+    "ln_2|layer_norm_2|norm2": "norm2",
+    "mlp/dense|mlp/dense_1|dense_1|mlp/fc1": "mlp.fc1",
+    "output_layer/output|mlp/dense_2|dense_2|mlp/fc2": "mlp.fc2",
+    "layer_scale2/lambda1": "ls2.gamma",
+}
+_WEIGHTS = {"/kernel": ".weight", "/gamma": ".weight", "/bias": ".bias", "/beta": ".bias", "": ""}
+# What DINOv2 and CLIP hold besides. DINOv2's second table of positions is the first one at the size of its images.
+_BESIDES = r".*/(mask_token|interpolated_position_embeddings|position_ids)"
 
 
 def from_keras_hub(backbone: keras.Model) -> dict[str, np.ndarray]:
-    """The state dict, without heads, of a keras-hub DeiTBackbone or ViTBackbone: a source for `start_from`.
+    """The state dict, without heads, of a ViT, DeiT, CLIP or DINOv2 backbone: a source for `start_from`.
 
+    Of a CLIPBackbone, only the vision encoder and its projection, as `proj`, are kept.
     Raises ValueError for a weight that our DeiT and ViT do not have.
     """
+    encoder = getattr(backbone, "vision_encoder", backbone)
+    # A block's number is its place: ViT and DeiT count from 1, CLIP and DINOv2 from 0.
+    numbers = sorted({int(match[1]) for v in encoder.variables if (match := re.match(_BLOCK, v.path))})
     state: dict[str, np.ndarray] = {}
-    qkv: dict[tuple[str, str], dict[str, np.ndarray]] = {}  # {(block, kernel or bias): {query, key, value}}
-    for v in backbone.variables:
-        _, _, inner = v.path.partition("/")  # without deit_encoder or deit_patching_and_embedding
-        if match := re.match(r"transformer_block_(\d+)/(.*)", inner):
-            block, inner = f"blocks.{int(match[1]) - 1}.", match[2]
-        else:
-            block = ""
-        value = v.numpy()
-        if match := re.fullmatch(r"mha/(query|key|value)/(kernel|bias)", inner):
-            flat = value.reshape(-1) if match[2] == "bias" else value.reshape(len(value), -1).T
-            qkv.setdefault((block, match[2]), {})[match[1]] = flat
-        elif inner not in _KERAS_HUB:
-            raise ValueError(f"{backbone.name} is not a DeiT or ViT that can be imported: it has the weight {v.path}.")
-        else:
-            name = _KERAS_HUB[inner]
-            if inner.startswith("mha/attention_output/kernel"):
-                value = value.reshape(-1, value.shape[-1])  # (heads, channels of a head, D)
-            if name == "pos_embed":
-                value = value.reshape(1, *value.shape[-2:])
-            if inner.endswith("kernel"):
-                value = value.transpose({2: (1, 0), 4: (3, 2, 0, 1)}[value.ndim])
-            state[block + name] = value
-    for (block, part), parts in qkv.items():
-        name = f"{block}attn.qkv.{'bias' if part == 'bias' else 'weight'}"
-        state[name] = np.concatenate([parts[which] for which in ("query", "key", "value")])
-    return state
+    for v in encoder.variables:
+        if re.fullmatch(_BESIDES, v.path):
+            continue
+        name = _name(v.path, numbers)
+        if name is None:
+            raise ValueError(
+                f"{backbone.name} is not a ViT, DeiT, CLIP or DINOv2 that can be imported: it has the weight {v.path}."
+            )
+        state[name] = _value(np.asarray(v.numpy()), name)
+    if encoder is not backbone:
+        state["proj"] = np.asarray(backbone.vision_projection.kernel)
+    return dict(_joined(state))
+
+
+def _name(path: str, numbers: list[int]) -> str | None:
+    """The official name of a weight, before queries, keys and values are joined; None if it has none."""
+    layer, ending = path, ""
+    if re.search("/(kernel|gamma|bias|beta)$", path):
+        layer, _, last = path.rpartition("/")
+        ending = f"/{last}"
+    block, table = "", _OUTSIDE
+    if match := re.match(_BLOCK, layer):
+        block, layer, table = f"blocks.{numbers.index(int(match[1]))}.", layer[match.end() :], _INSIDE
+    for pattern, ours in table.items():
+        if match := re.fullmatch(pattern, layer):
+            return block + match.expand(ours) + _WEIGHTS[ending]
+    return None
+
+
+def _value(value: np.ndarray, name: str) -> np.ndarray:
+    """The weight in torch's layout: kernels are [out, in] there, and [in, ..., out] in Keras."""
+    if name == "pos_embed":
+        return value.reshape(1, *value.shape[-2:])
+    if name == "patch_embed.proj.weight":
+        return value.transpose(3, 2, 0, 1)
+    if re.search(r"attn\.(query|key|value)\.", name):  # heads and their channels apart
+        return value.reshape(-1) if name.endswith("bias") else value.reshape(len(value), -1).T
+    if name.endswith("attn.proj.weight"):
+        return value.reshape(-1, value.shape[-1]).T
+    return value.T if value.ndim == 2 and name.endswith(".weight") else value
+
+
+def _joined(state: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """The state dict's items with query, key and value of each block as one `attn.qkv`."""
+    for name, value in state.items():
+        if ".attn.query." in name:
+            parts = [state[name.replace(".query.", f".{which}.")] for which in ("query", "key", "value")]
+            yield name.replace(".query.", ".qkv."), np.concatenate(parts)
+        elif ".attn.key." not in name and ".attn.value." not in name:
+            yield name, value
