@@ -182,6 +182,14 @@ class Student:
         return self.adapts and not self.network.init
 
     @property
+    def keeps_statistics(self) -> bool:
+        """Whether BatchNorm normalises by ImageNet's statistics in training too: they fit as long as kernels are frozen.
+
+        Where kernels are trained under statistics of other features, these grow until all images answer alike.
+        """
+        return self.adapts_backbone and self.adaptation.tune != "all"
+
+    @property
     def model(self) -> str:
         """Name of the network for `models.build`."""
         if self.frozen or self.adapts_backbone:

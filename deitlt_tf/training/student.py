@@ -100,7 +100,7 @@ class StudentRun:
             clip_norm=schedule.clip_norm,
             ema_decay=schedule.ema_decay,
             ema_warmup=schedule.ema_warmup,
-            keep_statistics=student.adapts_backbone,
+            keep_statistics=student.keeps_statistics,
             seed=self.recipe.run.seed,
         )
         learning_rate = optimizers.WarmupCosine(
