@@ -15,6 +15,7 @@ Rows may come in any order, since classes are found by name. An empty cell is a 
 
 import csv
 import graphlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from deitlt_tf.data.dataset import Note, and_more, plain_name, print_note
 from deitlt_tf.data.taxonomy import Lineage, Taxonomy, from_lineages
 
 TREE = ("name", "parent", "rank")  # columns of the second layout
+DELIMITERS = "\t;"  # before commas, which are in the names of some files with tabs
 
 
 class _Row(NamedTuple):
@@ -65,8 +67,11 @@ def read(file: str, class_names: Sequence[str], *, note: Note = print_note) -> T
 
 def write(file: str, taxonomy: Taxonomy) -> None:
     """Write a taxonomy in the first layout, so that `read` gives it back. file: path on a disk."""
+    quoting = (
+        csv.QUOTE_ALL if any(mark in rank for rank in taxonomy.ranks for mark in DELIMITERS) else csv.QUOTE_MINIMAL
+    )
     with open(file, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = csv.writer(stream, lineterminator="\n", quoting=quoting)
         writer.writerow(taxonomy.ranks)
         for nodes_of_class in taxonomy.ancestors.T.tolist():
             places = zip(nodes_of_class, taxonomy.nodes, taxonomy.holes, strict=True)
@@ -76,7 +81,9 @@ def write(file: str, taxonomy: Taxonomy) -> None:
 def _rows(file: str) -> tuple[tuple[str, ...], list[_Row]]:
     """(header, rows) of the file, without blank rows. Raises ValueError that names the row."""
     lines = storage.read_text(file).split("\n")
-    delimiter = next((mark for mark in "\t;" if mark in lines[0]), ",")
+    first = next(filter(str.strip, lines), "")
+    unquoted = re.sub(r'"(?:[^"]|"")*"', "", first)
+    delimiter = next((mark for mark in DELIMITERS if mark in unquoted), ",")
     reader = csv.reader(iter(f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
     rows = []
     try:
