@@ -10,7 +10,8 @@ Two layouts, told apart by the first line:
     Passer,Passeridae,genus
     Passeridae,,family
 
-Rows may come in any order, since classes are found by name. An empty cell is a hole.
+Rows may come in any order, since classes are found by name. An empty cell is a hole. The second layout may have other
+columns, which are not read.
 """
 
 import csv
@@ -53,7 +54,7 @@ def read(file: str, class_names: Sequence[str], *, note: Note = print_note) -> T
     if not storage.is_file(file):
         raise FileNotFoundError(f"taxonomy_file={file}: there is no such file.")
     header, rows = _rows(file)
-    if {*TREE} == {name.lower() for name in header}:
+    if {*TREE} <= {name.lower() for name in header}:
         lineages, ranks, places, others = _from_tree(file, header, rows, class_names)
     else:
         lineages, ranks, places, others = _from_columns(file, header, rows, class_names)
@@ -67,11 +68,9 @@ def read(file: str, class_names: Sequence[str], *, note: Note = print_note) -> T
 
 def write(file: str, taxonomy: Taxonomy) -> None:
     """Write a taxonomy in the first layout, so that `read` gives it back. file: path on a disk."""
-    quoting = (
-        csv.QUOTE_ALL if any(mark in rank for rank in taxonomy.ranks for mark in DELIMITERS) else csv.QUOTE_MINIMAL
-    )
+    quoted = any(mark in rank for rank in taxonomy.ranks for mark in DELIMITERS)
     with open(file, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n", quoting=quoting)
+        writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
         writer.writerow(taxonomy.ranks)
         for nodes_of_class in taxonomy.ancestors.T.tolist():
             places = zip(nodes_of_class, taxonomy.nodes, taxonomy.holes, strict=True)
@@ -142,7 +141,9 @@ def _with_rows(file: str, class_names: Sequence[str], rows: dict[str, _Row] | di
     """The class names as the file writes them. Raises ValueError for a class without a row."""
     names = [plain_name(name) for name in class_names]
     if missing := [name for name in names if name not in rows]:
-        raise ValueError(f"{file} has no row for the class {missing[0]!r} of the data{and_more(missing)}.")
+        other = next((row for row in rows if row.casefold() == missing[0].casefold()), "")
+        near = f", but one for {other!r}" if other else ""
+        raise ValueError(f"{file} has no row for the class {missing[0]!r} of the data{and_more(missing)}{near}.")
     return names
 
 
