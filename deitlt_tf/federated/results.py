@@ -134,4 +134,4 @@ def print_tables(measured: Mapping[str, Any], global_counts: np.ndarray, *, save
     written = {name: name for name in (f"generic {saved[0]}", f"personal {saved[1]}")}
     if by_rank := tables.by_rank_rows(measured, written):
         tables.print_by_rank(by_rank, global_counts)
-        tqdm.write("by rank: of the models that are written, with the test images of all clients together")
+        tqdm.write("by rank: of the models that are written; personal: the test images of all clients together")
