@@ -31,7 +31,7 @@ def evaluate(recipe: Recipe, *, sure: float = 0.95) -> None:
     Raises FileNotFoundError where the workdir has no model.
     """
     from deitlt_tf.data import decode, sources
-    from deitlt_tf.evaluation import metrics, tables
+    from deitlt_tf.evaluation import tables
     from deitlt_tf.evaluation.model_rows import Tables, add_model
     from deitlt_tf.evaluation.run import checked_model
     from deitlt_tf.models.interface import view_size
@@ -62,21 +62,9 @@ def evaluate(recipe: Recipe, *, sure: float = 0.95) -> None:
             eval_resize=view.eval_resize,
             max_pixels=max_pixels,
             target=sure,
+            five_crops=recipe.student.five_crops if row == "student" else 0,
         )
         decode.naming_bad_images(add, splits, max_pixels=max_pixels)
-        if row == "student" and (pixels := recipe.student.five_crops):
-            five = functools.partial(
-                metrics.measure,
-                model,
-                splits.test,
-                eval_resize=view.eval_resize,
-                max_pixels=max_pixels,
-                class_counts=counts,
-                five_crops=pixels,
-                title="five crops",
-            )
-            measured = decode.naming_bad_images(five, splits, max_pixels=max_pixels)
-            printed.rows |= tables.rows_of("five crops", measured)
     if not printed.rows:
         raise FileNotFoundError(f"{folder} holds no finished model: neither student.keras nor teacher.keras.")
     tables.print_tables(printed.rows, counts)

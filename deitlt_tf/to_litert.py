@@ -7,6 +7,7 @@ writes the network that --weights names (student, ema, teacher), with one signat
     images           uint8 [batch, S, S, 3]; with --input_type=float32 the same pixels, 0..255. The file normalises them
     logits_cls, logits_dist, logits_mean   float32 [batch, C]; --heads chooses among them, --prior adjusts the mean
     probabilities    float32 [batch, C], of the mean, or of the only head that --heads names
+    least_risk, sure_rank, sure_node, sure_probability   [batch], with --threshold: docs/how_to/taxonomy.md
 
 labels.txt and the metadata are attached to the file as a zip archive.
 --quantize=int8 also writes NAME.int8.tflite: 8-bit weights, activations quantised at run time.
@@ -16,18 +17,27 @@ An export replaces earlier files of the same name. Without data to check on, use
 from deitlt_tf.recipes import command_line
 from deitlt_tf.recipes.recipe import Recipe
 
-TAKES = ("out", "weights", "heads", "prior", "quantize", "input_type", "check_images")
+TAKES = ("out", "weights", "heads", "prior", "threshold", "quantize", "input_type", "check_images")
 
 
 def main(
-    recipe: Recipe, *, out: str, weights: str, heads: str, prior: str, quantize: str, input_type: str, check_images: int
+    recipe: Recipe,
+    *,
+    out: str,
+    weights: str,
+    heads: str,
+    prior: str,
+    threshold: str,
+    quantize: str,
+    input_type: str,
+    check_images: int,
 ) -> None:
     from deitlt_tf.serving.served import images_to_check, load_served, metadata, path_of
 
     with command_line.extra("export"):
         from deitlt_tf.serving import litert_files
 
-    served = load_served(recipe, weights=weights, heads=heads, prior=prior)
+    served = load_served(recipe, weights=weights, heads=heads, prior=prior, threshold=threshold)
     path = path_of(recipe, weights=weights, out=out, suffix=".tflite")
     files = {"float32": path}
     if quantize == "int8":

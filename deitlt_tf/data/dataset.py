@@ -13,7 +13,7 @@ import numpy as np
 
 from deitlt_tf.data.paths import Paths
 from deitlt_tf.data.table import keys
-from deitlt_tf.data.taxonomy import Taxonomy
+from deitlt_tf.data.taxonomy import Taxonomy, is_name
 
 # A function that gets each mistake in the data. It raises the error, or returns so that reading goes on.
 Complain = Callable[[Exception], None]
@@ -156,7 +156,7 @@ def require_class_names(names: Sequence[str], places: Sequence[str] = ()) -> Non
     places = places or [f"class {label}" for label in range(len(names))]
     place_of: dict[str, str] = {}
     for name, place in zip(map(plain_name, names), places, strict=True):
-        if len(name.splitlines()) != 1:
+        if not is_name(name):
             raise ValueError(f"{place} has the name {name!r}: the name of a class is one line of text.")
         if name in place_of:
             both = f"{place_of[name]} and {place} have the same name, {name!r}"

@@ -5,12 +5,15 @@ bird and a plant. Where a lineage has a hole, the hole is a node of its own: two
 of one genus. So every class has a node at every rank, and the classes form one tree.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+_UNFIT = re.compile("[\0\n\r\v\f\x1c-\x1e\x85\u2028\u2029\ud800-\udfff]")  # in no name, see `is_name`
 
 # Names from the finest rank upwards; None or "" is a hole.
 Lineage = Sequence[str | None]
@@ -46,6 +49,7 @@ class Taxonomy:
         for rank, names, row in zip(self.ranks, self.nodes, self.ancestors, strict=True):
             if row.min() < 0 or row.max() >= len(names) or not np.bincount(row, minlength=len(names)).all():
                 raise ValueError(f"rank {rank!r} has {len(names)} nodes, and each of them needs a class")
+            _require_names(names, what=f"a node of rank {rank!r}")
             if len(set(names)) < len(names):
                 name = next(name for name, count in Counter(names).items() if count > 1)
                 raise ValueError(f"rank {rank!r} has two nodes of one name, {name!r}")
@@ -172,10 +176,28 @@ def from_lineages(lineages: Sequence[Lineage], ranks: Sequence[str], *, places: 
     return Taxonomy(ranks, tuple(map(tuple, nodes)), ancestors, tuple(holes))
 
 
+def is_name(text: str) -> bool:
+    """Whether every format keeps a text as the name of a class, node or rank: it is one line of Unicode text.
+
+    False for line breaks of any kind, zeros, and the half characters that stand for bytes that are not UTF-8.
+
+    >>> [is_name(text) for text in ("Parus; major", "Parus\\nmajor", "")]
+    [True, False, False]
+    """
+    return bool(text) and not _UNFIT.search(text)
+
+
+def _require_names(texts: Sequence[str], *, what: str) -> None:
+    """Raises ValueError unless all texts are names. what: they are names of, for the message."""
+    if wrong := [text for text in texts if not is_name(text)]:
+        raise ValueError(f"{what} has the name {wrong[0]!r}: a name is one line of text")
+
+
 def _check_ranks(ranks: Sequence[str]) -> None:
     """Raises ValueError unless the ranks have names of their own."""
     if not ranks or not all(ranks):
         raise ValueError("a taxonomy needs ranks, and each rank a name")
+    _require_names(ranks, what="a rank")
     if twice := [rank for rank, count in Counter(ranks).items() if count > 1]:
         raise ValueError(f"two ranks have the name {twice[0]!r}")
 

@@ -40,6 +40,13 @@ def hits(labels: np.ndarray, predicted: np.ndarray, taxonomy: Taxonomy) -> np.nd
     return np.stack(rows)
 
 
+def class_hits(labels: np.ndarray, predicted: np.ndarray, num_classes: int, taxonomy: Taxonomy | None) -> np.ndarray:
+    """`hits`, int64 [R, C]; without a taxonomy those of the classes alone, [C]. Arguments: as of `hits`."""
+    if taxonomy is not None:
+        return hits(labels, predicted, taxonomy)
+    return np.bincount(labels[predicted == labels], minlength=num_classes)
+
+
 def by_height(right: np.ndarray, total: np.ndarray) -> np.ndarray:
     """int [R, C]: images of each class whose answer has the height 1..R. right: `hits`. total: [C], test images."""
     return np.diff(np.vstack([right, total]), axis=0)
@@ -89,6 +96,19 @@ def summaries(
         for head, right in class_hits.items()
         if head != "total"
     }
+
+
+def results(
+    class_hits: Mapping[str, Mapping[str, np.ndarray]], class_counts: np.ndarray, taxonomy: Taxonomy | None
+) -> dict[str, Any]:
+    """What results.json says by rank: {"taxonomy": `facts` | {"models": {model: `summaries`}}}; {} without a taxonomy.
+
+    class_hits: {model: what `metrics.count_hits` has counted with this taxonomy}. `tables.by_rank_rows` reads it.
+    """
+    if taxonomy is None:
+        return {}
+    models = {name: summaries(hits_of_model, class_counts, taxonomy) for name, hits_of_model in class_hits.items()}
+    return {"taxonomy": facts(taxonomy) | {"models": models}}
 
 
 def heights(labels: np.ndarray, predicted: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:

@@ -214,30 +214,6 @@ def count_hits(
     return totals
 
 
-def measure(
-    model: keras.Model,
-    source: Source,
-    *,
-    eval_resize: int,
-    max_pixels: int,
-    class_counts: np.ndarray,
-    title: str,
-    five_crops: int = 0,
-) -> Accuracies:
-    """`accuracies` of a network on one split. class_counts: [C], training images of each class. Others: see `count`."""
-    num_classes = len(class_counts)
-    class_hits = count(
-        model,
-        source,
-        eval_resize=eval_resize,
-        max_pixels=max_pixels,
-        num_classes=num_classes,
-        title=title,
-        five_crops=five_crops,
-    )
-    return accuracies(class_hits, class_counts)
-
-
 def count(
     model: keras.Model,
     source: Source,

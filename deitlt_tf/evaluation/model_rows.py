@@ -1,5 +1,6 @@
 """All that `evaluate` prints about the models of a run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,19 @@ class Tables:
     rollups: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+def add_hits(
+    printed: Tables,
+    class_hits: Mapping[str, np.ndarray],
+    title: str,
+    class_counts: np.ndarray,
+    taxonomy: Taxonomy | None,
+) -> None:
+    """Adds the rows of what `metrics.count` has counted, and those of each rank. Arguments: as of `add_model`."""
+    printed.rows |= tables.rows_of(title, metrics.accuracies(class_hits, class_counts))
+    by_rank = hierarchy.results({title: class_hits}, class_counts, taxonomy)
+    printed.by_rank |= tables.by_rank_rows(by_rank, {title: title})
+
+
 def add_model(
     printed: Tables,
     model: keras.Model,
@@ -39,23 +53,27 @@ def add_model(
     eval_resize: int,
     max_pixels: int,
     target: float,
+    five_crops: int = 0,
 ) -> None:
     """Adds the rows of one model. With a taxonomy and a validation split, its thresholds are written.
 
     path: of its file, in the folder of the run. title: start of the names of its rows. class_counts: [C], training
     images of each class. eval_resize, max_pixels: see `metrics.count`. target: see `rollup.choose`.
+    five_crops: see `metrics.count`; above 0, rows of "five crops" are added.
     """
     view = {"eval_resize": eval_resize, "max_pixels": max_pixels}
-    class_hits = metrics.count(
-        model, splits.test, num_classes=len(class_counts), title=title, taxonomy=splits.taxonomy, **view
-    )
-    printed.rows |= tables.rows_of(title, metrics.accuracies(class_hits, class_counts))
-    if splits.taxonomy is None:
-        return
     taxonomy = splits.taxonomy
-    summaries = hierarchy.summaries(class_hits, class_counts, taxonomy)
-    names = tables.names_of(title, summaries)
-    printed.by_rank |= {name: summaries[head] for head, name in names.items()}
+    counting: dict[str, Any] = {"num_classes": len(class_counts), "taxonomy": taxonomy} | view
+
+    def add_counted(row: str, *, five_crops: int = 0) -> None:
+        class_hits = metrics.count(model, splits.test, title=row, five_crops=five_crops, **counting)
+        add_hits(printed, class_hits, row, class_counts, taxonomy)
+
+    add_counted(title)
+    if five_crops:
+        add_counted("five crops", five_crops=five_crops)
+    if taxonomy is None:
+        return
 
     def answers(source: Source, split: str) -> Predictions:
         return predict_split(model, source, taxonomy=taxonomy, title=f"{title}, {split} by rank", **view)
@@ -65,6 +83,7 @@ def add_model(
     if "dist" in predicted:
         both = hierarchy.nearer(labels, predicted["dist"], predicted["cls"], class_counts, taxonomy)
         printed.differences[f"{title} DIST - CLS"] = both
+    names = tables.names_of(title, predicted)
     head = [*names][-1]  # the mean of CLS and DIST, or the only head
     printed.by_rank[f"{names[head]}, least risk"] = least_risk(labels, tested[head], class_counts, taxonomy)
     validation = None

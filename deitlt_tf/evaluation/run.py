@@ -91,7 +91,7 @@ def test_batches(
     """Batches of (images, labels, mask) of the test images, in the evaluation view of `model`.
 
     row: of FILES; the teacher has its own view. indices: of the test images; None: all of them.
-    batch: images in a batch; None: as in `metrics.measure`.
+    batch: images in a batch; None: as in `metrics.count`.
     """
     source = run.splits.test if indices is None else sources.take(run.splits.test, np.asarray(indices))
     teacher = row == "teacher"

@@ -4,12 +4,15 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from deitlt_tf.data import augment, decode, pipeline
 from deitlt_tf.data.dataset import Source
+from deitlt_tf.data.taxonomy import Taxonomy
+from deitlt_tf.evaluation import hierarchy
 from deitlt_tf.federated import heads, readings
 from deitlt_tf.federated.heads import Head, new_head
 from deitlt_tf.federated.images import Images
@@ -60,14 +63,23 @@ class Client:
     """A client in training. folder: its own, which holds what never leaves it: local head, personal model.
 
     update: of `make_update`. clients: how many share the memory for decoded images. Defaults to 1.
+    taxonomy: of the classes, for hits of each rank; it is kept in the personal model.
     Raises ValueError if the folder belongs to another recipe, other classes or other images.
     """
 
     def __init__(
-        self, images: Images, *, recipe: Recipe, network: Network, update: ClientUpdate, folder: Path, clients: int = 1
+        self,
+        images: Images,
+        *,
+        recipe: Recipe,
+        network: Network,
+        update: ClientUpdate,
+        folder: Path,
+        clients: int = 1,
+        taxonomy: Taxonomy | None = None,
     ):
         self.images, self.recipe, self.network, self.update = images, recipe, network, update
-        self.name, self.counts, self.folder = images.name, images.counts, folder
+        self.name, self.counts, self.folder, self.taxonomy = images.name, images.counts, folder, taxonomy
         self.seed = seed_of(f"{recipe.run.seed} {self.name}")
         data = {name: x for name, x in fingerprints(images.splits).items() if getattr(images, name) is not None}
         claim(folder, class_names=images.train.class_names, data=data, **recipe.identity())
@@ -154,7 +166,7 @@ class Client:
         return own, personal
 
     def hits(self, shared: Shared, *, last: int, global_counts: np.ndarray, split: str) -> dict[str, Hits]:
-        """{"generic", "personal": {reading: right answers of each class, "total": images of each class}}.
+        """{"generic", "personal": what `count` returns}, the generic one {} where nothing is generic.
 
         split: val or test, of this client's images; {} where it has none.
         """
@@ -169,9 +181,10 @@ class Client:
             self.images.splits,
             max_pixels=self.recipe.data.max_pixels,
         )
+        counting: dict[str, Any] = {"num_classes": len(self.counts), "taxonomy": self.taxonomy}
         return {
-            "generic": count(features, source.labels, generic, num_classes=len(self.counts)) if generic else {},
-            "personal": count(features, source.labels, personal, num_classes=len(self.counts)),
+            "generic": count(features, source.labels, generic, **counting) if generic else {},
+            "personal": count(features, source.labels, personal, **counting),
         }
 
     def save_personal(self, shared: Shared, *, last: int, global_counts: np.ndarray) -> Path:
@@ -179,7 +192,7 @@ class Client:
         own, personal = self.readings(shared, last=last, global_counts=global_counts)
         model = self.network.with_head(own.weights, personal[readings.saved(self.recipe.federated)[1]])
         path = self.folder / "student.keras"
-        save_model(model, path, class_names=self.images.train.class_names)
+        save_model(model, path, class_names=self.images.train.class_names, taxonomy=self.taxonomy)
         return path
 
 
@@ -207,8 +220,15 @@ def features_of(update: ClientUpdate, source: Source, *, recipe: Recipe) -> np.n
     ]
 
 
-def count(features: np.ndarray, labels: np.ndarray, by_reading: dict[str, Head], *, num_classes: int) -> Hits:
-    """{reading: right answers of each class, "total": images of each class}, int [C] each."""
-    total = np.bincount(labels, minlength=num_classes)
-    right = {name: heads.logits(features, head).argmax(1) == labels for name, head in by_reading.items()}
-    return {name: np.bincount(labels[marks], minlength=num_classes) for name, marks in right.items()} | {"total": total}
+def count(
+    features: np.ndarray,
+    labels: np.ndarray,
+    by_reading: dict[str, Head],
+    *,
+    num_classes: int,
+    taxonomy: Taxonomy | None = None,
+) -> Hits:
+    """{reading: `hierarchy.class_hits`, "total": images of each class}: int [C] each, or [R, C] with a taxonomy."""
+    predicted = {name: heads.logits(features, head).argmax(1) for name, head in by_reading.items()}
+    right = {name: hierarchy.class_hits(labels, x, num_classes, taxonomy) for name, x in predicted.items()}
+    return right | {"total": np.bincount(labels, minlength=num_classes)}

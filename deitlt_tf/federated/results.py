@@ -1,12 +1,13 @@
 """The numbers of a federated run: generic accuracy, personal accuracies of all clients, their mean and spread."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from deitlt_tf.evaluation import metrics, tables
+from deitlt_tf.data.taxonomy import Taxonomy
+from deitlt_tf.evaluation import hierarchy, metrics, tables
 from deitlt_tf.federated import readings
 from deitlt_tf.recipes.recipe import Recipe
 
@@ -28,22 +29,28 @@ def accuracies(hits: Hits, global_counts: np.ndarray, own_counts: np.ndarray) ->
 
 
 def numbers(
-    hits: Mapping[str, Mapping[str, Hits]], *, generic: Hits | None, counts: Mapping[str, np.ndarray]
+    hits: Mapping[str, Mapping[str, Hits]],
+    *,
+    generic: Hits | None,
+    counts: Mapping[str, np.ndarray],
+    taxonomy: Taxonomy | None = None,
 ) -> dict[str, Any]:
     """{"generic": {reading: accuracies}, "personal": {reading: mean, spread, clients}, "clients": sizes and counts}.
 
     hits: {client: `Client.hits`}. generic: hits on one test set; None: those of all clients are added up.
     counts: {client: training images of each class}.
+    taxonomy: of which the hits are; it adds `hierarchy.results`, with the images of all clients together in the
+      personal rows, since a client has few images of most classes.
     The mean is over clients, each with the same weight; clients without test images of a group drop out of its mean.
     The spread is the standard deviation over clients.
     """
     everyone = np.sum(list(counts.values()), 0)
     tested = {name: parts for name, parts in hits.items() if parts}
     if generic is None:
-        pooled = [parts["generic"] for parts in tested.values() if parts["generic"]]
-        generic = {key: np.sum([x[key] for x in pooled], 0) for key in pooled[0]} if pooled else {}
+        generic = together(parts["generic"] for parts in tested.values())
     by_client = {name: accuracies(parts["personal"], everyone, counts[name]) for name, parts in tested.items()}
     rows = list(next(iter(by_client.values()), {}))
+    personal = together(parts["personal"] for parts in tested.values())
     return {
         "generic": accuracies(generic, everyone, everyone) if generic else {},
         "personal": {row: over_clients({name: x[row] for name, x in by_client.items()}) for row in rows},
@@ -55,6 +62,23 @@ def numbers(
             }
             for name, own in counts.items()
         },
+        **hierarchy.results(of_rows(generic, personal), everyone, taxonomy),
+    }
+
+
+def together(hits: Iterable[Hits]) -> Hits:
+    """The hits of several clients, added up; {} where nobody has any."""
+    known = [x for x in hits if x]
+    return {key: np.sum([x[key] for x in known], 0) for key in known[0]} if known else {}
+
+
+def of_rows(generic: Hits, personal: Hits) -> dict[str, Hits]:
+    """{name of a row: {"cls": its hits, "total": images of each class}}."""
+    return {
+        f"{kind} {reading}": {"cls": right, "total": hits["total"]}
+        for kind, hits in (("generic", generic), ("personal", personal))
+        for reading, right in hits.items()
+        if reading != "total"
     }
 
 
@@ -93,8 +117,11 @@ def file(recipe: Recipe, measured: Mapping[str, Any], *, class_names: Sequence[s
     return {"federated": federated | dict(measured)}
 
 
-def print_tables(measured: Mapping[str, Any], global_counts: np.ndarray) -> None:
-    """Prints generic accuracies, then personal ones, by both conventions of the tables."""
+def print_tables(measured: Mapping[str, Any], global_counts: np.ndarray, *, saved: tuple[str | None, str]) -> None:
+    """Prints generic accuracies, then personal ones, by both conventions of the tables.
+
+    With a taxonomy, also accuracy by rank of the readings that are `saved`: (generic or None, personal).
+    """
     rows = {f"generic {row}": x for row, x in measured["generic"].items()}
     rows |= {f"personal {row}": x["mean"] for row, x in measured["personal"].items()}
     if not rows:
@@ -104,3 +131,7 @@ def print_tables(measured: Mapping[str, Any], global_counts: np.ndarray) -> None
     parts = [f"{row} {x:.1f}" for row, x in spreads.items() if x is not None]
     if parts:
         tqdm.write(f"personal: mean over clients; standard deviation over clients: {', '.join(parts)}")
+    written = {name: name for name in (f"generic {saved[0]}", f"personal {saved[1]}")}
+    if by_rank := tables.by_rank_rows(measured, written):
+        tables.print_by_rank(by_rank, global_counts)
+        tqdm.write("by rank: of the models that are written; personal: the test images of all clients together")

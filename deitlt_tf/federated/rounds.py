@@ -13,6 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from deitlt_tf.data.dataset import Source, Splits
+from deitlt_tf.data.sources import taxonomy_files
+from deitlt_tf.data.taxonomy import Taxonomy
 from deitlt_tf.federated import aggregation, images, networks, readings, results
 from deitlt_tf.federated.client import Client, Reply, count, features_of, make_update
 from deitlt_tf.federated.images import Images
@@ -35,44 +37,49 @@ def train(recipe: Recipe) -> None:
     folder = recipe.run.folder
     refuse_other(folder, **recipe.identity())
     with held(folder):
-        splits, clients = load_clients(recipe)
-        federation = Federation(recipe, clients, splits)
+        splits, clients, taxonomy = load_clients(recipe)
+        federation = Federation(recipe, clients, splits, taxonomy)
         with sigterm() as requested:
             federation.fit(requested)
         federation.finish()
 
 
-def load_clients(recipe: Recipe) -> tuple[Splits | None, list[Images]]:
-    """(the data set that is divided, or None; the images of each client); claims the workdir."""
-    folder = recipe.run.folder
+def load_clients(recipe: Recipe) -> tuple[Splits | None, list[Images], Taxonomy | None]:
+    """(the data set that is divided, or None; the images of each client; the taxonomy); claims the workdir."""
+    folder, file = recipe.run.folder, recipe.data.taxonomy_file
     splits = None
     if recipe.federated.clients.dirs:
         clients = images.of_folders(recipe, workdir=folder)
+        taxonomy = taxonomy_files.read(file, clients[0].class_names) if file else None
         data = {client.name: fingerprints(client.splits)["train"] for client in clients}
         claim(folder, class_names=clients[0].class_names, data=data, **recipe.identity())
     else:
         splits = load_splits(**recipe.data.loading(), folder=folder)
         claim(folder, **identity(splits, **recipe.data.loading()), **recipe.identity())
-        clients = images.divided(splits, recipe)
+        clients, taxonomy = images.divided(splits, recipe), splits.taxonomy
     sizes = [len(client.train) for client in clients]
     print(f"{len(clients)} clients of {min(sizes)} to {max(sizes)} training images, median {np.median(sizes):g}")
-    return splits, clients
+    return splits, clients, taxonomy
 
 
 class Federation:
     """A server and all its clients in one process.
 
     clients: their images. splits: the data set that is divided among them; None where each has a folder of its own.
+    taxonomy: of the classes.
     """
 
-    def __init__(self, recipe: Recipe, clients: Sequence[Images], splits: Splits | None):
-        self.recipe, self.splits = recipe, splits
+    def __init__(
+        self, recipe: Recipe, clients: Sequence[Images], splits: Splits | None, taxonomy: Taxonomy | None = None
+    ):
+        self.recipe, self.splits, self.taxonomy = recipe, splits, taxonomy
         self.images = {client.name: client for client in clients}
         classes = clients[0].class_names
         self.global_counts = np.sum([client.counts for client in clients], 0)
         self.network = networks.build(recipe, num_classes=len(classes))
         own = [together(clients)] if recipe.federated.method == "central" else clients
-        self.server = Server(recipe, self.network, trained=[client.name for client in own], class_names=classes)
+        names = [client.name for client in own]
+        self.server = Server(recipe, self.network, trained=names, class_names=classes, taxonomy=taxonomy)
         self.update = make_update(recipe, self.network, num_classes=len(classes))
         self.clients = {client.name: self.client(client) for client in clients}
         self.trained = {client.name: self.clients.get(client.name) or self.client(client) for client in own}
@@ -87,6 +94,7 @@ class Federation:
             update=self.update,
             folder=folder,
             clients=len(self.images),
+            taxonomy=self.taxonomy,
         )
 
     def fit(self, stopping: Callable[[], bool] = lambda: False) -> None:
@@ -124,9 +132,10 @@ class Federation:
         split = "val" if all(client.val for client in self.images.values()) else "test"
         server.complete_round(replies, averaged, measure=lambda: self.measure(split), seconds=seconds)
 
-    def measure(self, split: str) -> dict[str, Any]:
+    def measure(self, split: str, *, by_rank: bool = False) -> dict[str, Any]:
         """`results.numbers`: personal ones on clients' images of a split, generic ones on all of it.
 
+        by_rank: whether to add those of each rank, if there is a taxonomy.
         Where every client has a folder of its own, the generic ones are those of all clients' images together.
         """
         server = self.server
@@ -141,14 +150,15 @@ class Federation:
         if whole is not None and heads:
             self.update.write(server.shared.weights)
             features = features_of(self.update, whole, recipe=self.recipe)
-            generic = count(features, whole.labels, heads, num_classes=len(self.global_counts))
+            classes = len(self.global_counts)
+            generic = count(features, whole.labels, heads, num_classes=classes, taxonomy=self.taxonomy)
         counts = {name: client.counts for name, client in self.images.items()}
-        return results.numbers(hits, generic=generic, counts=counts)
+        return results.numbers(hits, generic=generic, counts=counts, taxonomy=self.taxonomy if by_rank else None)
 
     def finish(self) -> None:
         """Measures on the test images; writes results.json, the generic model and all personal models."""
         server = self.server
-        measured = self.measure("test")
+        measured = self.measure("test", by_rank=True)
         for name, client in tqdm(self.clients.items(), desc="personal models", leave=False, disable=None):
             client.save_personal(server.shared, last=server.last.get(name, 0), global_counts=self.global_counts)
         server.finish(measured, self.global_counts)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from deitlt_tf.data.taxonomy import Taxonomy
 from deitlt_tf.federated import readings, results, shared
 from deitlt_tf.federated.client import Reply
 from deitlt_tf.federated.heads import Head
@@ -27,11 +28,20 @@ def sample(names: Sequence[str], number: int, *, fraction: float, seed: int) -> 
 class Server:
     """The state of a federated run: shared arrays, complete rounds, who took part when. Every round is a checkpoint.
 
-    trained: names of the clients that train. class_names: of all clients, in label order.
+    trained: names of the clients that train. class_names: of all clients, in label order. taxonomy: of the classes,
+      kept in the generic model.
     """
 
-    def __init__(self, recipe: Recipe, network: Network, *, trained: Sequence[str], class_names: tuple[str, ...]):
-        self.recipe, self.network, self.class_names = recipe, network, class_names
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: Network,
+        *,
+        trained: Sequence[str],
+        class_names: tuple[str, ...],
+        taxonomy: Taxonomy | None = None,
+    ):
+        self.recipe, self.network, self.class_names, self.taxonomy = recipe, network, class_names, taxonomy
         self.folder: Path = recipe.run.folder
         self.shared = shared.start(recipe, network, num_classes=len(class_names))
         self.checkpoints, self.journal = Checkpoints(self.folder, say=tqdm.write), Journal(self.folder)
@@ -106,5 +116,6 @@ class Server:
         reading, _ = readings.saved(self.recipe.federated)
         if reading:
             model = self.network.with_head(self.shared.weights, self.generic_heads()[reading])
-            save_model(model, self.folder / "student.keras", class_names=self.class_names)
-        results.print_tables(measured, global_counts)
+            path = self.folder / "student.keras"
+            save_model(model, path, class_names=self.class_names, taxonomy=self.taxonomy)
+        results.print_tables(measured, global_counts, saved=readings.saved(self.recipe.federated))

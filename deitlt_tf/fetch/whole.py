@@ -21,9 +21,9 @@ from deitlt_tf.data.paths import SUFFIXES, IdPaths, relative_path
 from deitlt_tf.data.progress import bar_of
 from deitlt_tf.data.sources import tables
 from deitlt_tf.data.table import images, journal, selection
+from deitlt_tf.data.table.choices import Rows
 from deitlt_tf.data.table.files import TableFile
 from deitlt_tf.data.table.journal import FAILED, GONE, OK, REFUSED
-from deitlt_tf.data.table.selection import Rows
 from deitlt_tf.fetch.download import Answer, Limits, ServerAway, download, present
 from deitlt_tf.fetch.pace import Pace, Stopped
 from deitlt_tf.recipes.data import Data

@@ -539,8 +539,8 @@ with _heading("Single commands"):
     )  # fmt: skip
     flags.DEFINE_string(
         "threshold", "",
-        "to_onnx, to_saved_model, demo: also answer at the finest rank of the taxonomy whose probability reaches this "
-        "number; auto: the one that evaluate has chosen.",
+        "Exports, demo: also answer at the finest rank of the taxonomy whose probability reaches this number; auto: "
+        "the one that evaluate has chosen.",
     )  # fmt: skip
     flags.DEFINE_enum("quantize", "none", ["none", "int8"], "Exports: also write a file with 8-bit weights.")
     flags.DEFINE_bool("fp16", False, "to_onnx: also write a file in half precision.")

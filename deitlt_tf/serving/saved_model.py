@@ -144,7 +144,7 @@ def write(functions: Signatures, folder: Path, *, served: Served) -> None:
     module.state = [variable.value for variable in served.model.variables]
     with tempfile.TemporaryDirectory() as temporary:
         names = Path(temporary) / "class_names.txt"
-        names.write_text("".join(f"{name}\n" for name in served.class_names))
+        names.write_text("".join(f"{name}\n" for name in served.class_names), encoding="utf-8")
         module.class_names = tf.saved_model.Asset(str(names))
         if served.taxonomy is not None:
             taxonomy = Path(temporary) / "taxonomy.json"

@@ -152,7 +152,11 @@ def _table(archive: Archive, file: _File, wanted: dict[str, tuple[str, ...]]) ->
     used = {name: found[0] for name, found in numbers.items() if found} | {"key": file.key}
     with archive.open(file.name) as stream:
         width = stream.readline().decode("utf-8-sig", "replace").count(file.delimiter) + 1
-    names = [f"column {i}" for i in range(max(width, max(used.values()) + 1))]
+    if wrong := [number for number in used.values() if not 0 <= number < width]:
+        raise ValueError(
+            f"{archive.path}: {DESCRIPTION} names column {wrong[0]} of {file.name}, whose first line has {width}."
+        )
+    names = [f"column {i}" for i in range(width)]
     include = [*dict.fromkeys(names[number] for number in used.values())]
     try:
         with archive.open(file.name) as stream:
@@ -202,6 +206,8 @@ def _file(element: ET.Element, place: str) -> _File:
     for child in element.iter():
         inside.setdefault(child.tag.rpartition("}")[2], []).append(child)
     try:
+        if not (delimiter := _unescaped(element.attrib.get("fieldsTerminatedBy", ","))):
+            raise KeyError("fieldsTerminatedBy")
         key = (inside.get("id") or inside["coreid"])[0]
         columns = {
             x.attrib["term"].rpartition("/")[2]: int(x.attrib["index"]) for x in inside["field"] if "index" in x.attrib
@@ -211,7 +217,7 @@ def _file(element: ET.Element, place: str) -> _File:
             row_type=element.attrib.get("rowType", "").rpartition("/")[2],
             columns=columns,
             key=int(key.attrib["index"]),
-            delimiter=_unescaped(element.attrib.get("fieldsTerminatedBy", ",")),
+            delimiter=delimiter,
             quote=_unescaped(element.attrib.get("fieldsEnclosedBy", '"')),
             skip=int(element.attrib.get("ignoreHeaderLines", "0")),
         )

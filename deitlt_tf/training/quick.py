@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from deitlt_tf import losses, optimizers
 from deitlt_tf.data import decode, sources, storage
-from deitlt_tf.evaluation import intervals, metrics, review
+from deitlt_tf.evaluation import hierarchy, intervals, metrics, review
 from deitlt_tf.evaluation.feature_store import FeatureStore
-from deitlt_tf.evaluation.tables import describe_groups, format_intervals
+from deitlt_tf.evaluation.tables import by_rank_rows, describe_groups, format_intervals, print_by_rank
 from deitlt_tf.interop import backbones
 from deitlt_tf.models import features
 from deitlt_tf.models.resnet import CosineClassifier
@@ -131,13 +131,28 @@ class QuickRun:
 
     @functools.cached_property
     def hits(self) -> dict[str, np.ndarray]:
-        """{head: right answers of each class, "total": test images of each class}, int [C] each."""
-        labels, count = self.splits.test.labels, len(self.class_names)
+        """{head: `hierarchy.class_hits`, "total": test images of each class}."""
+        labels, count, taxonomy = self.splits.test.labels, len(self.class_names), self.splits.taxonomy
         right = {
-            name: np.bincount(labels[self.predicted(weight) == labels], minlength=count)
+            name: hierarchy.class_hits(labels, self.predicted(weight), count, taxonomy)
             for name, weight in self.heads.items()
         }
         return right | {"total": np.bincount(labels, minlength=count)}
+
+    @functools.cached_property
+    def results(self) -> dict[str, Any]:
+        """The content of results.json."""
+        counts, steps, total = self.class_counts, self.journal[-1]["step"], self.hits["total"]
+        by_head = {name: {"cls": self.hits[name], "total": total} for name in ROWS}
+        facts = {
+            "groups": {convention: describe_groups(counts, convention) for convention in ("shots", "paper")},
+            "class_counts": counts.tolist(),
+            "student.keras": "the frozen backbone with the head that was trained with logit adjustment",
+            "steps": steps,
+            "weights": {"student": {"step": steps, "kind": "raw"}},
+        }
+        measured = {name: metrics.accuracies(hits, counts) for name, hits in by_head.items()}
+        return measured | facts | hierarchy.results(by_head, counts, self.splits.taxonomy)
 
     @functools.cached_property
     def rows(self) -> list[review.Row]:
@@ -174,35 +189,26 @@ class QuickRun:
 
     def save(self) -> None:
         """Writes student.keras, metrics.jsonl, review.csv and, when all else is there, results.json."""
-        save_model(self.network(), self.folder / "student.keras", class_names=self.class_names)
+        taxonomy = self.splits.taxonomy
+        save_model(self.network(), self.folder / "student.keras", class_names=self.class_names, taxonomy=taxonomy)
         journal = Journal(self.folder)
         journal.rewind(-1)
         for line in self.journal:
             journal.add(line)
         write_text(self.folder / "review.csv", review.as_csv(self.rows))
-        counts, steps = self.class_counts, self.journal[-1]["step"]
-        measured = {
-            name: metrics.accuracies({"cls": self.hits[name], "total": self.hits["total"]}, counts) for name in ROWS
-        }
-        facts = {
-            "groups": {convention: describe_groups(counts, convention) for convention in ("shots", "paper")},
-            "class_counts": counts.tolist(),
-            "student.keras": "the frozen backbone with the head that was trained with logit adjustment",
-            "steps": steps,
-            "weights": {"student": {"step": steps, "kind": "raw"}},
-        }
-        write_json(self.folder / "results.json", measured | facts)
+        write_json(self.folder / "results.json", self.results)
 
     def print_tables(self) -> None:
-        """Accuracies by group with intervals, one table for each convention."""
+        """Accuracies by group with intervals, one table for each convention, and by rank where there is a taxonomy."""
+        right = metrics.of_classes(self.hits)
         bounds = {
-            row: intervals.accuracy(self.hits[name], self.hits["total"], self.class_counts)
-            for name, row in ROWS.items()
+            row: intervals.accuracy(right[name], self.hits["total"], self.class_counts) for name, row in ROWS.items()
         }
         for convention in ("shots", "paper"):
             title = "top-1 accuracy, % (95 % interval); " + describe_groups(self.class_counts, convention)
             rows = {name: bound[convention] for name, bound in bounds.items()}
             tqdm.write("\n" + format_intervals(rows, title=title))
+        print_by_rank(by_rank_rows(self.results, ROWS), self.class_counts)
 
     def print_review(self) -> None:
         """How many rows of each kind review.csv has."""

@@ -22,7 +22,7 @@ from deitlt_tf.models.weights import is_frozen
 from deitlt_tf.recipes import checks
 from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.runs.files import replacing, write_json
-from deitlt_tf.runs.models import load_model, same_classes, save_model
+from deitlt_tf.runs.models import load_model, read_taxonomy, same_classes, save_model
 from deitlt_tf.training import adapting, teacher_labels
 from deitlt_tf.training.job import Job, check_batch, total_variables, training_batches
 from deitlt_tf.training.loop import fit
@@ -47,8 +47,7 @@ def train_student(
     of_teacher = reading(run.measure_teacher)
     weights = run.save(reading(lambda: fit(run.job())))
     results = reading(run.measure_all) | of_teacher | run.facts() | {"weights": weights}
-    if splits.taxonomy is not None:
-        results["taxonomy"] = hierarchy.facts(splits.taxonomy) | {"models": run.by_rank}
+    results |= hierarchy.results(run.test_hits, run.class_counts, splits.taxonomy)
     if is_chief():
         write_json(folder / "results.json", results)
     return results
@@ -66,7 +65,7 @@ class StudentRun:
         check_batch(batch.size, parts=batch.accumulation, flag="batch_size")
         self.recipe, self.splits, self.folder, self.teacher = recipe, splits, folder, teacher
         self.class_names, self.taxonomy = splits.train.class_names, splits.taxonomy
-        self.by_rank: dict[str, dict[str, hierarchy.Summary]] = {}  # {name of a model in results.json: by head}
+        self.test_hits: dict[str, dict[str, np.ndarray]] = {}  # {name of a model in results.json: `metrics.count`}
         self.class_counts = sources.class_counts(splits.train.labels, len(self.class_names))
         self.steps_per_epoch = pipeline.steps_per_epoch(len(splits.train), batch=batch.size, repeats=batch.repeats)
         self.steps = recipe.student.schedule.epochs * self.steps_per_epoch
@@ -158,15 +157,10 @@ class StudentRun:
         for model in self.models.values():
             yield [v for v, stays in zip(model.weights, frozen, strict=True) if not stays]
 
-    def measure(
-        self, model: keras.Model, split: sources.Source, split_name: str, *, five_crops: int = 0
-    ) -> metrics.Accuracies:
-        """Accuracies of a model on a split.
-
-        split_name: shown by the progress bar. five_crops: see `metrics.count`.
-        """
+    def measure(self, model: keras.Model, split: sources.Source, split_name: str) -> metrics.Accuracies:
+        """Accuracies of a model on a split. split_name: shown by the progress bar."""
         eval_resize, title = self.recipe.student.view.eval_resize, f"{self.title}, {split_name}"
-        class_hits = self.count(model, split, eval_resize=eval_resize, title=title, five_crops=five_crops)
+        class_hits = self.count(model, split, eval_resize=eval_resize, title=title)
         return metrics.accuracies(class_hits, self.class_counts)
 
     def count(
@@ -184,12 +178,17 @@ class StudentRun:
             five_crops=five_crops,
         )
 
-    def measure_test(self, name: str, model: keras.Model, *, eval_resize: int, title: str) -> metrics.Accuracies:
-        """Accuracies of a model on the test split; `by_rank` gets those of each rank under this name."""
-        class_hits = self.count(model, self.splits.test, eval_resize=eval_resize, title=f"{title}, test")
-        if self.taxonomy is not None:
-            self.by_rank[name] = hierarchy.summaries(class_hits, self.class_counts, self.taxonomy)
-        return metrics.accuracies(class_hits, self.class_counts)
+    def measure_test(
+        self, name: str, model: keras.Model, *, eval_resize: int, title: str, five_crops: int = 0
+    ) -> metrics.Accuracies:
+        """Accuracies of a model on the test split; `test_hits` gets its hits under this name.
+
+        title: shown by the progress bar. eval_resize, five_crops: see `metrics.count`.
+        """
+        title = f"{title}, test"
+        hits = self.count(model, self.splits.test, eval_resize=eval_resize, title=title, five_crops=five_crops)
+        self.test_hits[name] = hits
+        return metrics.accuracies(hits, self.class_counts)
 
     def evaluate(self, step: int, memory: dict[str, Any]) -> dict[str, Any]:
         """Numbers for the journal, every `eval_every` epochs. With a validation split it keeps the best weights.
@@ -248,8 +247,9 @@ class StudentRun:
             for kind, model in self.models.items()
         }
         if pixels := self.recipe.student.five_crops:
-            last = self.models["raw"]
-            measured["five_crops"] = self.measure(last, self.splits.test, "five crops, test", five_crops=pixels)
+            measured["five_crops"] = self.measure_test(
+                "five_crops", self.models["raw"], eval_resize=resize, title="five crops", five_crops=pixels
+            )
         return measured
 
     def facts(self) -> dict[str, Any]:
@@ -335,7 +335,7 @@ def adopt_teacher(
         print(f"teacher: the outputs of {path} are bare cosines: they are multiplied by {scale:g} to make them logits")
     if is_chief() and not _is_copy(copy, path, teacher if scaled else None):
         if scaled:
-            save_model(teacher, copy, class_names=class_names)
+            save_model(teacher, copy, class_names=class_names, taxonomy=read_taxonomy(path))
         else:
             with replacing(copy) as temporary:
                 temporary.write_bytes(path.read_bytes())

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from deitlt_tf import objectives, optimizers
 from deitlt_tf.data import augment, decode, pipeline, sources
 from deitlt_tf.devices.strategy import from_chief, is_chief, wait_for_all
-from deitlt_tf.evaluation import metrics, tables
+from deitlt_tf.evaluation import hierarchy, metrics, tables
 from deitlt_tf.losses import NEVER, ClassCounts
 from deitlt_tf.recipes.checks import weighs_twice, wrong_classifier
 from deitlt_tf.recipes.recipe import Recipe
@@ -56,12 +57,15 @@ def _train_in(folder: Path, recipe: Recipe, splits: sources.Splits) -> Path:
         return finished
 
     run = TeacherRun(recipe, splits, folder=folder)
-    measured = decode.naming_bad_images(run.fit, splits, max_pixels=recipe.data.max_pixels)
+    hits = decode.naming_bad_images(run.fit, splits, max_pixels=recipe.data.max_pixels)
+    results = {"teacher": metrics.accuracies(hits, run.class_counts)}
+    results |= hierarchy.results({"teacher": hits}, run.class_counts, splits.taxonomy)
     if is_chief():
-        write_json(folder / "results.json", {"teacher": measured})
+        write_json(folder / "results.json", results)
         save_model(run.network, finished, class_names=class_names, taxonomy=splits.taxonomy)
     wait_for_all()  # until the chief has written the file that the other workers read
-    tables.print_tables(tables.rows_of("teacher", measured), run.class_counts)
+    tables.print_tables(tables.rows_of("teacher", results["teacher"]), run.class_counts)
+    tables.print_by_rank(tables.by_rank_rows(results, {"teacher": "teacher"}), run.class_counts)
     return finished
 
 
@@ -76,10 +80,10 @@ class TeacherRun:
         self.teacher = make_teacher(recipe, self.class_counts, steps_per_epoch=self.steps_per_epoch)
         self.network = self.teacher.network
 
-    def fit(self) -> metrics.Accuracies:
-        """Trains from the last checkpoint to the last step; returns the accuracies on the test split."""
+    def fit(self) -> dict[str, np.ndarray]:
+        """Trains from the last checkpoint to the last step; returns `count` of the test split."""
         fit(self.job())
-        return self.measure(self.splits.test, "teacher, test")
+        return self.count(self.splits.test, "teacher, test")
 
     def job(self) -> Job:
         """What the loop trains: the teacher and its batches, variables and evaluation."""
@@ -106,15 +110,16 @@ class TeacherRun:
             evaluate=self.evaluate,
         )
 
-    def measure(self, split: sources.Source, title: str) -> metrics.Accuracies:
-        """Accuracies of the teacher on a split. title: of the progress bar."""
-        return metrics.measure(
+    def count(self, split: sources.Source, title: str) -> dict[str, np.ndarray]:
+        """`metrics.count` of the teacher on a split, with hits of each rank where there is a taxonomy."""
+        return metrics.count(
             self.network,
             split,
             eval_resize=self.recipe.teacher.view.eval_resize,
             max_pixels=self.recipe.data.max_pixels,
-            class_counts=self.class_counts,
+            num_classes=len(self.class_counts),
             title=title,
+            taxonomy=self.splits.taxonomy,
         )
 
     def evaluate(self, step: int, memory: dict[str, Any]) -> dict[str, Any]:
@@ -122,8 +127,8 @@ class TeacherRun:
         epoch, every = step // self.steps_per_epoch, self.recipe.run.eval_every
         if not every or epoch % every or step == self.steps:
             return {}
-        measured = self.measure(self.splits.val or self.splits.test, "teacher, evaluation")
-        return metrics.flatten(measured, prefix="teacher")
+        hits = self.count(self.splits.val or self.splits.test, "teacher, evaluation")
+        return metrics.flatten(metrics.accuracies(hits, self.class_counts), prefix="teacher")
 
 
 def training_view(recipe: Recipe, *, views: int) -> Callable:

@@ -70,6 +70,7 @@ def test_every_set_of_lineages_is_a_tree_that_json_gives_back(rows):
     [
         ([], RANKS, "at least one class"),
         ([("a", "b", "c")], (), "a taxonomy needs ranks"),
+        ([("a", "b")], ("species", "ge\nnus"), r"a rank has the name 'ge\\nnus': a name is one line of text"),
         ([("a", "b")], ("species", "species"), "two ranks have the name 'species'"),
         ([("a", "b", "c"), ("a", "b")], RANKS, "f.csv:3 has 2 names, but there are 3 ranks: species, genus, family"),
         ([("a", "b", "c"), (None, "b", "c")], RANKS, "f.csv:3 has no name at the rank 'species'"),
@@ -89,6 +90,8 @@ def test_lineages_that_are_refused(rows, ranks, message):
         ((("a", "b"), ("F",)), [[0, 1], [0, 1]], "rank 'genus' has 1 nodes"),
         ((("a", "a"), ("F",)), [[0, 1], [0, 0]], "rank 'species' has two nodes of one name, 'a'"),
         ((("a", "b"), ("F",)), [[1, 0], [0, 0]], "must be the classes in their order"),
+        ((("a", "b"), ("F\nG",)), [[0, 1], [0, 0]], r"a node of rank 'genus' has the name 'F\\nG': a name is one line"),
+        ((("a", "b\udcff"), ("F",)), [[0, 1], [0, 0]], r"a node of rank 'species' has the name 'b\\udcff'"),
     ],
 )
 def test_what_is_no_tree_is_refused(nodes, ancestors, message):

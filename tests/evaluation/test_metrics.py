@@ -219,7 +219,7 @@ def test_flatten_names_every_number_and_leaves_out_what_is_none():
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_measure_is_the_accuracy_on_a_split(replicas):
+def test_counted_hits_give_the_accuracy_on_a_split(replicas):
     """A network whose logits are the mean colours; class c is an image of colour c, but for one image in four."""
     labels = np.array([0, 1, 2, 0, 1, 2, 0, 1], np.int32)
     colours = np.where(np.arange(8) % 4 == 3, (labels + 1) % 3, labels)
@@ -228,9 +228,8 @@ def test_measure_is_the_accuracy_on_a_split(replicas):
     with strategy_of(replicas).scope():
         images = keras.Input((8, 8, 3))
         model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(images))
-        measured = metrics.measure(
-            model, source, eval_resize=0, max_pixels=10**6, class_counts=np.array([500, 50, 5]), title="test"
-        )
+        hits = metrics.count(model, source, eval_resize=0, max_pixels=10**6, num_classes=3, title="test")
+    measured = metrics.accuracies(hits, np.array([500, 50, 5]))
     assert measured["shots"]["cls"] == pytest.approx(
         {"overall": 75.0, "balanced": 100 * 7 / 9, "head": 100 * 2 / 3, "mid": 100 * 2 / 3, "tail": 100.0}
     )

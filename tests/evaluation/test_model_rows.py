@@ -11,6 +11,8 @@ from deitlt_tf.evaluation.model_rows import Tables, add_model, least_risk
 from deitlt_tf.runs.data import load_splits
 from deitlt_tf.runs.models import load_model
 
+HEADS = ("CLS", "DIST", "mean")
+
 
 @pytest.mark.slow
 def test_a_model_has_rows_by_group_and_by_rank_and_a_threshold(tmp_path):
@@ -20,8 +22,8 @@ def test_a_model_has_rows_by_group_and_by_rank_and_a_threshold(tmp_path):
     counts = np.bincount(splits.train.labels)
     model, printed = load_model(folder / "student.keras")[0], Tables()
     view = {"eval_resize": 0, "max_pixels": 10**6}
-    add_model(printed, model, folder / "student.keras", "student", splits, counts, target=0.01, **view)
-    assert list(printed.rows) == ["student CLS", "student DIST", "student mean"]
+    add_model(printed, model, folder / "student.keras", "student", splits, counts, target=0.01, five_crops=2, **view)
+    assert list(printed.rows) == [f"{what} {head}" for what in ("student", "five crops") for head in HEADS]
     assert list(printed.by_rank) == [*printed.rows, "student mean, least risk"]
     for name, row in printed.rows.items():
         value = printed.by_rank[name]["accuracy"]["class"]["paper"]["overall"]["value"]

@@ -26,3 +26,13 @@ def stand_ins(folder: Path, ids: Iterable[int], data: bytes = b"an image") -> Pa
         (folder / f"{number % 1000:03d}").mkdir(parents=True, exist_ok=True)
         (folder / f"{number % 1000:03d}" / f"{number}.jpg").write_bytes(data)
     return folder
+
+
+def photos(*species, start=0, step=10, **columns):
+    """A row for each of these species, with ids start, start + step, ..."""
+    genera = [name.split()[0] for name in species]
+    rows = [
+        {"photo_id": start + i * step, "genus": genus, "species": name}
+        for i, (genus, name) in enumerate(zip(genera, species, strict=True))
+    ]
+    return [row | {name: values[i] for name, values in columns.items()} for i, row in enumerate(rows)]

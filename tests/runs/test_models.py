@@ -1,11 +1,14 @@
 """Model files: class names inside, nothing damaged is ever used, no code is ever run."""
 
 import zipfile
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 from helpers.files import NAMES, tiny_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deitlt_tf.data.taxonomy import from_lineages
 from deitlt_tf.runs import models
@@ -102,6 +105,22 @@ def test_a_model_file_carries_its_taxonomy(tmp_path):
     assert read_taxonomy(path) is None and read_taxonomy(tmp_path / "none.keras") is None
     path.write_bytes(b"no zip")
     assert read_taxonomy(path) is None and taxonomy_of_run(tmp_path, NAMES) is None
+
+
+MARKS = ";,\t\"' \\[](){}<>&%`|/\u00a0\u0301a\u1e7d\U0001f426"
+
+
+@given(st.lists(st.text(MARKS, min_size=1, max_size=6), min_size=2, max_size=4, unique=True))
+@settings(deadline=None, max_examples=10)
+def test_any_name_of_one_line_survives_a_model_file(tmp_path_factory, names):
+    """The archive alone: Keras' own files in it hold no names."""
+    path = tmp_path_factory.mktemp("names") / "student.keras"
+    model = SimpleNamespace(save=lambda file: zipfile.ZipFile(file, "w").close())
+    ranks = ("class", f"rank {names[0]}")
+    taxonomy = from_lineages([(name, f"kind {name}") for name in names], ranks)
+    save_model(model, path, class_names=tuple(names), taxonomy=taxonomy)
+    read = read_taxonomy(path)
+    assert (read.ranks, read.nodes) == (taxonomy.ranks, taxonomy.nodes) and read.class_names == tuple(names)
 
 
 def test_a_taxonomy_that_is_damaged_large_or_of_another_order_is_refused(tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
 """Answers by rank in an ONNX file are those of the rules, for one image and for several, whatever the tree."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from deitlt_tf.data.taxonomy import from_lineages
+from deitlt_tf.data.taxonomy import from_dict, from_lineages
 from deitlt_tf.evaluation import rollup
 
 onnx = pytest.importorskip("onnx")
@@ -33,7 +35,11 @@ def test_the_graph_answers_by_rank_as_the_rules_do(ranks):
     assert len(answered) > 1
 
 
-def test_without_a_threshold_nothing_is_added():
+def test_without_a_threshold_nothing_is_added_and_names_of_any_marks_are_in_the_metadata():
     model = networks.NETWORKS["deit"]()
-    plain = onnx_graph.build(model, heads="all", taxonomy=from_lineages([(x[0], x[2]) for x in LINEAGES], ("s", "f")))
+    taxonomy = from_lineages([(f'{x[0]}; "\t', f"{x[2]},\\'\u1e7d") for x in LINEAGES], ("s;\t", 'f,"'))
+    metadata = {"taxonomy": json.dumps(taxonomy.to_dict())}
+    plain = onnx_graph.build(model, heads="all", taxonomy=taxonomy, metadata=metadata)
+    (entry,) = onnx.load_model_from_string(plain.SerializeToString()).metadata_props
+    assert from_dict(json.loads(entry.value), place="metadata").to_dict() == taxonomy.to_dict()
     assert not {"least_risk", "sure_rank"} & {output.name for output in plain.graph.output}

@@ -5,7 +5,9 @@ import json
 import re
 import subprocess
 import threading
+from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +16,7 @@ from helpers.saved_models import SHAPES, bad_files, check_answers, encoded, eval
 from PIL import Image
 
 from deitlt_tf.data import decode
+from deitlt_tf.data.taxonomy import from_dict, from_lineages
 from deitlt_tf.recipes.flags import FLAGS
 from deitlt_tf.serving import saved_model
 from deitlt_tf.serving.served import load_served
@@ -65,6 +68,25 @@ def test_answers_by_rank_have_names(tmp_path):
             seen.add(int(rank))
     assert len(seen) > 1
     assert saved_model.names_of_sure({}, served._replace(threshold=None)) == {}
+
+
+@pytest.mark.slow
+def test_names_with_any_marks_survive_a_saved_model(tmp_path):
+    classes = ('a; "b"', "c,\td", "\u1e7d'\\")
+    taxonomy = from_lineages([(name, f"{name[0]};,\t'") for name in classes], ('class, "x"', "kind;\t"))
+    served = SimpleNamespace(model=keras.Sequential(), class_names=classes, taxonomy=taxonomy, threshold=0.5)
+    names = tf.function(
+        lambda rank, node: saved_model.names_of_sure({"sure_rank": rank, "sure_node": node}, served),
+        input_signature=[tf.TensorSpec([None], tf.int64, name) for name in ("rank", "node")],
+    )
+    saved_model.write({"serving_default": names}, tmp_path, served=served)
+    rank, node = tf.constant([0, 0, 1, 2], tf.int64), tf.constant([0, 2, 1, -1], tf.int64)
+    answers = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](rank=rank, node=node)
+    assert [x.decode() for x in answers["sure_label"].numpy()] == [classes[0], classes[2], taxonomy.nodes[1][1], ""]
+    assert [x.decode() for x in answers["sure_rank_name"].numpy()] == [taxonomy.ranks[r] for r in (0, 0, 1)] + [""]
+    assert (tmp_path / "assets" / "class_names.txt").read_text(encoding="utf-8") == "".join(f"{x}\n" for x in classes)
+    kept = json.loads((tmp_path / "assets" / "taxonomy.json").read_text())
+    assert from_dict(kept, place="assets").to_dict() == taxonomy.to_dict()
 
 
 def refusal(files, **limits) -> str:

@@ -5,9 +5,11 @@ from functools import partial
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import tiny_run
 
 from deitlt_tf import to_litert
+from deitlt_tf.evaluation import rollup
 from deitlt_tf.models import interface
 from deitlt_tf.recipes import command_line
 from deitlt_tf.runs.models import load_model
@@ -17,7 +19,7 @@ litert_files = pytest.importorskip("deitlt_tf.serving.litert_files")
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    return tiny_run.finished(tmp_path_factory.mktemp("finished"), teacher=True)
+    return tiny_run.finished(tmp_path_factory.mktemp("finished"), teacher=True, taxonomy=tiny_run.TAXONOMY)
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def run(program):
 @pytest.mark.slow
 def test_a_run_as_two_files(run, tiny, tmp_path):
     out = tmp_path / "student.tflite"
-    code, printed = run(f"--workdir={tiny}", f"--out={out}", "--quantize=int8")
+    code, printed = run(f"--workdir={tiny}", f"--out={out}", "--quantize=int8", "--threshold=0.6")
     assert code == 0, printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["student.int8.tflite", "student.tflite"]
     for text in ("float32: logits within", "0 of 36 predictions differ", "mean, int8", "rank: head", "ms at 32"):
@@ -44,6 +46,9 @@ def test_a_run_as_two_files(run, tiny, tmp_path):
             for head, z in interface.heads(model(pixels[:count].astype(np.float32))).items():
                 largest = max(1, np.abs(z).max())
                 np.testing.assert_allclose(outputs[f"logits_{head}"], z, atol=tolerance * largest, err_msg=suffix)
+            by_rank = rollup.outputs(tf.constant(outputs["probabilities"]), tiny_run.TAXONOMY, 0.6)
+            for name, value in by_rank.items():
+                np.testing.assert_allclose(outputs[name], value, atol=1e-6, err_msg=f"{suffix} {name}")
         with zipfile.ZipFile(path) as archive:
             assert tuple(archive.read("labels.txt").decode().split()) == tiny_run.CLASS_NAMES
             assert archive.read("class_counts.json") == b"[12, 6, 3]"

@@ -138,7 +138,9 @@ META = '<archive xmlns="http://rs.tdwg.org/dwc/text/">{}</archive>'
         ({"meta.xml": META.format("")}, r"meta\.xml names no core"),
         ({"meta.xml": META.format("<core/>")}, r"meta\.xml describes a file without 'coreid'"),
         ({"meta.xml": '<!DOCTYPE a [<!ENTITY b "c">]>' + META.format("")}, "has a document type of its own"),
-        ({"multimedia.txt": "gbifID\ttype\tformat\tidentifier\n11\n"}, r"multimedia\.txt cannot be read \("),
+        ({"multimedia.txt": lines(MEDIA, [["11"]])}, r"multimedia\.txt cannot be read \("),
+        ({"occurrence.txt": "gbifID\n11\n"}, r"meta\.xml names column \d of occurrence\.txt, whose first line has 1\."),
+        ({"meta.xml": META.format(part("core", "o", "", CORE, delimiter=""))}, "a file without 'fieldsTerminatedBy'"),
         ({"occurrence.txt": "0" * 14_000_000}, r"occurrence\.txt is 14000000 bytes when unpacked, far more"),
     ],
 )

@@ -138,7 +138,7 @@ def test_inaturalist_2017(run, tmp_path):
         ('{"a": 1}', "has no images: the input needs"),
         ('[{"id": 1, "name": "x"}]', "has no images"),
         ("[1, 2]", "is not what tabulate reads"),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "an image lacks 'file_name'"),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "image cannot be read, it lacks 'file_name'"),
         ('{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1}]}', "it lacks 'category_id'"),
         (
             '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "category_id": 9}]}',

@@ -19,7 +19,7 @@ from deitlt_tf.evaluation.feature_store import FeatureStore
 from deitlt_tf.interop import backbones
 from deitlt_tf.models import features
 from deitlt_tf.report import __main__ as report
-from deitlt_tf.runs.models import load_model
+from deitlt_tf.runs.models import load_model, read_taxonomy
 from deitlt_tf.training import quick as quick_run
 
 FEW = ("--image_size=16", "--epochs=2", "--batch_size=8")
@@ -50,8 +50,10 @@ def table_row(printed: str, name: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_folder_of_images_becomes_a_run_that_other_commands_take(begin, run, program, images, backbone, tmp_path):
-    folder = tmp_path / "run"
-    code, printed = begin(f"--data_dir={images}", f"--workdir={folder}", *FEW)
+    folder, taxonomy = tmp_path / "run", tmp_path / "kinds.csv"
+    taxonomy.write_text("class,kind\nblue,cold\ngreen,cold\nred,warm\n")
+    data = (f"--data_dir={images}", f"--taxonomy_file={taxonomy}")
+    code, printed = begin(*data, f"--workdir={folder}", *FEW)
     assert code == 0, printed
     assert "23 training images in 3 classes (12 to 5), 12 for testing" in printed
     for name in ("nearest class mean", "plain cross-entropy", "quick", "shots: head", "rank: head", "review.csv"):
@@ -60,6 +62,7 @@ def test_a_folder_of_images_becomes_a_run_that_other_commands_take(begin, run, p
     assert all((folder / name).is_file() for name in (*names, "review.csv")) and (folder / "features").is_dir()
     results = json.loads((folder / "results.json").read_text())
     assert {"raw", "cross_entropy", "nearest_mean", "class_counts"} <= results.keys()
+    assert results["taxonomy"]["models"].keys() == {"raw", "cross_entropy", "nearest_mean"}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4] and lines[0]["loss"] > 0
     kinds = {row["kind"] for row in csv.DictReader((folder / "review.csv").read_text().splitlines())}
@@ -68,12 +71,14 @@ def test_a_folder_of_images_becomes_a_run_that_other_commands_take(begin, run, p
     # The network in the file is what the table says: measured again from pixels.
     code, again = run(evaluate, f"--workdir={folder}")
     assert code == 0 and table_row(again, "student") == table_row(printed, "quick"), again
+    assert table_row(again, "student, kind") == table_row(printed, "quick, kind")
+    assert read_taxonomy(folder / "student.keras").ranks == ("class", "kind")
     model, class_names = load_model(folder / "student.keras")
     assert class_names == ("blue", "green", "red") and not model.get_layer("conv1").trainable
 
     # The same command again: no image is computed, and all files are as before.
     before = {path: path.read_bytes() for path in folder.rglob("*.npz")}
-    code, second = begin(f"--data_dir={images}", f"--workdir={folder}", *FEW)
+    code, second = begin(*data, f"--workdir={folder}", *FEW)
     assert code == 0 and table_row(second, "quick") == table_row(printed, "quick")
     assert {path: path.read_bytes() for path in folder.rglob("*.npz")} == before
     assert json.loads((folder / "results.json").read_text()) == results

@@ -93,15 +93,20 @@ def test_the_second_view_has_its_own_settings():
 
 
 def test_a_run_goes_from_the_first_step_to_a_file_that_the_next_one_uses(images, tmp_path, capsys):
-    settings = recipe(f"--data_dir={images}", f"--workdir={tmp_path / 'run'}", "--teacher_epochs=2")
+    taxonomy = tmp_path / "kinds.csv"
+    taxonomy.write_text("class,kind\nblue,cold\ngreen,cold\nred,warm\n")
+    arguments = (f"--data_dir={images}", f"--workdir={tmp_path / 'run'}", f"--taxonomy_file={taxonomy}")
+    settings = recipe(*arguments, "--teacher_epochs=2")
     splits = load_splits(folder=tmp_path, **settings.data.loading())
     path = teacher.train_teacher(settings, splits)
     folder = tmp_path / "run" / "teacher"
     assert path == folder / "teacher.keras"
     assert {"flags.cfg", "class_names.txt", "metrics.jsonl", "results.json"} <= {p.name for p in folder.iterdir()}
     assert keras.models.load_model(path).get_layer("fc").scale == 30  # LDAM's: logits, not cosines
-    measured = json.loads((folder / "results.json").read_text())["teacher"]
-    assert {"shots", "paper"} <= measured.keys()
+    results = json.loads((folder / "results.json").read_text())
+    assert {"shots", "paper"} <= results["teacher"].keys() and "teacher, kind" in capsys.readouterr().out
+    by_rank = results["taxonomy"]["models"]["teacher"]["cls"]["accuracy"]
+    assert by_rank["class"]["shots"]["overall"]["value"] == results["teacher"]["shots"]["cls"]["overall"]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [3, 6]
     assert any(name.startswith("teacher") for name in lines[0])  # evaluated after every epoch but the last

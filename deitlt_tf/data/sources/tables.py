@@ -11,9 +11,9 @@ import numpy as np
 from deitlt_tf.data import storage
 from deitlt_tf.data.dataset import Complain, Note, Source, Splits, parts_of_groups, print_note, raise_mistake
 from deitlt_tf.data.paths import Paths
-from deitlt_tf.data.table import columns, conditions, images, journal, selection
+from deitlt_tf.data.table import choices, columns, conditions, images, journal, selection
+from deitlt_tf.data.table.choices import Rows
 from deitlt_tf.data.table.files import TableFile, open_files
-from deitlt_tf.data.table.selection import Rows
 from deitlt_tf.data.taxonomy import Taxonomy, from_lineages
 
 
@@ -149,7 +149,7 @@ def _without_gone_classes(rows: Rows, paths: Paths, *, min_images: int, rank: st
     large = counts[rows.taxa] >= max(1, min_images)
     if large.all():
         return rows, paths
-    return selection.without_small_classes(rows, min_images, rank=rank, note=note), paths[large]
+    return choices.without_small_classes(rows, min_images, rank=rank, note=note), paths[large]
 
 
 def _apart(rows: Rows, *, by_group: bool, note: Note) -> tuple[np.ndarray, np.ndarray]:

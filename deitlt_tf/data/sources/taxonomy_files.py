@@ -10,11 +10,13 @@ Two layouts, told apart by the first line:
     Passer,Passeridae,genus
     Passeridae,,family
 
-Rows may come in any order, since classes are found by name. An empty cell is a hole.
+Rows may come in any order, since classes are found by name. An empty cell is a hole. The second layout may have other
+columns, which are not read.
 """
 
 import csv
 import graphlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ from deitlt_tf.data.dataset import Note, and_more, plain_name, print_note
 from deitlt_tf.data.taxonomy import Lineage, Taxonomy, from_lineages
 
 TREE = ("name", "parent", "rank")  # columns of the second layout
+DELIMITERS = "\t;"  # before commas, which are in the names of some files with tabs
 
 
 class _Row(NamedTuple):
@@ -51,7 +54,7 @@ def read(file: str, class_names: Sequence[str], *, note: Note = print_note) -> T
     if not storage.is_file(file):
         raise FileNotFoundError(f"taxonomy_file={file}: there is no such file.")
     header, rows = _rows(file)
-    if {*TREE} == {name.lower() for name in header}:
+    if {*TREE} <= {name.lower() for name in header}:
         lineages, ranks, places, others = _from_tree(file, header, rows, class_names)
     else:
         lineages, ranks, places, others = _from_columns(file, header, rows, class_names)
@@ -65,8 +68,9 @@ def read(file: str, class_names: Sequence[str], *, note: Note = print_note) -> T
 
 def write(file: str, taxonomy: Taxonomy) -> None:
     """Write a taxonomy in the first layout, so that `read` gives it back. file: path on a disk."""
+    quoted = any(mark in rank for rank in taxonomy.ranks for mark in DELIMITERS)
     with open(file, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
         writer.writerow(taxonomy.ranks)
         for nodes_of_class in taxonomy.ancestors.T.tolist():
             places = zip(nodes_of_class, taxonomy.nodes, taxonomy.holes, strict=True)
@@ -76,7 +80,9 @@ def write(file: str, taxonomy: Taxonomy) -> None:
 def _rows(file: str) -> tuple[tuple[str, ...], list[_Row]]:
     """(header, rows) of the file, without blank rows. Raises ValueError that names the row."""
     lines = storage.read_text(file).split("\n")
-    delimiter = next((mark for mark in "\t;" if mark in lines[0]), ",")
+    first = next(filter(str.strip, lines), "")
+    unquoted = re.sub(r'"(?:[^"]|"")*"', "", first)
+    delimiter = next((mark for mark in DELIMITERS if mark in unquoted), ",")
     reader = csv.reader(iter(f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
     rows = []
     try:
@@ -135,7 +141,9 @@ def _with_rows(file: str, class_names: Sequence[str], rows: dict[str, _Row] | di
     """The class names as the file writes them. Raises ValueError for a class without a row."""
     names = [plain_name(name) for name in class_names]
     if missing := [name for name in names if name not in rows]:
-        raise ValueError(f"{file} has no row for the class {missing[0]!r} of the data{and_more(missing)}.")
+        other = next((row for row in rows if row.casefold() == missing[0].casefold()), "")
+        near = f", but one for {other!r}" if other else ""
+        raise ValueError(f"{file} has no row for the class {missing[0]!r} of the data{and_more(missing)}{near}.")
     return names
 
 

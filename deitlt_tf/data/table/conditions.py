@@ -12,6 +12,8 @@ A value is a word, a number, a date as 2024-01-31, or text in quotes; a column w
 """
 
 import datetime
+import decimal
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -258,10 +260,13 @@ def _scalar(value: tuple[str, bool], kind: "pa.DataType", comparison: _Compariso
         if pa.types.is_boolean(inner):
             wanted = "true or false"
             return pa.scalar({"true": True, "false": False}[text.lower()])
-        if pa.types.is_integer(inner):
-            return pa.scalar(int(text), pa.int64()) if re.fullmatch(r"[-+]?\d+", text) else pa.scalar(float(text))
-        if pa.types.is_floating(inner):
-            return pa.scalar(float(text))
+        if pa.types.is_integer(inner) or pa.types.is_floating(inner):
+            if not _NUMBER.fullmatch(text):
+                raise ValueError(text)
+            if pa.types.is_floating(inner):
+                return pa.scalar(float(text))
+            wanted = "a whole number of at most 64 bits"
+            return pa.scalar(_whole(text, comparison.operator), pa.int64())
         if pa.types.is_date(inner) or pa.types.is_timestamp(inner):
             wanted = "a date such as 2024-01-31"
             if not _DATE.fullmatch(text):
@@ -275,3 +280,17 @@ def _scalar(value: tuple[str, bool], kind: "pa.DataType", comparison: _Compariso
     except (ValueError, KeyError, OverflowError, pa.ArrowInvalid):
         raise ValueError(f"column {name!r} needs {wanted}, not {text!r}") from None
     raise ValueError(f"column {name!r} is of type {kind}, which cannot be compared")
+
+
+def _whole(text: str, operator: str) -> int:
+    """The whole number that means the same as a number for a column of whole numbers: `x < 1.5` is `x < 2`.
+
+    pyarrow would turn the column into float32 for a fraction, and fail at numbers above 2^24.
+    Raises ValueError if an operator of equality has a number that no cell can be.
+    """
+    number = decimal.Decimal(text)
+    nearest = min(max(number, decimal.Decimal(-(2**63))), decimal.Decimal(2**63 - 1))
+    rounded = math.ceil(nearest) if operator in ("<", ">=") else math.floor(nearest)
+    if rounded != number and operator[0] not in "<>":
+        raise ValueError(text)
+    return rounded

@@ -4,9 +4,12 @@ import csv
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from deitlt_tf.data.table import columns
 from deitlt_tf.data.table.conditions import Condition
@@ -42,6 +45,28 @@ class TableFile:
             near = columns.near(name, self.schema.names)
             raise ValueError(f"{self.path} has no column {name!r}, which `{argument}` names: {near}")
 
+    def require_cells(self, names: Sequence[str]) -> None:
+        """Raises ValueError that names file and column if a column has lists or structures instead of texts."""
+        import pyarrow as pa
+
+        for name in names:
+            kind = self.schema.field(name).type
+            try:
+                pa.array([], kind).cast(pa.string())
+            except pa.ArrowException:
+                raise ValueError(
+                    f"{self.path}: column {name!r} is of type {kind}, and needs one text or number in each row."
+                ) from None
+
+    def numbers(self, block: "pa.Table", name: str) -> np.ndarray:
+        """float64 [rows]: a column of a block, NaN for an empty cell. Raises ValueError for what is no number."""
+        import pyarrow as pa
+
+        try:
+            return block[name].cast(pa.float64()).to_numpy().astype(np.float64)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{self.path}: column {name!r} needs numbers ({error}).") from None
+
     def blocks(self, names: Sequence[str], *, keep: Condition | None = None) -> "Iterator[pa.Table]":
         """The rows that fulfil `keep`, in their order, some 100,000 at a time, with these columns.
 
@@ -70,9 +95,24 @@ class TableFile:
         try:
             for batch in _open_text(self.path, self.delimiter, quoted=self.quoted, include=needed):
                 table = pa.Table.from_batches([batch])
+                self._require_lines(table)
                 yield table if where is None else table.filter(where)
         except pa.ArrowException as error:
             raise _damaged(self.path, error) from error
+
+    def _require_lines(self, table: "pa.Table") -> None:
+        """Raises ValueError for a line break in a text, which a quote that is not closed leaves."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            broken = pc.match_substring(column, "\n") if self.quoted and pa.types.is_string(column.type) else None
+            if broken is not None and pc.any(broken).as_py():
+                text = column.filter(broken)[0].as_py()
+                raise ValueError(
+                    f"{self.path}: column {name!r} has a text of several lines, {text[:80]!r}: its quote may not be "
+                    "closed, or a quote inside may not be doubled."
+                )
 
 
 def paths_of(files: Sequence[str]) -> list[str]:
@@ -128,6 +168,7 @@ def open_one(path: str) -> TableFile:
                 schema = file.schema_arrow
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error) from error
+        _require_names(path, schema.names)
         return TableFile(path, schema, columns.recognise(schema.names))
     names, delimiter = _header(path)
     # GBIF and iNaturalist write tab-separated files without quotes, so that a quote there is a letter.
@@ -156,12 +197,17 @@ def _header(path: str, *, unquote: bool = True) -> tuple[list[str], str]:
     if delimiter not in line:
         delimiter = ","
     names = next(csv.reader([line], delimiter=delimiter)) if unquote else line.split(delimiter)
-    if again := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{path} has two columns {again[0]!r}: each column needs a name of its own.")
+    _require_names(path, names)
     if len(names) == 1 and not columns.recognise(names):
         wanted = "commas or tabs"
         raise ValueError(f"{path} has one column, {names[0]!r}: columns are separated by {wanted}, named in line 1.")
     return names, delimiter
+
+
+def _require_names(path: str, names: Sequence[str]) -> None:
+    """Raises ValueError for two columns of one name."""
+    if again := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{path} has two columns {again[0]!r}: each column needs a name of its own.")
 
 
 def _open_text(path: str, delimiter: str, *, quoted: bool, include: list[str] | None = None) -> Any:

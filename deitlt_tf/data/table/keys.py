@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NEIGHBOURS = 3  # photos of one upload have ids that differ by at most this much: 48 % of a real sample do
+CELL = 0.1  # degrees: the side of a place that is known by latitude and longitude alone
 LARGEST = 2**60 - 1  # of a key of an image; the bits above hold its suffix, see `data.paths`
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
@@ -88,3 +89,55 @@ def runs(ids: np.ndarray, within: np.ndarray | None = None) -> np.ndarray:
     groups = np.empty(len(ids), np.int64)
     groups[order] = (keys >> np.uint64(1)).astype(np.int64)
     return groups
+
+
+# ---- cells of a block ------------------------------------------------------------------------------------------------
+
+
+def of_cells(cells: "pa.Array") -> np.ndarray:
+    """int64 [N], a key of each cell, 0 of an empty one: `mixed` of whole numbers, `of_text` of everything else."""
+    import pyarrow as pa
+
+    if pa.types.is_integer(cells.type):
+        numbers = cells.fill_null(0).to_numpy(zero_copy_only=False)
+        found = (mixed(numbers, seed=4) >> np.uint64(1)).astype(np.int64)
+        found[cells.is_null().to_numpy(zero_copy_only=False)] = 0
+        return found
+    return of_text(cells.cast(pa.string()).fill_null(""))
+
+
+def image_keys(cells: "pa.Array") -> np.ndarray:
+    """int64 [N], 0..LARGEST: a whole number from 0 up is its own key, a text a hash; -1 of an empty cell."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = cells.cast(pa.string()).fill_null("")
+    found = of_text(texts) & LARGEST
+    digits = pc.match_substring_regex(texts, "^(0|[1-9][0-9]{0,16})$")
+    numbers = pc.if_else(digits, texts, "0").cast(pa.int64()).to_numpy(zero_copy_only=False)
+    found = np.where(digits.to_numpy(zero_copy_only=False), numbers, found)
+    found[pc.equal(texts, "").to_numpy(zero_copy_only=False)] = -1
+    return found
+
+
+def alone(ids: np.ndarray) -> np.ndarray:
+    """int64 [N]: a key for each image as a group of its own."""
+    return (mixed(ids, seed=3) >> np.uint64(1)).astype(np.int64)
+
+
+def of_days(cells: "pa.Array") -> np.ndarray:
+    """The key of the day, from dates, times, and texts that begin as 2024-01-31 does."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_timestamp(cells.type):
+        cells = cells.cast(pa.date32(), safe=False)
+    return of_cells(pc.utf8_slice_codeunits(cells.cast(pa.string()), 0, 10))
+
+
+def of_places(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    """int64 [N]: the key of a square of CELL degrees; 0 where a coordinate, float64 [N], is NaN."""
+    rows, places = (np.floor(x / CELL) for x in (latitude, longitude))
+    known = np.isfinite(rows) & np.isfinite(places)
+    cells = np.where(known, rows, 0).astype(np.int64) * 10_000 + np.where(known, places, 0).astype(np.int64)
+    return np.where(known, (mixed(cells, seed=5) >> np.uint64(1)).astype(np.int64), 0)

@@ -55,6 +55,20 @@ def test_quotes_are_those_of_csv_and_names_are_compared_without_blanks_in_one_un
     assert taxonomy.nodes == (('tern, "common"', "\xe9toile"), ("bird", "star"))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n\nspecies;genus\n\na;G\n b ;H\n",
+        "\ufeffspecies,genus\r\na,G\r\n\r\nb,H\r\n",
+        '"species","genus"\n"a","G"\n"b","H"\n',
+        "rank;note;name;parent\nspecies;;a;G\nspecies;x;b;H\ngenus;;G;\ngenus;;H;\n",
+    ],
+)
+def test_blank_lines_marks_of_windows_and_other_columns_do_no_harm(tmp_path, text):
+    taxonomy = read(write(tmp_path, text), ("a", "b"))
+    assert (taxonomy.ranks, taxonomy.nodes) == (("species", "genus"), (("a", "b"), ("G", "H")))
+
+
 def test_rows_of_other_classes_are_counted(tmp_path):
     for text, others in ((COLUMNS, 2), (TREE, 2)):
         notes: list[str] = []
@@ -67,11 +81,12 @@ def test_rows_of_other_classes_are_counted(tmp_path):
 @given(
     st.lists(
         st.tuples(st.sampled_from(["a", 'b, "c"', "d;"]), st.sampled_from(["", "x\ty", "z"])), min_size=1, unique=True
-    )
+    ),
+    st.sampled_from(["s", "s,1", "s;1", "s\t1", 's"1;"']),
 )
 @settings(deadline=None, max_examples=20)
-def test_a_written_taxonomy_reads_back(tmp_path_factory, rows):
-    taxonomy = from_lineages([(*row, "all") for row in rows], ("s,1", "g", "f"))
+def test_a_written_taxonomy_reads_back(tmp_path_factory, rows, rank):
+    taxonomy = from_lineages([(*row, "all") for row in rows], (rank, "g", "f"))
     if len({x for _, x in rows}) == 1 and rows[0][1] == "":
         return  # a rank without any name is refused
     file = str(tmp_path_factory.mktemp("written") / "t.csv")
@@ -100,6 +115,8 @@ def test_a_genus_of_birds_and_one_of_plants_may_have_one_name(tmp_path):
         ("species,genus\na,G\n,G\nb,G\n", "birds.csv:3 has no name in the column 'species'"),
         ("species,genus\na,G\nb,G\na,H\n", "birds.csv:2 and .*birds.csv:4 have the same class, 'a'"),
         ("species,genus\na,G\n", "birds.csv has no row for the class 'b' of the data"),
+        ("species,genus\na,G\nB,G\n", "birds.csv has no row for the class 'b' of the data, but one for 'B'"),
+        ('species,genus\na,"G\nH"\nb,G\n', r"birds.csv is not a taxonomy: a node of rank 'genus' has the name 'G\\nH'"),
         ("species,genus,family\na,G,\nb,H,\n", "no class of the data has a name in the column 'family'"),
         ("s,g,f\na,G,X\nb,G,Y\n", ":3: g 'G' has two parents at rank 'f', 'X' and 'Y'; the first is in .*:2"),
         ("s,genus,family\na,G,\nb,G,Y\n", "birds.csv:3: genus 'G' has two parents at rank 'family', no name and 'Y'"),

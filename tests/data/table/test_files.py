@@ -64,6 +64,7 @@ def test_columns_of_text_stay_text_and_empty_cells_are_empty(tmp_path):
         (b"photo_id^genus^species\n1^a^b\n", r"t\.csv has one column, 'photo_id\^genus\^species': .*commas or tabs"),
         (b"photo_id,genus,genus\n1,a,b\n", r"t\.csv has two columns 'genus'"),
         (b"", r"t\.csv is empty"),
+        ((HEADER + '1,"a"" ,b\n20,c,d\n",x\n').encode(), r"'genus' has a text of several lines.*may not be closed"),
     ],
 )
 def test_damaged_text_files(tmp_path, data, message):

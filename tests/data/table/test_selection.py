@@ -1,39 +1,15 @@
 """Which rows are used, which groups they are in, and what is said about the others."""
 
-import re
-
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from helpers.tables import SAMPLE, write_csv
+from helpers.tables import SAMPLE, photos, write_csv
 
 from deitlt_tf.data.dataset import raise_mistake
 from deitlt_tf.data.table import selection
 from deitlt_tf.data.table.conditions import parse
 from deitlt_tf.data.table.files import open_files
-
-
-@pytest.fixture
-def select(tmp_path):
-    """select(rows, **options) -> (rows that are used, notes)."""
-
-    def call(rows, *, keep="", test_where="", complain=raise_mistake, **options):
-        files = open_files([str(write_csv(tmp_path / "t.csv", rows) if isinstance(rows, list) else rows)])
-        notes = []
-        conditions = {"keep": parse(keep, argument="keep"), "test_where": parse(test_where, argument="test_where")}
-        chosen = selection.select(files, **conditions, **options, complain=complain, note=notes.append)
-        return chosen, notes
-
-    return call
-
-
-def photos(*species, start=0, step=10, **columns):
-    """A row for each of these species, with ids start, start + step, ..."""
-    genera = [name.split()[0] for name in species]
-    rows = [
-        {"photo_id": start + i * step, "genus": genus, "species": name}
-        for i, (genus, name) in enumerate(zip(genera, species, strict=True))
-    ]
-    return [row | {name: values[i] for name, values in columns.items()} for i, row in enumerate(rows)]
 
 
 def test_the_real_sample(select):
@@ -57,36 +33,6 @@ def test_hybrids_and_rows_without_the_rank_are_counted(select):
     assert len(chosen) == 3 and [x[-1] for x in chosen.lineages] == ["A b", "A e"]
     assert "1 rows have a subspecies or an author's name" in notes[0]
     assert "left out: 2 of hybrids, 1 without a species, 1 without an image." in notes[1]
-
-
-def test_small_and_large_classes(select):
-    rows = photos(*["A a"] * 9, *["A b"] * 2, "A c")
-    chosen, notes = select(rows, min_images=2, max_images=4)
-    assert np.bincount(chosen.taxa).tolist() == [4, 2]
-    assert "1 of 3 classes have fewer than 2 images and are left out, with 1 of 12 images" in notes[-2]
-    assert "1 classes have more than 4 images and keep that many: 6 of 11" in notes[-1]
-    other, _ = select(rows, min_images=2, max_images=4, seed=1)
-    assert other.ids.tolist() != chosen.ids.tolist()
-    with pytest.raises(ValueError, match="min_images=10: no species has that many images, the most is 9"):
-        select(rows, min_images=10)
-
-
-def test_each_observation_gives_one_image_before_any_gives_two(select):
-    rows = photos(*["A a"] * 12, observation_id=["x"] * 8 + ["y", "y", "z", "w"])
-    chosen, _ = select(rows, max_images=4)
-    assert len({*chosen.groups.tolist()}) == 4
-    chosen, _ = select(rows, max_images=6)
-    counts = np.unique(chosen.groups, return_counts=True)[1]
-    assert sorted(counts.tolist()) == [1, 1, 2, 2]
-
-
-def test_an_image_of_two_classes_is_named(select):
-    rows = [*photos("A a", "A b", "A c"), *photos("A a", "A c", "A c")]
-    with pytest.raises(ValueError, match=r"the table has image 10 as 'A b' and as 'A c': an image has one class$"):
-        select(rows)
-    mistakes = []
-    chosen, _ = select(rows, complain=mistakes.append)
-    assert chosen.ids.tolist() == [0, 20] and len(mistakes) == 1
 
 
 @pytest.mark.parametrize(
@@ -115,46 +61,36 @@ def test_a_group_that_no_column_has_is_refused(select, split_by):
         select(photos("A a", "A b"), split_by=split_by)
 
 
-def test_runs_of_ids_stand_in_for_observations(select):
-    rows = photos(*["A a", "A b"] * 10, step=2, start=5) + photos(*["A a"] * 30, start=100, step=50)
-    chosen, notes = select(rows)
-    assert len({*chosen.groups[:20].tolist()}) == 1 and len({*chosen.groups.tolist()}) == 31
-    assert (
-        "has no column of observations: runs of ids that differ by at most 3 stand in for them, 31 runs of 50"
-        in notes[0]
-    )
-
-
-def test_a_column_of_observations_without_any_value_is_none(select):
-    rows = photos(*["A a"] * 20, observation_id=[""] * 20)
-    chosen, notes = select(rows)
-    assert len({*chosen.groups.tolist()}) == 20 and "runs of ids" in notes[0]
-
-
-@pytest.mark.parametrize("numbered", [True, False])
-def test_ids_that_say_nothing_leave_each_image_alone(select, numbered):
-    rows = photos(*["A a", "A b"] * 40, step=1)
-    if not numbered:
-        rows = [row | {"photo_id": f"x{row['photo_id']}"} for row in rows]
-    chosen, notes = select(rows)
-    assert len({*chosen.groups.tolist()}) == 80 and "images are split one by one" in notes[0]
-
-
-def test_a_split_by_photo_warns(select):
-    rows = photos(*["A a"] * 6, observation_id=list("uuvvwx"))
-    _, notes = select(rows, split_by="photo")
-    assert (
-        "split_by=photo splits images one by one, and 4 of 6 images have another one of their observation" in notes[0]
-    )
-    _, notes = select(SAMPLE, split_by="photo")
-    assert any(re.search("2[01][0-9] of 446 images have another one", note) for note in notes)
-
-
 def test_rows_that_are_the_test_set(select):
     rows = photos(*["A a"] * 6, year=range(2015, 2021))
     rows.append(rows[0] | {"year": 2030})
     chosen, _ = select(rows, test_where="year >= 2018")
     assert chosen.test.tolist() == [True, False, False, True, True, True]  # one of two rows of the first image is
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "options"),
+    [
+        ("species", pa.array([["A a"]] * 2), {}),
+        ("label", pa.array([{"a": 1}] * 2), {"rank": "label"}),
+        ("observation_id", pa.array([["x"]] * 2), {}),
+        ("photo_id", pa.array([{"id": 1}] * 2), {}),
+    ],
+)
+def test_a_column_of_lists_or_structures_is_refused_where_it_is_needed(select, tmp_path, column, values, options):
+    plain = {"photo_id": pa.array([1, 20]), "genus": pa.array(["A", "B"]), "species": pa.array(["A a", "B b"])}
+    pq.write_table(pa.table(plain | {column: values}), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=rf"t\.parquet: column '{column}' is of type .*, and needs one text or number"):
+        select(tmp_path / "t.parquet", **options)
+    pq.write_table(pa.table(plain | {"other": values}), tmp_path / "t.parquet")
+    assert len(select(tmp_path / "t.parquet")[0]) == 2
+
+
+def test_places_that_are_no_numbers_and_unknown_groups_are_refused(select):
+    with pytest.raises(ValueError, match=r"t\.csv: column 'lat' needs numbers"):
+        select(photos("A a", "A b", lat=["x", "y"], lon=[1, 2]), split_by="place")
+    with pytest.raises(ValueError, match="split_by=herd is unknown: choose one of observation, camera"):
+        select(photos("A a", "A b"), split_by="herd")
 
 
 def test_other_columns_and_no_columns(select):
