@@ -183,9 +183,9 @@ class Student:
 
     @property
     def keeps_statistics(self) -> bool:
-        """Whether BatchNorm normalises by ImageNet's statistics in training too: they fit as long as kernels are frozen.
+        """Whether BatchNorm normalises by ImageNet's statistics in training, too, which fit while kernels are frozen.
 
-        Where kernels are trained under statistics of other features, these grow until all images answer alike.
+        Under the statistics of other features, kernels that are trained grow until all images answer alike.
         """
         return self.adapts_backbone and self.adaptation.tune != "all"
 
