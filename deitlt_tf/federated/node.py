@@ -1,7 +1,9 @@
 """One client on its own machine: what its owner has set, its images and its folder, opened anew for each message."""
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.runs.data import load_splits
 from deitlt_tf.runs.lock import locked
 
+WAIT = 120  # seconds for the process of an earlier message to leave the folder
 METHODS = ("fedavg", "fedavg_rescaled", "fedavg_prior", "fedprox", "fedloge")  # local and central need no server
 
 
@@ -66,10 +69,30 @@ def load(setting: Setting) -> Images:
 
 
 @contextlib.contextmanager
+def free(folder: Path, *, wait: float = WAIT) -> Iterator[None]:
+    """Holds `folder`, as `locked` does, and waits for a process that still has it.
+
+    When Flower takes a slow process for lost, that process needs a while to notice and to end.
+    wait: seconds, after which it raises what `locked` raises.
+    """
+    end = time.monotonic() + wait
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(folder))
+                break
+            except ValueError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(1)
+        yield
+
+
+@contextlib.contextmanager
 def opened(setting: Setting) -> Iterator[Client]:
     """The client of a node, whose folder is locked and claimed. Raises what `Client` and `locked` raise."""
     recipe = setting.recipe
-    with locked(recipe.run.folder):
+    with free(recipe.run.folder):
         own = load(setting)
         network = networks.build(recipe, num_classes=len(own.class_names))
         update = make_update(recipe, network, num_classes=len(own.class_names))

@@ -18,6 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, Strategy
 
 from deitlt_tf.federated import messages, networks, node, results
+from deitlt_tf.federated.asking import PatientGrid
 from deitlt_tf.federated.server import Server
 from deitlt_tf.federated.strategy import SharedMean, sorted_replies
 from deitlt_tf.recipes import checks, command_line
@@ -64,7 +65,8 @@ class Coordinator:
     """
 
     def __init__(self, recipe: Recipe, grid: Grid, *, timeout: float, noise: float = 0.0, clip: float = 1.0):
-        self.recipe, self.grid, self.timeout, self.noise, self.clip = recipe, grid, timeout, noise, clip
+        self.recipe, self.timeout, self.noise, self.clip = recipe, timeout, noise, clip
+        self.grid = PatientGrid(grid)
         self.common = {"flags": json.dumps(recipe.shared_flags())}
         self.nodes: dict[str, int] = {}
         self.counts: dict[str, np.ndarray] = {}
@@ -95,7 +97,7 @@ class Coordinator:
     def wait_for_nodes(self) -> list[int]:
         """The nodes, when as many are connected as the run has clients. Raises RuntimeError after the timeout."""
         wanted, began, told = self.recipe.federated.clients.count, time.monotonic(), -1
-        while len(ids := sorted(self.grid.get_node_ids())) != wanted:
+        while len(ids := self.grid.get_node_ids()) != wanted:
             if len(ids) != told:
                 print(f"waiting for clients: {len(ids)} nodes are connected, and the run has {wanted}.", flush=True)
                 told = len(ids)
@@ -125,6 +127,7 @@ class Coordinator:
                     f"a node has the name {name!r}, which is not that of a file: choose letters and digits."
                 )
             self.nodes[name] = reply.metadata.src_node_id
+            self.grid.names[reply.metadata.src_node_id] = name
             self.counts[name] = np.array(told["counts"], np.int64)
             classes[name] = tuple(told["class_names"])
         first = min(classes)

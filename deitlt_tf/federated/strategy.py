@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from deitlt_tf.federated import aggregation, messages
+from deitlt_tf.federated.asking import is_lost
 from deitlt_tf.federated.client import Reply
 from deitlt_tf.federated.server import Server
 
@@ -99,10 +100,12 @@ def sorted_replies(sent: Mapping[str, int], replies: Iterable[Message], *, what:
         if reply is None:
             raise RuntimeError(f"{what}: client {name} did not answer in time. {RESTART}")
         if reply.has_error():
-            raise RuntimeError(f"{what}: client {name} failed: {plain(reply.error.reason)} {RESTART}")
+            reason = LOST if is_lost(reply) else plain(reply.error.reason)
+            raise RuntimeError(f"{what}: client {name} failed: {reason} {RESTART}")
     return {name: reply for name, reply in by_name.items() if reply is not None}
 
 
+LOST = "its process ended or was too slow to answer, every time it was asked; the log of its node may say why."
 RESTART = "The rounds before are saved: when the client is there again, start the same run again."
 
 

@@ -1,9 +1,12 @@
 """A node's own settings, and the sentences on what does not fit together."""
 
+import time
+
 import pytest
 from helpers.federation import recipe_in, source_of
 
 from deitlt_tf.federated import images, node
+from deitlt_tf.runs.lock import locked
 
 
 def test_flags_that_differ_are_named_from_the_servers_side():
@@ -44,3 +47,13 @@ def test_a_share_that_does_not_exist_is_named(tmp_path):
     recipe = recipe_in(tmp_path, "--data=digits_lt", "--federated_clients=2")
     with pytest.raises(ValueError, match="client third has no share: the shares are client00, client01"):
         node.load(node.Setting(recipe, "third", True))
+
+
+def test_a_process_that_is_about_to_leave_the_folder_is_waited_for(tmp_path, monkeypatch):
+    other = locked(tmp_path)
+    other.__enter__()
+    with pytest.raises(ValueError, match="is in use by process"), node.free(tmp_path, wait=0):
+        pass
+    monkeypatch.setattr(time, "sleep", lambda seconds: other.__exit__(None, None, None))
+    with node.free(tmp_path, wait=60), pytest.raises(ValueError, match="is in use by process"), locked(tmp_path):
+        pass

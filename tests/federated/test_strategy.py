@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.federation import write_clients
+from helpers.federation import write_clients, write_flag_file, write_flag_files
 
 flwr = pytest.importorskip("flwr", reason="Flower is not installed: pip install 'deitlt_tf[federated]'")
 
@@ -72,18 +72,12 @@ class LocalGrid:
 @pytest.fixture
 def root(tmp_path):
     write_clients(tmp_path, CLIENTS, tests=3)
-    (tmp_path / "classes.txt").write_text("blue\ngreen\nred\n")
-    (tmp_path / "recipe.cfg").write_text(RECIPE)
-    (tmp_path / "server.cfg").write_text(f"--flagfile=recipe.cfg\n--workdir={tmp_path}/at_server\n")
-    for name in CLIENTS:
-        write_client(tmp_path, name)
+    write_flag_files(tmp_path, CLIENTS, recipe=RECIPE, at=tmp_path / "at")
     return tmp_path
 
 
-def write_client(root, name: str, *flags: str, classes: str = "classes.txt") -> None:
-    lines = ["--flagfile=recipe.cfg", f"--workdir={root}/at_{name}", f"--data_dir={root / name}"]
-    lines += [f"--class_names_file={root / classes}"] if classes else []
-    (root / f"{name}.cfg").write_text("\n".join([*lines, *flags]) + "\n")
+def write_client(root, name: str, *flags: str, **classes: str) -> None:
+    write_flag_file(root, name, *flags, at=root / "at", **classes)
 
 
 def run(root, *, noise=0.0, clip=1.0, **grid):
@@ -94,7 +88,7 @@ def run(root, *, noise=0.0, clip=1.0, **grid):
 
 
 def rounds_of(root) -> list[str]:
-    return sorted(path.stem[-1] for path in (root / "at_server").glob("checkpoints/*.npz"))
+    return sorted(path.stem[-1] for path in (root / "at/server").glob("checkpoints/*.npz"))
 
 
 def spoiled(name: str, value: float):
@@ -123,8 +117,8 @@ def test_a_run_asks_everybody_and_only_what_is_shared_leaves_a_client(root):
     assert [kind for _, kind in grid.sent] == ["query"] * 2 + (["train"] * 2 + ["evaluate"] * 2) * 2
     assert rounds_of(root) == ["1", "2"]
     for name in CLIENTS:
-        assert (root / f"at_{name}" / "student.keras").is_file()
-    numbers = json.loads((root / "at_server/results.json").read_text())["federated"]
+        assert (root / "at" / name / "student.keras").is_file()
+    numbers = json.loads((root / "at/server/results.json").read_text())["federated"]
     assert numbers["clients"]["south"] == {"images": 3, "counts": [0, 3, 0], "test_images": 3}
     assert numbers["personal"]["GLA-FR"]["clients"]["south"] == 100.0  # its only class
     (_, reply), *_ = [x for x in replies if x[0] == "train"]
@@ -150,7 +144,7 @@ def test_what_goes_wrong_is_one_sentence_and_the_rounds_before_stay(root):
         RuntimeError, match=r"client south has another recipe than the server: `federated_lr` is '0\.03'"
     ):
         run(root)
-    shutil.rmtree(root / "at_south")  # which holds the local head of a run with a list of classes
+    shutil.rmtree(root / "at/south")  # which holds the local head of a run with a list of classes
     write_client(root, "south", classes="")
     with pytest.raises(ValueError, match=r"client south has 1 classes and client north has 3\. Agree on one list"):
         run(root)
@@ -173,11 +167,9 @@ def test_noise_of_flowers_wrapper_reaches_what_the_server_keeps(root):
             return {name: archive[name] for name in archive.files if name != "note"}
 
     run(root)
-    (root / "at_server").rename(root / "plain")
-    for name in CLIENTS:
-        shutil.rmtree(root / f"at_{name}")
+    (root / "at").rename(root / "plain")
     run(root, noise=1e-3, clip=0.5)
-    plain, noisy = weights("plain"), weights("at_server")
+    plain, noisy = weights("plain/server"), weights("at/server")
     assert all(np.isfinite(array).all() and array.dtype == np.float32 for array in noisy.values())
     assert not any(np.array_equal(plain[name], noisy[name]) for name in plain if not name.startswith("fixed"))
     assert np.array_equal(plain["fixed/kernel"], noisy["fixed/kernel"])
@@ -185,9 +177,7 @@ def test_noise_of_flowers_wrapper_reaches_what_the_server_keeps(root):
     def fails(reply, kind):
         return Error(code=1, reason="<class 'ValueError'>:<'disk full.'>") if kind == "train" else reply
 
-    shutil.rmtree(root / "at_server")
-    for name in CLIENTS:
-        shutil.rmtree(root / f"at_{name}")
+    shutil.rmtree(root / "at")
     with pytest.raises(RuntimeError, match=r"round 1: (a client failed|client south failed: disk full\.)"):
         run(root, spoil={"south": fails}, noise=1e-3)
 

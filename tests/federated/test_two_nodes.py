@@ -1,30 +1,38 @@
-"""A real SuperLink and two real SuperNodes on this machine: killed twice, and they end as one process does."""
+"""A real SuperLink and two real SuperNodes on this machine, with certificates and keys, started as the page tells.
+
+They end with the weights of one process, and do so when a client or the server is killed in mid-round.
+"""
 
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import ROOT
-from helpers.federation import write_clients
-
-from deitlt_tf.federated import APP
+from helpers.federation import write_clients, write_flag_files
 
 pytest.importorskip("flwr", reason="Flower is not installed: pip install 'deitlt_tf[federated]'")
+needs_programs = pytest.mark.skipif(
+    not (shutil.which("openssl") and shutil.which("ssh-keygen")), reason="openssl and ssh-keygen make the keys"
+)
+pytestmark = [pytest.mark.slow, needs_programs]
 
-PROGRAMS = Path(sys.executable).parent
+PAGE = (ROOT / "docs/how_to/federated.md").read_text()
 CLIENTS = {"north": {"blue": 6, "green": 3, "red": 2}, "south": {"blue": 2, "green": 5}}
-RECIPE = """
+ROUNDS = 2
+RECIPE = f"""
 --federated_clients=2
---federated_rounds=3
+--federated_rounds={ROUNDS}
 --federated_epochs=1
 --federated_batch_size=4
 --federated_head_norm=0.3
@@ -34,7 +42,7 @@ RECIPE = """
 --image_size=8
 --eval_resize=0
 """
-PATIENCE = 900  # seconds for one step, on a busy machine
+PATIENCE = 600  # seconds for one step, on a busy machine
 
 
 def free_port() -> int:
@@ -47,79 +55,144 @@ def wait_for(condition, *, what: str):
     began = time.monotonic()
     while not (value := condition()):
         assert time.monotonic() - began < PATIENCE, f"no {what} after {PATIENCE} s"
-        time.sleep(0.2)
+        time.sleep(0.1)
     return value
 
 
-def owner(folder: Path, *, but: int | None = None) -> int | None:
-    """The process that holds a folder, or None. but: a process that may still be about to end."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        process = json.loads((folder / ".lock").read_text())["process"]
-        os.kill(process, 0)
-        return process if process != but else None
-    return None
+def of_page(start: str) -> str:
+    """The command of the page that starts with these words."""
+    lines = re.sub(r"\\\n +", "", PAGE).splitlines()
+    (command,) = [line.strip() for line in lines if line.startswith(f"    {start}")]
+    return command
 
 
 class Machines:
-    """A SuperLink and the nodes of a folder, as people start them on a loopback address."""
+    """A SuperLink and a SuperNode for each client, started by the commands of the page; the addresses are loopback."""
 
     def __init__(self, root: Path):
         self.root, self.port = root, free_port()
+        self.processes: dict[str, subprocess.Popen] = {}
         self.environment = os.environ | {
-            "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "FLWR_HOME": str(root / "flower"),
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
+        self.environment |= dict(pair.split("=") for pair in of_page("export FLWR_").split()[1:])
         (root / "flower").mkdir()
-        address = f'address = "127.0.0.1:{self.port}"\ninsecure = true\n'
-        connection = f'[superlink]\ndefault = "trial"\n[superlink.trial]\n{address}'
-        (root / "flower" / "config.toml").write_text(connection)
-        offline = "--disable-runtime-dependency-installation"
-        self.processes = [self.start("flower-superlink", "--insecure", f"--port={self.port}", offline, log="link")]
-        wait_for(self.listens, what="SuperLink")
+        connection = re.search(r"(    \[superlink\.together\]\n(?:    .+\n)+)", PAGE)
+        assert connection
+        (root / "flower/config.toml").write_text(self.local(textwrap.dedent(connection[1])))
+        self.command(of_page("openssl req -x509 -newkey"))
+        self.command(of_page("openssl req -x509 -CA"))
+        self.start_link()
         for name in CLIENTS:
-            node = f'name="{name}" flagfile="{root / name}.cfg"'
-            link = ("--insecure", f"--superlink=127.0.0.1:{self.port}", f"--port={free_port()}")
-            self.processes.append(self.start("flower-supernode", *link, f"--node-config={node}", log=name))
+            self.make_key(name)
+            self.command(of_page("flwr supernode register").replace("node_key", f"{name}_key"))
+            self.start_node(name)
 
-    def start(self, program: str, *arguments: str, log: str) -> subprocess.Popen:
-        with (self.root / f"{log}.log").open("w") as file:
-            command = [str(PROGRAMS / program), *arguments]
-            return subprocess.Popen(command, env=self.environment, cwd=self.root, stdout=file, stderr=file)
+    def local(self, text: str) -> str:
+        """A text of the page with the addresses and folders of this test."""
+        text = text.replace("0.0.0.0", "127.0.0.1").replace("server.example.org", "localhost")
+        return text.replace("9000", str(self.port)).replace("/srv/deitlt", str(self.root))
+
+    def command(self, line: str) -> str:
+        done = subprocess.run(
+            self.local(line), shell=True, executable="/bin/bash", env=self.environment, cwd=self.root, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def start(self, name: str, *lines: str) -> subprocess.Popen:
+        *before, last = (self.local(line) for line in lines)
+        script = "; ".join([*before, f"exec {last}"])
+        with (self.root / f"{name}.log").open("a") as file:
+            self.processes[name] = subprocess.Popen(
+                ["/bin/bash", "-c", script], env=self.environment, cwd=self.root, stdout=file, stderr=file,
+                start_new_session=True,
+            )  # fmt: skip
+        return self.processes[name]
+
+    def start_link(self) -> None:
+        self.start("link", of_page("flower-superlink"))
+        wait_for(self.listens, what="SuperLink")
 
     def listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def run(self, log: str) -> subprocess.Popen:
-        config = f'flagfile="{self.root / "server.cfg"}" timeout={PATIENCE}'
-        return self.start("flwr", "run", str(APP), "trial", f"--run-config={config}", "--stream", log=log)
+    def make_key(self, name: str) -> None:
+        self.command(of_page("ssh-keygen").replace("node_key", f"{name}_key"))
+
+    def start_node(self, name: str) -> subprocess.Popen:
+        line = of_page("flower-supernode").replace("node_key", f"{name}_key")
+        line = line.replace('"north"', f'"{name}"').replace("node.cfg", f"{name}.cfg")
+        return self.start(name, f"{line} --port={free_port()}")
+
+    def run(self, name: str) -> subprocess.Popen:
+        return self.start(name, of_page("APP="), of_page("flwr run $APP"))
+
+    def log(self, name: str) -> str:
+        return (self.root / f"{name}.log").read_text()
 
     def stop(self) -> None:
-        for process in reversed(self.processes):
+        for process in reversed(self.processes.values()):
             process.terminate()
-        for process in self.processes:
+        for process in self.processes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(20)
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):  # what is left of its session
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory):
+    root = tmp_path_factory.mktemp("machines")
+    write_clients(root, CLIENTS)
+    machines = Machines(root)
+    yield machines
+    machines.stop()
+
+
+@pytest.fixture(scope="module")
+def one_process(machines):
+    """The workdir of the same run with all clients in one process."""
+    write_flag_files(machines.root, CLIENTS, recipe=RECIPE, at=machines.root / "nowhere")
+    dirs = ",".join(str(machines.root / name) for name in CLIENTS)
+    flags = f"--flagfile=recipe.cfg --workdir=one --federated_client_dirs={dirs}"
+    machines.command(f"python -m deitlt_tf.federate {flags}")
+    return machines.root / "one"
 
 
 @pytest.fixture
-def machines(tmp_path):
-    write_clients(tmp_path, CLIENTS)
-    (tmp_path / "classes.txt").write_text("blue\ngreen\nred\n")
-    (tmp_path / "recipe.cfg").write_text(RECIPE)
-    own = "--flagfile=recipe.cfg\n--workdir={0}/at_{1}\n"
-    (tmp_path / "server.cfg").write_text(own.format(tmp_path, "server"))
-    for name in CLIENTS:
-        images = f"--data_dir={tmp_path / name}\n--class_names_file={tmp_path / 'classes.txt'}\n"
-        (tmp_path / f"{name}.cfg").write_text(own.format(tmp_path, name) + images)
-    machines = Machines(tmp_path)
-    yield machines
-    machines.stop()
+def at(machines, one_process, request):
+    """A folder for the workdirs of server and clients in this test."""
+    folder = machines.root / request.node.name
+    write_flag_files(machines.root, CLIENTS, recipe=RECIPE, at=folder)
+    return folder
+
+
+def last_owner(workdir: Path) -> int | None:
+    """The process that has a workdir, or had it last."""
+    try:
+        return json.loads((workdir / ".lock").read_text())["process"]
+    except (OSError, ValueError):  # no process yet, or one that has just begun to write
+        return None
+
+
+def wait_for_round_2(at: Path) -> int:
+    """The process of client south in round 2, while it trains."""
+    wait_for((at / "server/checkpoints/000000001.npz").is_file, what="round 1")
+    before = last_owner(at / "south")
+
+    def process() -> int | None:
+        owner = last_owner(at / "south")
+        return owner if owner != before else None
+
+    return wait_for(process, what="client of round 2")
 
 
 def arrays(path: Path) -> dict[str, bytes]:
@@ -127,52 +200,48 @@ def arrays(path: Path) -> dict[str, bytes]:
         return {name: archive[name].tobytes() for name in archive.files if name != "note"}
 
 
-@pytest.mark.slow
-def test_two_nodes_end_with_the_weights_of_one_process_whatever_is_killed(machines, tmp_path):
-    at_server, at_south = tmp_path / "at_server", tmp_path / "at_south"
-    rounds = at_server / "checkpoints"
-
-    # A client is killed in round 2.
-    first = machines.run("first")
-    processes: list[int] = []  # of south until round 1 is complete; that of round 2 begins afterwards
-
-    def round_1() -> bool:
-        process = owner(at_south)
-        complete = (rounds / "000000001.npz").is_file()
-        if process and not complete:
-            processes.append(process)
-        return complete
-
-    wait_for(round_1, what="round 1")
-    last = processes[-1] if processes else None
-    os.kill(wait_for(lambda: owner(at_south, but=last), what="client of round 2"), signal.SIGKILL)
-    first.wait(PATIENCE)
-    text = (tmp_path / "first.log").read_text()
-    assert "round 2: client south failed: ClientApp stopped responding." in text, text[-3000:]
-    assert "The rounds before are saved" in text and not (rounds / "000000002.npz").exists()
-
-    # The server is killed in round 3.
-    second = machines.run("second")
-    wait_for(lambda: (rounds / "000000002.npz").is_file(), what="round 2")
-    os.kill(wait_for(lambda: owner(at_server), what="server of round 3"), signal.SIGKILL)
-    wait_for(lambda: not owner(at_south) and not owner(tmp_path / "at_north"), what="end of the clients' round")
-    second.terminate()
-
-    third = machines.run("third")
-    wait_for(lambda: third.poll() is not None, what="end of the run")
-    text = (tmp_path / "third.log").read_text()
-    assert "generic GLA-FR" in text, text[-3000:]
-
-    one = tmp_path / "one"
-    flags = [f"--flagfile={tmp_path / 'recipe.cfg'}", f"--workdir={one}"]
-    flags += [f"--federated_client_dirs={','.join(str(tmp_path / name) for name in CLIENTS)}"]
-    command = [sys.executable, "-m", "deitlt_tf.federate", *flags]
-    subprocess.run(command, env=machines.environment, cwd=tmp_path, check=True, capture_output=True)
-    assert arrays(rounds / "000000003.npz") == arrays(one / "checkpoints/000000003.npz")
+def check_equal(at: Path, one: Path) -> None:
+    """Server and clients have the bits of one process: weights, local heads and all numbers."""
+    last = f"checkpoints/{ROUNDS:09d}.npz"
+    assert arrays(at / "server" / last) == arrays(one / last)
     for name in CLIENTS:
-        last = "checkpoints/000000003.npz"
-        assert arrays(tmp_path / f"at_{name}" / last) == arrays(one / "clients" / name / last)
-        assert (tmp_path / f"at_{name}" / "student.keras").is_file()
-    ours, theirs = (json.loads((folder / "results.json").read_text())["federated"] for folder in (at_server, one))
-    assert {**ours, "cpu_seconds": 0} == {**theirs, "cpu_seconds": 0}
-    shutil.rmtree(tmp_path / "flower")
+        assert arrays(at / name / last) == arrays(one / "clients" / name / last)
+        assert (at / name / "student.keras").is_file()
+    ours, theirs = (json.loads((folder / "results.json").read_text())["federated"] for folder in (at / "server", one))
+    assert ours | {"cpu_seconds": 0} == theirs | {"cpu_seconds": 0}
+
+
+def test_two_nodes_end_with_the_weights_of_one_process(machines, one_process, at):
+    machines.run("whole").wait(PATIENCE)
+    assert "generic GLA-FR" in machines.log("whole"), machines.log("whole")[-3000:]
+    check_equal(at, one_process)
+
+
+def test_a_client_that_is_killed_in_mid_round_is_asked_again(machines, one_process, at):
+    run = machines.run("client_killed")
+    os.kill(wait_for_round_2(at), signal.SIGKILL)
+    run.wait(PATIENCE)
+    log = machines.log("client_killed")
+    assert "client south: its process ended or was too slow to answer; it is asked again." in log, log[-3000:]
+    check_equal(at, one_process)
+
+
+def test_a_server_that_dies_in_mid_round_goes_on_when_it_is_started_again(machines, one_process, at):
+    run = machines.run("server_killed")
+    wait_for_round_2(at)
+    for process in (last_owner(at / "server"), machines.processes["link"].pid):
+        os.kill(process, signal.SIGKILL)
+    machines.processes["link"].wait()
+    run.terminate()
+    assert not (at / "server/checkpoints/000000002.npz").exists()
+    machines.start_link()
+    machines.run("started_again").wait(PATIENCE)
+    log = machines.log("started_again")
+    assert "going on after round 1 of 2" in log and "generic GLA-FR" in log, log[-3000:]
+    check_equal(at, one_process)
+
+
+def test_a_node_whose_key_is_not_registered_is_refused(machines):
+    machines.make_key("stranger")
+    assert machines.start_node("stranger").wait(PATIENCE) != 0
+    assert "Failed to activate SuperNode" in machines.log("stranger"), machines.log("stranger")

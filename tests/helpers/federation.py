@@ -1,5 +1,6 @@
 """A federation of tiny clients with a two-layer network, which trains in a moment."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
@@ -60,3 +61,22 @@ def write_clients(root: Path, clients: dict[str, dict[str, int]], *, tests: int 
                 for i in seeds:
                     picture(COLOURS[label], i).save(folder / f"{i}.png")
     return f"--federated_client_dirs={','.join(str(root / client) for client in clients)}"
+
+
+def write_flag_files(root: Path, clients: Iterable[str], *, recipe: str, at: Path) -> None:
+    """recipe.cfg, classes.txt, server.cfg and NAME.cfg of each client in `root`, for the images of `write_clients`.
+
+    at: folder of the workdirs, which are at/server and at/NAME.
+    """
+    (root / "recipe.cfg").write_text(recipe)
+    (root / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    (root / "server.cfg").write_text(f"--flagfile=recipe.cfg\n--workdir={at}/server\n")
+    for name in clients:
+        write_flag_file(root, name, at=at)
+
+
+def write_flag_file(root: Path, name: str, *flags: str, at: Path, classes: str = "classes.txt") -> None:
+    """NAME.cfg of one client. classes: file of the class list; "": without one."""
+    lines = ["--flagfile=recipe.cfg", f"--workdir={at}/{name}", f"--data_dir={root / name}"]
+    lines += [f"--class_names_file={root / classes}"] if classes else []
+    (root / f"{name}.cfg").write_text("\n".join([*lines, *flags]) + "\n")
