@@ -120,7 +120,9 @@ def report_numbers(recipe: Recipe, run: Run, results: Results, *, sure: float) -
     """The numbers of report.json. sure: see `rollup.choose`, target."""
     names, counts, student = run.splits.train.class_names, run.class_counts, recipe.student
     model, predictions = results.model, results.predictions
-    reweighted = 0 <= student.reweight_epoch < student.schedule.epochs
+    lines = Journal(run.folder).lines()
+    clients = sections.clients(results_of(run.folder), lines)
+    reweighted = clients is None and 0 <= student.reweight_epoch < student.schedule.epochs
     return {
         "run": {
             "name": run.folder.resolve().name,
@@ -136,9 +138,11 @@ def report_numbers(recipe: Recipe, run: Run, results: Results, *, sure: float) -
         "table": sections.table(results.by_model, counts, **BOOTSTRAP),
         "taxonomy": taxonomy_numbers(run, results, sure=sure) if run.splits.taxonomy else None,
         "classes": sections.by_class(predictions, counts, names),
-        "clients": sections.clients(results_of(run.folder), Journal(run.folder).lines()),
+        "clients": clients,
         "curves": sections.history(
-            Journal(run.folder).lines(), reweight_epoch=student.reweight_epoch if reweighted else None
+            lines,
+            unit="epoch" if clients is None else "round",
+            reweight_epoch=student.reweight_epoch if reweighted else None,
         ),
         "probes": {
             "images": len(results.drawn),

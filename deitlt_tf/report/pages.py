@@ -42,14 +42,15 @@ def clouds(numbers: dict) -> list[dict]:
 
 
 def curves(numbers: dict) -> list[dict]:
-    """A plot for each part of the journal, by epoch."""
+    """A plot for each part of the journal, by epoch or round."""
     history = numbers["curves"]
     figures = []
     for part, named in history["curves"].items():
         last = {name: [v for v in values if v is not None][-1] for name, values in named.items()}
         title = UNITS.get(part, f"{part}, %")
-        plot = plots.curves(history["epoch"], named, y=title, mark=history["reweight_epoch"])
-        figures.append(figure(plot, alt=f"{title}, by epoch; at the end {listed(last, '{:.3g}')}"))
+        unit = history["unit"]
+        plot = plots.curves(history["epoch"], named, y=title, mark=history["reweight_epoch"], unit=unit)
+        figures.append(figure(plot, alt=f"{title}, by {unit}; at the end {listed(last, '{:.3g}')}"))
     return figures
 
 
@@ -137,11 +138,12 @@ def clients(numbers: dict) -> list[dict]:
         return []
     rows = section["clients"]
     pairs = {name: (row["before"], row["after"]) for name, row in rows.items()}
+    counts = {f"{name} ({row['images']})": row["counts"] for name, row in rows.items()}
     better = [after > before for before, after in pairs.values() if before is not None and after is not None]
     figures = [
         figure(
-            plots.shares({name: row["counts"] for name, row in rows.items()}, section["class_names"]),
-            caption="Training images of each class at each client; darker: more.",
+            plots.shares(counts, section["class_names"]),
+            caption="Training images of each client, in brackets, and of each class there; darker: more.",
             alt=f"Training images of {len(section['class_names'])} classes at {len(rows)} clients",
         ),
         figure(
@@ -154,7 +156,8 @@ def clients(numbers: dict) -> list[dict]:
     if curves["round"]:
         plot = plots.curves(curves["round"], curves["accuracy"], y="accuracy, %", unit="round")
         last = {name: values[-1] for name, values in curves["accuracy"].items()}
-        figures.append(figure(plot, alt=f"Accuracy by round; at the end {listed(last, '{:.3g}')}"))
+        caption = "Generic: on the images of all classes. Personal: mean over clients, each on its own images."
+        figures.append(figure(plot, caption=caption, alt=f"Accuracy by round; at the end {listed(last, '{:.3g}')}"))
     return figures
 
 

@@ -146,10 +146,11 @@ def by_class(predictions: Predictions, class_counts: np.ndarray, class_names: Se
     ]
 
 
-def history(journal: Sequence[Mapping[str, Any]], *, reweight_epoch: int | None) -> dict[str, Any]:
+def history(journal: Sequence[Mapping[str, Any]], *, reweight_epoch: int | None, unit: str = "epoch") -> dict[str, Any]:
     """Columns of metrics.jsonl: epoch, loss parts, agreement, cosine, accuracy by group and head (raw weights).
 
     journal: its lines. reweight_epoch: K, after which the loss is weighted by class; None: never.
+    unit: what a line stands for, "epoch" or "round". Defaults to "epoch".
     """
     keys_of = {
         "loss": {"loss": "loss", "cls_loss": "CLS", "dist_loss": "DIST"},
@@ -166,6 +167,7 @@ def history(journal: Sequence[Mapping[str, Any]], *, reweight_epoch: int | None)
         if columns:
             curves[part] = columns
     return {
+        "unit": unit,
         "epoch": [line["epoch"] + 1 for line in journal],
         "reweight_epoch": reweight_epoch,
         "split": split,

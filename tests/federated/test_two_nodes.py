@@ -76,7 +76,7 @@ class Machines:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "FLWR_HOME": str(root / "flower"),
-            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         self.environment |= dict(pair.split("=") for pair in of_page("export FLWR_").split()[1:])
@@ -111,7 +111,7 @@ class Machines:
         with (self.root / f"{name}.log").open("a") as file:
             self.processes[name] = subprocess.Popen(
                 ["/bin/bash", "-c", script], env=self.environment, cwd=self.root, stdout=file, stderr=file,
-                start_new_session=True,
+                process_group=0,
             )  # fmt: skip
         return self.processes[name]
 
@@ -143,7 +143,7 @@ class Machines:
         for process in self.processes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(20)
-            with contextlib.suppress(ProcessLookupError):  # what is left of its session
+            with contextlib.suppress(ProcessLookupError):  # what is left of its group
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 

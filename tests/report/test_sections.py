@@ -57,8 +57,9 @@ def test_a_class_without_test_images_has_no_accuracy():
 
 def test_the_history_leaves_out_what_was_never_written():
     journal = [{"epoch": 0, "loss": 2.0}, {"epoch": 1, "loss": 1.0, "val/raw/paper/mean/tail": 30.0}]
-    history = sections.history(journal, reweight_epoch=None)
+    history = sections.history(journal, reweight_epoch=None, unit="round")
     assert history == {
+        "unit": "round",
         "epoch": [1, 2],
         "reweight_epoch": None,
         "split": "val",
