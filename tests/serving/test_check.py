@@ -1,5 +1,6 @@
 """The check that every export has to pass: what it counts, what it lets through, what it does not."""
 
+import functools
 import time
 
 import numpy as np
@@ -47,6 +48,16 @@ def test_a_tie_may_turn_over_and_nothing_else():
     agreement = compare(other)["file"]
     assert (agreement.flips, agreement.ties) == (2, 0)
     np.testing.assert_array_equal(agreement.hits["cls"], [1, 1, 2])
+
+
+def test_a_class_that_keras_masks_has_to_be_masked_in_the_file():
+    masked = np.where(np.arange(3) == 1, -np.inf, LOGITS)
+    run = functools.partial(check.compare, answer(masked), num_classes=3, title="")
+    agreement = run({"file": answer(masked)}, batches(3))["file"]
+    assert (agreement.difference, agreement.largest, agreement.flips) == (0, 6, 0)
+    check.require_finite(agreement, name="x.onnx")
+    agreement = run({"file": answer(LOGITS)}, batches(3))["file"]
+    assert agreement.difference == np.inf
 
 
 @pytest.mark.parametrize(("flips", "ties"), [(0, 0), (2, 2), (2, 1)])
