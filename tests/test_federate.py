@@ -2,6 +2,10 @@
 
 import json
 import shlex
+import signal
+import subprocess
+import sys
+import time
 
 import keras
 import pytest
@@ -43,6 +47,26 @@ def test_a_whole_run_of_two_folders_repeats_and_is_evaluated(run, tmp_path, netw
     assert numbers["class_names"] == ["blue", "green", "red"] and numbers["clients"]["south"]["counts"] == [2, 5, 0]
     code, printed = run(*command, f"--workdir={tmp_path / 'run'}", "--federated_lr=.1")
     assert code == 1 and "holds a run of another recipe: --federated_lr is '0.03' there and '0.1' here" in printed
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_mid_round_goes_on_to_the_same_bits(tmp_path):
+    # South trains long enough to be killed between the end of north's round and that of its own.
+    dirs = write_clients(tmp_path, {"north": CLIENTS["north"], "south": {"blue": 40, "green": 20}})
+    flags = [*SMALL, *SETTINGS, "--federated_epochs=10", dirs]
+    command = [sys.executable, "-m", "deitlt_tf.federate", *flags, f"--workdir={tmp_path / 'run'}"]
+    north = tmp_path / "run/clients/north/checkpoints/000000002.npz"
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        while process.poll() is None and not north.exists():
+            time.sleep(0.005)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL, (tmp_path / "log").read_text()
+    assert [*(tmp_path / "run/checkpoints").glob("*.npz")] == [tmp_path / "run/checkpoints/000000001.npz"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "fedloge: going on after round 1 of 2" in printed
+    command[-1] = f"--workdir={tmp_path / 'straight'}"
+    subprocess.run(command, check=True, capture_output=True)
+    assert snapshot(tmp_path / "run") == snapshot(tmp_path / "straight")
 
 
 @pytest.mark.parametrize(
