@@ -35,17 +35,23 @@ class PatientGrid:
         A message is valid as long: without that Flower drops it after 12 hours.
         """
         end = time.monotonic() + timeout
-        asked = {message.metadata.dst_node_id: message for message in messages}
+        requests = {message.metadata.dst_node_id: message for message in messages}
         replies: dict[int, Message] = {}
         for attempt in range(AGAIN + 1):
             left = max(1.0, end - time.monotonic())
             # Made anew, because Flower identifies a message by its content and the time it was made.
             sent = [
-                Message(asked[node].content, node, asked[node].metadata.message_type, ttl=left)
-                for node in asked
-                if node not in replies or is_lost(replies[node])
+                Message(request.content, node, request.metadata.message_type, ttl=left)
+                for node, request in requests.items()
+                if attempt == 0 or (node in replies and is_lost(replies[node]))
             ]
-            replies |= {reply.metadata.src_node_id: reply for reply in self.grid.send_and_receive(sent, timeout=left)}
+            received = self.grid.send_and_receive(sent, timeout=left)
+            by_id = {message.metadata.message_id: message for message in sent}
+            for reply in received:
+                request = by_id[reply.metadata.reply_to_message_id]
+                # Flower's own errors, of a node that is gone for example, do not come from that node.
+                reply = Message(reply.error, reply_to=request) if reply.has_error() else reply
+                replies[request.metadata.dst_node_id] = reply
             lost = [node for node, reply in replies.items() if is_lost(reply)]
             if not lost or attempt == AGAIN or time.monotonic() > end:
                 break

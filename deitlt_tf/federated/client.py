@@ -30,6 +30,7 @@ GENERIC = "generic model"  # the reading of a client before personalisation
 BATCH = 100  # images of an evaluation step
 
 Hits = dict[str, np.ndarray]
+Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ def make_update(recipe: Recipe, network: Network, *, num_classes: int) -> Client
 class Client:
     """A client in training. folder: its own, which holds what never leaves it: local head, personal model.
 
-    update: of `make_update`. clients: how many share the memory for decoded images. Defaults to 1.
+    update: of `make_update`. sharing: how many clients share the memory for decoded images. Defaults to 1.
     taxonomy: of the classes, for hits of each rank; it is kept in the personal model.
     Raises ValueError if the folder belongs to another recipe, other classes or other images.
     """
@@ -75,7 +76,7 @@ class Client:
         network: Network,
         update: ClientUpdate,
         folder: Path,
-        clients: int = 1,
+        sharing: int = 1,
         taxonomy: Taxonomy | None = None,
     ):
         self.images, self.recipe, self.network, self.update = images, recipe, network, update
@@ -84,18 +85,18 @@ class Client:
         data = {name: x for name, x in fingerprints(images.splits).items() if getattr(images, name) is not None}
         claim(folder, class_names=images.train.class_names, data=data, **recipe.identity())
         self.checkpoints = Checkpoints(folder, keep=KEPT)
-        limit = recipe.data.decoded_bytes / clients
+        limit = recipe.data.decoded_bytes / sharing
         self.source = pipeline.decoded(images.train, limit=limit, max_pixels=recipe.data.max_pixels)
         settings = view_of(recipe).training(resize=recipe.data.resize)
         self.view = augment.training_view(**settings)
 
     # ---- a round
 
-    def train(self, shared: Shared, number: int, *, last: int, seen: Callable[[int], object] | None = None) -> Reply:
+    def train(self, shared: Shared, number: int, *, last: int, progress: Progress | None = None) -> Reply:
         """Trains on all own images for the epochs of round `number`, from what the server holds.
 
-        last: the round in which this client took part before; 0: none. seen: called with the number of images of each
-          batch.
+        last: the round in which this client took part before; 0: none. progress: called with the number of images of
+          each batch.
         The same call gives the same numbers, so a round may be repeated.
         Raises FloatingPointError that names this client at a loss that is not finite, ValueError for a lost state.
         """
@@ -110,11 +111,12 @@ class Client:
             seed=self.seed,
             max_pixels=self.recipe.data.max_pixels,
         )
-        present = {"fixed": start.fixed, "aux": start.aux, "local": local}
-        given = {name: head for name, head in present.items() if head is not None}
+        heads_by_name = {"fixed": start.fixed, "aux": start.aux, "local": local}
+        present = {name: head for name, head in heads_by_name.items() if head is not None}
+        seed = self.seed ^ number
         try:
             weights, trained, loss = decode.naming_bad_images(
-                lambda: self.update.train(start.weights, given, counted(batches, seen), seed=self.seed ^ number),
+                lambda: self.update.train(start.weights, present, reporting(batches, progress), seed=seed),
                 self.images.splits,
                 max_pixels=self.recipe.data.max_pixels,
             )
@@ -122,34 +124,38 @@ class Client:
             raise FloatingPointError(
                 f"client {self.name}: in round {number} {error} A lower --federated_lr may help."
             ) from error
-        after = Shared(weights, trained["aux"], start.fixed)
-        own = head_arrays("local", trained["local"]) if local else {}
-        if self.recipe.federated.method == "local":
-            own = after.averaged()
-        if own:
-            self.checkpoints.save(number, own, {"loss": loss})
-        sent = {} if self.recipe.federated.method == "local" else after.averaged()
-        return Reply(self.name, sent, len(self.images.train), loss)
+        arrays = Shared(weights, trained["aux"], start.fixed).averaged()
+        alone = self.recipe.federated.method == "local"
+        kept = arrays if alone else head_arrays("local", trained["local"]) if local else {}
+        if kept:
+            self.checkpoints.save(number, kept, {"loss": loss})
+        return Reply(self.name, {} if alone else arrays, len(self.images.train), loss)
 
     def state(self, shared: Shared, last: int) -> tuple[Shared, Head | None]:
         """(what this client starts from, its local head or None) after round `last`, in which it took part."""
         settings = self.recipe.federated
-        width, classes = shared.aux.kernel.shape
-        local = new_head(width, classes, seed=self.seed) if settings.has_local_heads else None
-        kept = head_arrays("local", local) if local else {}
         if settings.method == "local":
-            kept = shared.averaged()
-        if not last or not kept:
-            return shared, local
-        restored = self.checkpoints.restore({name: array.shape for name, array in kept.items()}, step=last)
+            return shared.replaced(self.kept(shared.averaged(), last=last)), None
+        if not settings.has_local_heads:
+            return shared, None
+        width, classes = shared.aux.kernel.shape
+        start = head_arrays("local", new_head(width, classes, seed=self.seed))
+        return shared, head_of("local", self.kept(start, last=last))
+
+    def kept(self, start: dict[str, np.ndarray], *, last: int) -> dict[str, np.ndarray]:
+        """What the client kept after round `last`; `start`, with the same names and shapes, before its first round.
+
+        Raises ValueError where its folder does not hold that round.
+        """
+        if not last:
+            return start
+        restored = self.checkpoints.restore({name: array.shape for name, array in start.items()}, step=last)
         if restored is None:
             raise ValueError(
                 f"client {self.name} took part in round {last}, but {self.checkpoints.folder} does not hold what it "
                 "kept then: put that folder back, or start the run again in new folders."
             )
-        if settings.method == "local":
-            return shared.replaced(restored[1]), None
-        return shared, head_of("local", restored[1])
+        return restored[1]
 
     # ---- numbers
 
@@ -166,7 +172,7 @@ class Client:
         return own, personal
 
     def hits(self, shared: Shared, *, last: int, global_counts: np.ndarray, split: str) -> dict[str, Hits]:
-        """{"generic", "personal": what `count` returns}, the generic one {} where nothing is generic.
+        """{"generic", "personal": what `count_hits` returns}, the generic one {} where nothing is generic.
 
         split: val or test, of this client's images; {} where it has none.
         """
@@ -183,8 +189,8 @@ class Client:
         )
         counting: dict[str, Any] = {"num_classes": len(self.counts), "taxonomy": self.taxonomy}
         return {
-            "generic": count(features, source.labels, generic, **counting) if generic else {},
-            "personal": count(features, source.labels, personal, **counting),
+            "generic": count_hits(features, source.labels, generic, **counting) if generic else {},
+            "personal": count_hits(features, source.labels, personal, **counting),
         }
 
     def save_personal(self, shared: Shared, *, last: int, global_counts: np.ndarray) -> Path:
@@ -201,12 +207,12 @@ def seed_of(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) // 2
 
 
-def counted(batches: tf.data.Dataset, seen: Callable[[int], object] | None) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """The batches; `seen` is called with the number of images of each."""
+def reporting(batches: tf.data.Dataset, progress: Progress | None) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """The batches; `progress` is called with the number of images of each."""
     for images, labels in batches:
         yield images, labels
-        if seen:
-            seen(len(labels))
+        if progress:
+            progress(len(labels))
 
 
 def features_of(update: ClientUpdate, source: Source, *, recipe: Recipe) -> np.ndarray:
@@ -220,7 +226,7 @@ def features_of(update: ClientUpdate, source: Source, *, recipe: Recipe) -> np.n
     ]
 
 
-def count(
+def count_hits(
     features: np.ndarray,
     labels: np.ndarray,
     by_reading: dict[str, Head],

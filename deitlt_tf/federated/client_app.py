@@ -37,7 +37,7 @@ def setting_of(config: dict[str, Any]) -> Setting:
     return Setting(recipe, name, images == "divided")
 
 
-def prepared(message: Message, context: Context) -> Setting:
+def checked_setting(message: Message, context: Context) -> Setting:
     """The setting of this node, after its recipe was compared with the server's and TensorFlow was set up.
 
     Raises ValueError where the recipes differ.
@@ -55,7 +55,7 @@ def prepared(message: Message, context: Context) -> Setting:
 @app.query()
 def greet(message: Message, context: Context) -> Message:
     """Name, classes and class counts. Nothing is trained, but a recipe or images that do not fit are noticed."""
-    setting = prepared(message, context)
+    setting = checked_setting(message, context)
     with node.opened(setting) as client:
         return Message(messages.content(node.greeting(client.images)), reply_to=message)
 
@@ -63,10 +63,9 @@ def greet(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """One round: what is averaged goes back, the local head stays."""
-    setting, config = prepared(message, context), messages.config_of(message)
+    setting, config = checked_setting(message, context), messages.config_of(message)
     with node.opened(setting) as client:
-        held = received(message, client)
-        reply = client.train(held, int(config["round"]), last=int(config["last"]))
+        reply = client.train(shared_of(message, client), int(config["round"]), last=int(config["last"]))
     metrics = {messages.SIZE: reply.size, "loss": reply.loss}
     return Message(messages.content({"name": reply.name}, arrays=reply.arrays, metrics=metrics), reply_to=message)
 
@@ -74,17 +73,17 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Hits of each class on the client's own images; after the last round also the personal model, which stays."""
-    setting, config = prepared(message, context), messages.config_of(message)
+    setting, config = checked_setting(message, context), messages.config_of(message)
     last, counts = int(config["last"]), np.array(config["global_counts"])
     with node.opened(setting) as client:
-        held = received(message, client)
-        hits = node.measured(client, held, last=last, global_counts=counts, split=str(config["split"]))
+        state = shared_of(message, client)
+        hits = node.hits(client, state, last=last, global_counts=counts, split=str(config["split"]))
         if config["save"]:
-            client.save_personal(held, last=last, global_counts=counts)
+            client.save_personal(state, last=last, global_counts=counts)
     return Message(messages.content({"name": client.name, "hits": json.dumps(hits)}), reply_to=message)
 
 
-def received(message: Message, client: node.Client) -> shared.Shared:
+def shared_of(message: Message, client: node.Client) -> shared.Shared:
     """What the server holds, from a message. Raises ValueError for arrays of another network."""
     expected = shared.shapes(client.recipe, client.network, num_classes=len(client.counts))
     record = message.content.array_records[messages.ARRAYS]

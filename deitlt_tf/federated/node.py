@@ -104,10 +104,10 @@ def greeting(own: Images) -> dict[str, Any]:
     return {"name": own.name, "class_names": list(own.class_names), "counts": [int(n) for n in own.counts]}
 
 
-def measured(client: Client, shared: Shared, *, last: int, global_counts: np.ndarray, split: str) -> dict[str, Any]:
+def hits(client: Client, shared: Shared, *, last: int, global_counts: np.ndarray, split: str) -> dict[str, Any]:
     """The hits of a client as lists: {"generic", "personal": {reading: [C]}}; {} where it has no such images.
 
     Clients on other machines have no taxonomy: it would make the message as many times larger as there are ranks.
     """
-    hits = client.hits(shared, last=last, global_counts=global_counts, split=split)
-    return {part: {row: x.tolist() for row, x in rows.items()} for part, rows in hits.items()}
+    arrays = client.hits(shared, last=last, global_counts=global_counts, split=split)
+    return {part: {row: x.tolist() for row, x in rows.items()} for part, rows in arrays.items()}

@@ -16,7 +16,7 @@ from deitlt_tf.data.dataset import Source, Splits
 from deitlt_tf.data.sources import taxonomy_files
 from deitlt_tf.data.taxonomy import Taxonomy
 from deitlt_tf.federated import aggregation, images, networks, readings, results
-from deitlt_tf.federated.client import Client, Reply, count, features_of, make_update
+from deitlt_tf.federated.client import Client, Reply, count_hits, features_of, make_update
 from deitlt_tf.federated.images import Images
 from deitlt_tf.federated.server import Server
 from deitlt_tf.recipes.recipe import Recipe
@@ -77,12 +77,12 @@ class Federation:
         classes = clients[0].class_names
         self.global_counts = np.sum([client.counts for client in clients], 0)
         self.network = networks.build(recipe, num_classes=len(classes))
-        own = [together(clients)] if recipe.federated.method == "central" else clients
-        names = [client.name for client in own]
+        trained = [together(clients)] if recipe.federated.method == "central" else clients
+        names = [client.name for client in trained]
         self.server = Server(recipe, self.network, trained=names, class_names=classes, taxonomy=taxonomy)
         self.update = make_update(recipe, self.network, num_classes=len(classes))
         self.clients = {client.name: self.client(client) for client in clients}
-        self.trained = {client.name: self.clients.get(client.name) or self.client(client) for client in own}
+        self.trained = {client.name: self.clients.get(client.name) or self.client(client) for client in trained}
 
     def client(self, own: Images) -> Client:
         """The client of these images, in its folder below the workdir."""
@@ -93,7 +93,7 @@ class Federation:
             network=self.network,
             update=self.update,
             folder=folder,
-            clients=len(self.images),
+            sharing=len(self.images),
             taxonomy=self.taxonomy,
         )
 
@@ -117,7 +117,7 @@ class Federation:
                         )
                     bar.set_postfix({"round": number, "client": name}, refresh=False)
                     last = server.last[name]
-                    replies.append(self.trained[name].train(server.shared, number, last=last, seen=bar.update))
+                    replies.append(self.trained[name].train(server.shared, number, last=last, progress=bar.update))
                 self.complete_round(replies, seconds=time.process_time() - began)
 
     def complete_round(self, replies: Sequence[Reply], *, seconds: float) -> None:
@@ -151,7 +151,7 @@ class Federation:
             self.update.write(server.shared.weights)
             features = features_of(self.update, whole, recipe=self.recipe)
             classes = len(self.global_counts)
-            generic = count(features, whole.labels, heads, num_classes=classes, taxonomy=self.taxonomy)
+            generic = count_hits(features, whole.labels, heads, num_classes=classes, taxonomy=self.taxonomy)
         counts = {name: client.counts for name, client in self.images.items()}
         return results.numbers(hits, generic=generic, counts=counts, taxonomy=self.taxonomy if by_rank else None)
 

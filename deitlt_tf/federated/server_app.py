@@ -96,11 +96,11 @@ class Coordinator:
 
     def wait_for_nodes(self) -> list[int]:
         """The nodes, when as many are connected as the run has clients. Raises RuntimeError after the timeout."""
-        wanted, began, told = self.recipe.federated.clients.count, time.monotonic(), -1
+        wanted, began, printed = self.recipe.federated.clients.count, time.monotonic(), -1
         while len(ids := self.grid.get_node_ids()) != wanted:
-            if len(ids) != told:
+            if len(ids) != printed:
                 print(f"waiting for clients: {len(ids)} nodes are connected, and the run has {wanted}.", flush=True)
-                told = len(ids)
+                printed = len(ids)
             if time.monotonic() - began > self.timeout:
                 raise RuntimeError(
                     f"{len(ids)} nodes are connected, and the run has --federated_clients={wanted}: start or stop some."
@@ -118,8 +118,8 @@ class Coordinator:
         replies = sorted_replies(numbered, self.grid.send_and_receive(sent, timeout=self.timeout), what="greeting")
         classes: dict[str, tuple[str, ...]] = {}
         for reply in replies.values():
-            told = messages.config_of(reply)
-            name = str(told["name"])
+            greeting = messages.config_of(reply)
+            name = str(greeting["name"])
             if name in self.nodes:
                 raise ValueError(f"two nodes have the name {name}: give each its own in --node-config.")
             if Path(name).name != name:
@@ -128,8 +128,8 @@ class Coordinator:
                 )
             self.nodes[name] = reply.metadata.src_node_id
             self.grid.names[reply.metadata.src_node_id] = name
-            self.counts[name] = np.array(told["counts"], np.int64)
-            classes[name] = tuple(told["class_names"])
+            self.counts[name] = np.array(greeting["counts"], np.int64)
+            classes[name] = tuple(greeting["class_names"])
         first = min(classes)
         for name in sorted(classes):
             if sentence := node.other_classes(first, classes[first], name, classes[name]):
@@ -144,10 +144,10 @@ class Coordinator:
         save: whether clients write their personal models.
         """
         everyone = np.sum(list(self.counts.values()), 0)
-        told = {"global_counts": everyone.tolist(), "split": split, "save": save} | self.common
+        config = {"global_counts": everyone.tolist(), "split": split, "save": save} | self.common
         sent = [
             Message(
-                messages.content(told | {"last": server.last[name]}, arrays=server.shared.arrays()),
+                messages.content(config | {"last": server.last[name]}, arrays=server.shared.arrays()),
                 self.nodes[name],
                 MessageType.EVALUATE,
             )
@@ -171,9 +171,9 @@ def private(strategy: SharedMean, *, noise: float, clip: float, sampled: int) ->
     )
 
 
-def hits_of(told: Mapping[str, Any], num_classes: int, name: str) -> dict[str, dict[str, np.ndarray]]:
+def hits_of(config: Mapping[str, Any], num_classes: int, name: str) -> dict[str, dict[str, np.ndarray]]:
     """The hits that a client reports. Raises ValueError for anything but a few rows of num_classes whole numbers."""
-    text = str(told.get("hits", ""))
+    text = str(config.get("hits", ""))
     try:
         if len(text) > 1000 * (num_classes + 10):
             raise ValueError(f"{len(text)} letters")

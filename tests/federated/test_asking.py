@@ -11,6 +11,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from deitlt_tf.federated.asking import AGAIN, PatientGrid
 
 LOST = Error(ErrorCode.CLIENT_APP_CRASHED, "ClientApp stopped responding.")
+GONE = Error(ErrorCode.NODE_UNAVAILABLE, "Node Unavailable")
 FAILED = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "<class 'ValueError'>:<'disk full.'>")
 
 
@@ -30,10 +31,13 @@ class Grid:
         self.ttls += [message.metadata.ttl for message in messages]
         replies = []
         for message in messages:
+            message.metadata.__dict__["_message_id"] = f"{len(self.sent)} {message.metadata.dst_node_id}"
             answers = self.answers[message.metadata.dst_node_id]
             answer = answers.pop(0) if answers else RecordDict()
             if answer is not None:
                 replies.append(Message(answer, reply_to=message))
+            if answer is GONE:  # an error of the SuperLink, which comes from no node
+                replies[-1].metadata.__dict__["_src_node_id"] = 1
         return replies
 
 
@@ -66,6 +70,11 @@ def test_a_process_that_is_always_lost_is_reported():
 def test_other_failures_and_silence_are_not_asked_about_again():
     grid = Grid(n7=[FAILED], n8=[None])
     assert ask(grid)[7].error.reason == FAILED.reason and grid.sent == [(7, 8)]
+
+
+def test_a_node_that_is_gone_is_told_apart_from_one_that_is_silent():
+    replies = ask(Grid(n7=[GONE], n8=[None]))
+    assert [*replies] == [7] and replies[7].error.code == ErrorCode.NODE_UNAVAILABLE
 
 
 def test_a_message_is_valid_as_long_as_the_server_waits():

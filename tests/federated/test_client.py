@@ -25,9 +25,9 @@ def test_a_round_may_be_repeated_and_starts_from_the_heads_of_the_last_one(tmp_p
         for images in tiny_clients()
     )
     assert north.seed != south.seed and (tmp_path / "north/flags.cfg").is_file()
-    seen = []
-    first = north.train(start, 1, last=0, seen=seen.append)
-    assert sum(seen) == first.size == 9 and seen == [4, 4, 1]
+    sizes = []
+    first = north.train(start, 1, last=0, progress=sizes.append)
+    assert sum(sizes) == first.size == 9 and sizes == [4, 4, 1]
     _, head = north.state(start, 1)
     second = north.train(start, 2, last=1)
     again = north.train(start, 2, last=1)  # the server was restarted in between

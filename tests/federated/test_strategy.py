@@ -10,6 +10,7 @@ from helpers.federation import write_clients, write_flag_file, write_flag_files
 flwr = pytest.importorskip("flwr", reason="Flower is not installed: pip install 'deitlt_tf[federated]'")
 
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict  # noqa: E402
+from flwr.common.constant import ErrorCode  # noqa: E402
 from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 
 from deitlt_tf.federated import client_app, messages, server_app, strategy  # noqa: E402
@@ -60,7 +61,7 @@ class LocalGrid:
         self.sent.append((name, kind))
         config = {"name": name, "flagfile": str(self.root / f"{name}.cfg")}
         context = Context(1, message.metadata.dst_node_id, config, RecordDict(), {})
-        message.metadata.__dict__["_message_id"] = "1"
+        message.metadata.__dict__["_message_id"] = str(len(self.sent))
         try:
             reply = client_app.app(message=message, context=context)
         except Exception as error:  # as flwr-clientapp does
@@ -180,6 +181,19 @@ def test_noise_of_flowers_wrapper_reaches_what_the_server_keeps(root):
     shutil.rmtree(root / "at")
     with pytest.raises(RuntimeError, match=r"round 1: (a client failed|client south failed: disk full\.)"):
         run(root, spoil={"south": fails}, noise=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (ErrorCode.CLIENT_APP_CRASHED, "its process ended or was too slow to answer, every time it was asked"),
+        (ErrorCode.NODE_UNAVAILABLE, "its SuperNode is not connected any more"),
+    ],
+)
+def test_a_client_that_is_gone_is_named(code, sentence):
+    reply = Message(Error(code, "Flower's words"), reply_to=Message(RecordDict(), 7, "train"))
+    with pytest.raises(RuntimeError, match=f"round 3: client south failed: {sentence}. The rounds before are saved"):
+        strategy.sorted_replies({"south": 7}, [reply], what="round 3")
 
 
 def test_a_reason_of_flower_is_shown_as_its_sentence():
