@@ -4,7 +4,7 @@
 
 Folders and files may be URLs of any file system that TensorFlow knows (`data.storage`).
 Images stay encoded, except in data sets that come as pixels (CIFAR, digits). Labels keep the data set's own order.
-`folders`, `lists`, `tables` and `packaged` read one kind each, and `taxonomy_files` the ranks of the classes. `Source`
+`folders`, `lists`, `inat`, `tables` and `packaged` read one kind each, and `taxonomy_files` the ranks of the classes. `Source`
 and its companions come from `data.dataset`.
 """
 
@@ -29,7 +29,7 @@ from deitlt_tf.data.dataset import (
     subsample,
     take,
 )
-from deitlt_tf.data.sources import folders, lists, packaged, tables, taxonomy_files
+from deitlt_tf.data.sources import folders, inat, lists, packaged, tables, taxonomy_files
 
 __all__ = ["Source", "Splits", "class_counts", "image_names", "load", "take"]
 
@@ -64,8 +64,8 @@ def load(
     """The splits of the data set `name`; every choice of images has a seed, and takes its share of every class.
 
     name: folder, list, inat, table, cifar10_lt, cifar100_lt, digits_lt or tfds:<any classification set>.
-    data_dir: path or URL of its folder, see `folders.read`, `lists.read_lists`, `lists.inat` and `packaged`.
-    train_list, val_list, test_list: files of the sources list and inat, see `lists.read_lists` and `lists.inat`.
+    data_dir: path or URL of its folder, see `folders.read`, `lists.read_lists`, `inat.read` and `packaged`.
+    train_list, val_list, test_list: files of the sources list and inat, see `lists.read_lists` and `inat.read`.
     class_names_file: of the source list.
     taxonomy_file: CSV or TSV of the ranks of the classes, see `taxonomy_files`; default: what the source itself says.
     image_root: folder that the paths of the sources list, inat and table start from; default: data_dir.
@@ -96,7 +96,7 @@ def load(
             class_names_file=class_names_file,
             complain=complain,
         ),
-        "inat": lambda: lists.inat(
+        "inat": lambda: inat.read(
             data_dir=data_dir,
             train_list=train_list,
             val_list=val_list,

@@ -1,16 +1,14 @@
-"""Images that a file lists: `path label` per line (ImageNet-LT, Places-LT, ...), or iNaturalist's JSON.
+"""Images that a file lists, `path label` per line: ImageNet-LT, Places-LT, ...
 
 No image is opened here. Whether all of them exist is checked folder by folder.
 """
 
-import json
 import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,18 +19,14 @@ from deitlt_tf.data.dataset import (
     Splits,
     and_more,
     names_below,
-    plain_name,
     raise_mistake,
     require_class_names,
 )
-from deitlt_tf.data.taxonomy import Taxonomy, from_lineages
 
-# A path that `_inside` need not shorten: no part of it is empty or starts with a dot.
+# A path that `inside` need not shorten: no part of it is empty or starts with a dot.
 _PLAIN_PATH = re.compile(r"[^/\\:.][^/\\:]*(/[^/\\:.][^/\\:]*)*")
 
 
-# Fields of a category in iNaturalist's JSON, the finest first.
-RANKS = ("genus", "family", "order", "class", "phylum", "kingdom")
 ONE_CLASS = "an image has one class"
 
 
@@ -84,7 +78,7 @@ def read_lists(
     else:
         class_names = _folder_names(listings[0], num_classes)
     root = storage.join(base, image_root or "")
-    return _listed_splits(listings, root=root, class_names=class_names, complain=complain)
+    return listed_splits(listings, root=root, class_names=class_names, complain=complain)
 
 
 def _num_classes(train: Listing, *, complain: Complain) -> int:
@@ -134,7 +128,7 @@ def read_list(file: str) -> Listing:
             raise ValueError(f"{place}: {path!r} has no label: write `path label`")
         if not (label[0].isascii() and label[0].isdigit() and len(label[0]) < 10):
             raise ValueError(f"{place}: label {label[0]!r} is not a whole number from 0 up")
-        paths.append(_inside(path, place))
+        paths.append(inside(path, place))
         labels.append(int(label[0]))
         lines.append(number)
     if not paths:
@@ -142,123 +136,10 @@ def read_list(file: str) -> Listing:
     return Listing(file, paths, np.array(labels, np.int32), lines)
 
 
-# ---- iNaturalist -----------------------------------------------------------------------------------------------------
+# ---- lists of any file -----------------------------------------------------------------------------------------------
 
 
-def inat(
-    *,
-    data_dir: str | None,
-    train_list: str | None = None,
-    val_list: str | None = None,
-    test_list: str | None = None,
-    image_root: str | None = None,
-    complain: Complain = raise_mistake,
-) -> Splits:
-    """iNaturalist's or COCO's JSON: images, annotations (one category for each image), categories.
-
-    Labels number the categories of the training file in the order of their ids.
-    train_list, val_list, test_list: JSON files, relative to data_dir. With val_list but no test_list, val_list is the
-        test set. Defaults: train2018.json, and val2018.json as the test set, since iNaturalist's test labels are not
-        public.
-    image_root: folder that the paths are relative to, itself relative to data_dir; default: data_dir.
-    The ranks of the categories (genus, family, ...; or the supercategory) become the taxonomy.
-    Raises ValueError or FileNotFoundError that names the file.
-    """
-    held_out = [file for file in (val_list, test_list) if file] or ["val2018.json"]
-    files = [train_list or "train2018.json", *held_out]
-    holds = f"{', '.join(files)} and the images, for iNaturalist 2018 in the folder train_val2018"
-    root = storage.require_data_dir(data_dir, source="inat", holds=holds, files=files)
-    files = [storage.join(root, file) for file in files]
-    contents = [_read_json(file) for file in files]
-    names = [_category_names(file, data) for file, data in zip(files, contents, strict=True)]
-    if not names[0]:
-        raise ValueError(f"{files[0]} is not an iNaturalist file: it has no categories")
-    ids = sorted(names[0])
-    class_names = tuple(names[0][key] for key in ids)
-    require_class_names(class_names, [f"category {key} of {files[0]}" for key in ids])
-    for file, others in zip(files[1:], names[1:], strict=True):
-        if differing := [key for key in others if others[key] != names[0].get(key, others[key])]:
-            key = differing[0]
-            both = f"{names[0][key]!r} in {files[0]} and {others[key]!r} in {file}"
-            raise ValueError(f"category {key} is {both}: the files need the same ids of categories")
-    label_of = {key: label for label, key in enumerate(ids)}
-    listings = [
-        _json_listing(file, data, label_of, class_names, complain=complain)
-        for file, data in zip(files, contents, strict=True)
-    ]
-    image_root = storage.join(root, image_root or "")
-    splits = _listed_splits(listings, root=image_root, class_names=class_names, complain=complain)
-    return replace(splits, taxonomy=_category_taxonomy(files[0], contents[0], ids))
-
-
-def _category_taxonomy(file: str, data: dict[str, Any], ids: Sequence[int]) -> Taxonomy | None:
-    """The taxonomy of the categories with these ids, in this order; None where they state no ranks.
-
-    Ranks are those of RANKS that a category has. Files of 2017 to 2019 and those of COCO have `supercategory` alone.
-    Raises ValueError that names file and category for a rank that is not text.
-    """
-    of_id = {category["id"]: category for category in data["categories"]}
-    ranks = [rank for rank in RANKS if any(of_id[key].get(rank) for key in ids)]
-    if not ranks:
-        ranks = [rank for rank in ("supercategory",) if any(of_id[key].get(rank) for key in ids)]
-    if not ranks:
-        return None
-    lineages = []
-    for key in ids:
-        lineage = [of_id[key].get(rank) for rank in ranks]
-        if wrong := [name for name in lineage if not (name is None or isinstance(name, str))]:
-            raise ValueError(f"{file}: category {key} has a rank that is not text, {wrong[0]!r}.")
-        lineages.append((str(of_id[key]["name"]), *(plain_name(name or "") for name in lineage)))
-    places = [f"category {key} of {file}" for key in ids]
-    return from_lineages(lineages, ("category" if ranks == ["supercategory"] else "species", *ranks), places=places)
-
-
-def _category_names(file: str, data: dict[str, Any]) -> dict[int, str]:
-    """{id of a category: its name}; {} where the file of a held-out split has none."""
-    try:
-        pairs = [(category["id"], str(category["name"])) for category in data.get("categories", ())]
-        sorted(key for key, _ in pairs)  # ids of one type
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not an iNaturalist file: categories need {error}") from error
-    names = dict(pairs)
-    if again := [(key, name) for key, name in pairs if names[key] != name]:
-        key, name = again[0]
-        raise ValueError(f"{file}: category {key} is both {name!r} and {names[key]!r}: each id has one name")
-    return names
-
-
-def _json_listing(
-    file: str, data: dict[str, Any], label_of: dict[int, int], class_names: Sequence[str], *, complain: Complain
-) -> Listing:
-    """data: the parsed content of `file`. label_of: {id of a category: its label}."""
-    label_of_image: dict[Any, int] = {}
-    differing: dict[Any, tuple[int, int]] = {}
-    try:
-        for item in data["annotations"]:
-            image, label = item["image_id"], label_of[item["category_id"]]
-            if label_of_image.setdefault(image, label) != label:
-                differing[image] = label_of_image[image], label
-        labels = [label_of_image[image["id"]] for image in data["images"]]
-        paths = [_inside(image["file_name"], file) for image in data["images"]]
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{file} is not an iNaturalist file or refers to an unknown image or category: {error}"
-        ) from error
-    if not paths:
-        raise ValueError(f"{file} is empty: it lists no images")
-    if several := [(image["file_name"], image["id"]) for image in data["images"] if image["id"] in differing]:
-        path, key = several[0]
-        first, second = (class_names[label] for label in differing[key])
-        complain(
-            ValueError(f"{file}: {path} is annotated as {first!r} and as {second!r}: {ONE_CLASS}{and_more(several)}")
-        )
-    return Listing(file, paths, np.array(labels, np.int32))
-
-
-# ---- both kinds ------------------------------------------------------------------------------------------------------
-
-
-def _listed_splits(
+def listed_splits(
     listings: Sequence[Listing], *, root: str, class_names: tuple[str, ...], complain: Complain
 ) -> Splits:
     """[train, (val,) test] -> Splits, after checks.
@@ -315,7 +196,7 @@ def _missing(root: str, paths: Sequence[str], folders: dict[str, frozenset[str]]
     Each folder is scanned once, because one request for each of 437,513 files on a network disk would take an hour.
     folders: {folder: its file names}; this function adds the folders of the paths, so that the next call has them.
     """
-    # `rpartition` is enough for the paths that `_inside` returns, and `os.path.split` takes several times as long.
+    # `rpartition` is enough for the paths that `inside` returns, and `os.path.split` takes several times as long.
     new = [parent for parent in {path.rpartition(os.sep)[0]: None for path in paths} if parent not in folders]
     names = storage.each(storage.file_names, [os.path.join(root, parent) for parent in new])
     folders |= zip(new, names, strict=True)
@@ -323,7 +204,7 @@ def _missing(root: str, paths: Sequence[str], folders: dict[str, frozenset[str]]
     return [path for path, parent, _, name in parts if name not in folders[parent]]
 
 
-def _inside(path: str, place: str) -> str:
+def inside(path: str, place: str) -> str:
     """The path in its shortest form; raises ValueError if it is absolute or climbs out of the image root."""
     if os.sep == "/" and _PLAIN_PATH.fullmatch(path):  # a short cut, because a list can have 437,513 lines
         return path
@@ -354,13 +235,3 @@ def _read_class_names(file: str, num_classes: int) -> tuple[str, ...]:
         raise ValueError(f"{file} names {len(class_names)} classes, but the training list has {num_classes}")
     require_class_names(class_names, [f"{file}:{line}" for line in range(1, num_classes + 1)])
     return class_names
-
-
-def _read_json(file: str) -> dict[str, Any]:
-    try:
-        content = json.loads(storage.read_text(file))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} is not an iNaturalist file: it holds no object with images, annotations, categories")
-    return content
