@@ -4,8 +4,8 @@
 
 Folders and files may be URLs of any file system that TensorFlow knows (`data.storage`).
 Images stay encoded, except in data sets that come as pixels (CIFAR, digits). Labels keep the data set's own order.
-`folders`, `lists`, `inat`, `tables` and `packaged` read one kind each, and `taxonomy_files` the ranks of the classes. `Source`
-and its companions come from `data.dataset`.
+`folders`, `lists`, `inat`, `tables` and `packaged` read one kind each, and `taxonomy_files` the ranks of the classes.
+`Source` and its companions come from `data.dataset`.
 """
 
 import os
