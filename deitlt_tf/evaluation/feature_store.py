@@ -8,7 +8,7 @@ features of some thousand images and is complete or absent; a killed computation
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,19 @@ class FeatureStore:
 
     folder: of all stores. network: pixels [B, S, S, 3] -> features [B, D]; name: of it, for people who look into the
     folder. eval_resize, max_pixels: see `data.augment.evaluation_view` and `data.decode.decode`.
+    settings: of the network, those that its weights do not show. Default to none.
     """
 
-    def __init__(self, folder: Path, network: keras.Model, *, name: str, eval_resize: int, max_pixels: int):
+    def __init__(
+        self,
+        folder: Path,
+        network: keras.Model,
+        *,
+        name: str,
+        eval_resize: int,
+        max_pixels: int,
+        settings: Mapping[str, Any] | None = None,
+    ):
         self.network, self.eval_resize, self.max_pixels = network, eval_resize, max_pixels
         self.size, self.width = network.input_shape[1], network.output_shape[-1]
         self.facts = {
@@ -46,6 +56,7 @@ class FeatureStore:
             "version of the views": augment.VERSION,
             "format": FORMAT,
         }
+        self.facts |= {"settings": dict(settings)} if settings else {}
         # Features in half precision are other numbers, and belong to runs of that precision alone.
         precisions = {layer.compute_dtype for layer in network.layers if isinstance(layer, keras.Layer)} - {"float32"}
         self.facts |= {"precision": min(precisions)} if precisions else {}

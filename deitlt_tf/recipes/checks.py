@@ -120,14 +120,21 @@ def weighs_twice(teacher: Teacher) -> str:
     )
 
 
-def _backbone_mistakes(student: Student) -> Iterator[str]:
-    if student.backbone.name not in BACKBONES:
+def _start_mistakes(student: Student) -> Iterator[str]:
+    """The student's network and the files that it begins with."""
+    if not student.takes_backbone:
+        yield from _network_mistakes(student)
+    elif student.backbone.name not in BACKBONES:
         yield f"--backbone={student.backbone.name} is unknown: choose one of {', '.join(BACKBONES)}."
+    init = student.network.init
+    if init and not init.startswith("keras_hub:") and not Path(init).is_file():
+        yield f"--init={init}: there is no such file."
+    yield from _adaptation_mistakes(student)
 
 
 def _frozen_mistakes(recipe: Recipe) -> Iterator[str]:
     student = recipe.student
-    yield from _backbone_mistakes(student)
+    yield from _start_mistakes(student)
     yield from _view_mistakes(student.view, prefix="")
     if recipe.run.strategy != "none":
         yield f"--strategy={recipe.run.strategy}: --method={student.method} runs on one device. Leave it out."
@@ -135,18 +142,14 @@ def _frozen_mistakes(recipe: Recipe) -> Iterator[str]:
 
 def _student_mistakes(recipe: Recipe) -> Iterator[str]:
     student, network, batch = recipe.student, recipe.student.network, recipe.student.batch
-    if student.adapts_backbone:
-        yield from _backbone_mistakes(student)
-    else:
-        yield from _network_mistakes(student)
+    yield from _start_mistakes(student)
+    if not student.schedule.epochs:
+        yield f"--epochs=0 trains nothing: --method={student.method} needs 1 or more."
     yield from _view_mistakes(student.view, prefix="")
     yield from _pixel_mistakes(network.mean, network.std, prefix="")
     devices = _known_devices(recipe)
     yield from filter(None, [uneven_batch(batch.size, devices=devices, parts=batch.accumulation, flag="batch_size")])
     yield from _late_reweighting(student, recipe)
-    yield from _adaptation_mistakes(student)
-    if network.init and not network.init.startswith("keras_hub:") and not Path(network.init).is_file():
-        yield f"--init={network.init}: there is no such file."
     if recipe.teacher.labels and (student.plain or student.distillation.kind != "hard"):
         yield "--teacher_labels holds a teacher's classes: it needs one, and --distillation=hard."
     yield from _guidance_mistakes(recipe)
@@ -184,9 +187,9 @@ def _size_mistakes(student: Student) -> Iterator[str]:
 
 
 def _adaptation_mistakes(student: Student) -> Iterator[str]:
-    if not student.adapts:
+    if not (student.adapts or student.frozen):
         return
-    if student.adapts_backbone and student.adaptation.tune in ("adaptformer", "lora"):
+    if student.adapts and student.takes_backbone and student.adaptation.tune in ("adaptformer", "lora"):
         yield (
             f"--tune={student.adaptation.tune} is for Vision Transformers: name the file of one with --init=FILE, or "
             f"set --tune=norm, bias, head or all for --backbone={student.backbone.name}."

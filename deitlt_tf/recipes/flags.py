@@ -233,8 +233,8 @@ with _heading("The student's network"):
 with _heading("A pre-trained network (quick, --method=adapt)"):
     flags.DEFINE_string(
         "backbone", "efficientnet_lite0",
-        "Pre-trained network: efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2 (extra [lite]). adapt: used "
-        "where --init is empty.",
+        "Pre-trained network where --init is empty: efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2 "
+        "(extra [lite]).",
     )  # fmt: skip
     _number("head_scale", 25.0, "Factor that turns the cosines of the head into logits.", above=0)
     flags.DEFINE_string(
@@ -250,14 +250,15 @@ with _heading("A pre-trained network (quick, --method=adapt)"):
     )
     flags.DEFINE_string(
         "head_init", "",
-        "adapt: FILE.npy of a row for each class, where the head starts, with the names of the classes in FILE.txt; "
-        "empty: the mean features of each class's training images.",
+        "FILE.npy of a row for each class, where the head starts, with the names of the classes in FILE.txt; empty: "
+        "the mean features of each class's training images.",
     )  # fmt: skip
 
 with _heading("The student's schedule"):
     flags.DEFINE_integer(
-        "epochs", 1200, "Epochs of the student: floor(N/256)*256 views each with --repeats above 1, else N.",
-        lower_bound=1,
+        "epochs", 1200, "Epochs of the student: floor(N/256)*256 views each with --repeats above 1, else N. quick: 0 "
+        "leaves the head where it starts.",
+        lower_bound=0,
     )  # fmt: skip
     flags.DEFINE_integer(
         "reweight_epoch",

@@ -105,8 +105,8 @@ class Distillation:
 class Student:
     """The Vision Transformer. method: deit_lt, deit (no re-weighting), vit (plain, no teacher), vit_drw.
 
-    With the method quick the student is a frozen `backbone` with a cosine head; with adapt it is the network of
-    --init, or without it the backbone, of which few weights are trained.
+    With quick and adapt the student is a pre-trained network with a cosine head: that of --init, or without it the
+    `backbone`. With quick the head alone is trained, with adapt a few other weights, too.
     five_crops: pixels by which an image is larger than its five crops at test time; 0: one crop only.
     """
 
@@ -163,7 +163,7 @@ class Student:
 
     @property
     def frozen(self) -> bool:
-        """Whether the network is a pre-trained backbone with a head, and not a ViT trained from scratch."""
+        """Whether all weights of the network but its head are pre-trained ones and stay as they are."""
         return self.method == "quick"
 
     @property
@@ -177,9 +177,9 @@ class Student:
         return self.schedule.reweight_epoch if self.method in ("deit_lt", "vit_drw") else -1
 
     @property
-    def adapts_backbone(self) -> bool:
+    def takes_backbone(self) -> bool:
         """Whether the network is the `backbone`, by its name, and not a Vision Transformer from a file (--init)."""
-        return self.adapts and not self.network.init
+        return (self.frozen or self.adapts) and not self.network.init
 
     @property
     def keeps_statistics(self) -> bool:
@@ -187,12 +187,12 @@ class Student:
 
         Under the statistics of other features, kernels that are trained grow until all images answer alike.
         """
-        return self.adapts_backbone and self.adaptation.tune != "all"
+        return self.adapts and self.takes_backbone and self.adaptation.tune != "all"
 
     @property
     def model(self) -> str:
         """Name of the network for `models.build`."""
-        if self.frozen or self.adapts_backbone:
+        if self.takes_backbone:
             return self.backbone.name
         return self.network.model.replace("deit_", "vit_") if self.plain else self.network.model
 

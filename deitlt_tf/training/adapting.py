@@ -31,8 +31,10 @@ MOMENTUM = 0.9  # of SGD. Source: LIFT
 
 
 def options(recipe: Recipe, *, num_classes: int) -> dict[str, Any]:
-    """Keywords of `models.build` for the adapters and the cosine head of a Vision Transformer."""
+    """Keywords of `models.build` for the cosine head of a Vision Transformer and, where they are trained, adapters."""
     network, settings, scale = recipe.student.network, recipe.student.adaptation, recipe.student.backbone.head_scale
+    if recipe.student.frozen:
+        return {"classifier": "cosine", "scale": scale}
     depth = network.depth or vit.SIZES[recipe.student.model.partition("_")[2]][1]
     rank = settings.rank or adapters.rank_by_rule(num_classes, depth=depth)
     ranks = {"adaptformer": {"adapter": rank}, "lora": {"lora": rank}}.get(settings.tune, {})
@@ -43,7 +45,7 @@ def backbone_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
     """The --backbone with the pre-trained weights of its package and a cosine head of centred features."""
     name, size = recipe.student.backbone.name, recipe.student.view.image_size
     body = backbones.features(name, image_size=size)
-    body.trainable = True  # `adapters.freeze` decides weight by weight
+    body.trainable = not recipe.student.frozen  # then `adapters.freeze` decides weight by weight
     scale = recipe.student.backbone.head_scale
     return features.with_cosine_head(body, num_classes=num_classes, scale=scale)
 
@@ -96,9 +98,7 @@ def start_of_head(network: keras.Model, recipe: Recipe, splits: sources.Splits) 
     path, dim = recipe.student.adaptation.head_init, network.layers[-1].input.shape[-1]
     centre = np.zeros(dim)
     if path:
-        vectors = class_embeddings(Path(path), class_names=splits.train.class_names)
-        if vectors.shape[1] != dim:
-            vectors = vectors @ projection(recipe, width=vectors.shape[1], dim=dim, path=path).T
+        vectors = embedded_classes(recipe, class_names=splits.train.class_names, dim=dim)
     if not path or centres(network):
         means = class_means(
             network,
@@ -142,6 +142,15 @@ def _spread(indices: np.ndarray) -> np.ndarray:
     return indices[np.linspace(0, len(indices) - 1, IMAGES_PER_CLASS).round().astype(int)]
 
 
+def embedded_classes(recipe: Recipe, *, class_names: tuple[str, ...], dim: int) -> np.ndarray:
+    """The classes of --head_init in the space of the features, float64 [C, dim]. Raises as the functions below do."""
+    path = recipe.student.adaptation.head_init
+    vectors = class_embeddings(Path(path), class_names=class_names)
+    if vectors.shape[1] == dim:
+        return vectors
+    return vectors @ projection(recipe, width=vectors.shape[1], dim=dim, path=path).T
+
+
 def class_embeddings(path: Path, *, class_names: tuple[str, ...]) -> np.ndarray:
     """The rows of an .npy file in the order of the classes, float64 [C, E]. Their names are in the .txt file beside it.
 
@@ -176,12 +185,13 @@ def projection(recipe: Recipe, *, width: int, dim: int, path: str) -> np.ndarray
     """CLIP's matrix [D, E] from features to the space of its texts: text embeddings times its transpose are features.
     width: E, of the embeddings in the file `path`. dim: D. Raises ValueError where --init has no such matrix.
     """
-    state = pretrained.starting_weights(recipe.student.network.init)
+    init = recipe.student.network.init
+    state = pretrained.starting_weights(init) if init else {}
     matrix = None if isinstance(state, keras.Model) else state.get("proj")
     if matrix is None or matrix.shape != (dim, width):
         there = "no projection" if matrix is None else f"a projection {matrix.shape}"
         raise ValueError(
             f"head_init={path} has rows of {width} numbers: the network has {dim} features and "
-            f"{recipe.student.network.init} has {there} from them to texts."
+            f"{init or recipe.student.backbone.name} has {there} from them to texts."
         )
     return np.asarray(matrix, np.float64)

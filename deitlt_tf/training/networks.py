@@ -13,20 +13,22 @@ def student_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
     """A new student; for the methods without a teacher, the plain ViT of the same size.
 
     Its weights are those of --init, if set, and then it has the structure that these show: a norm before the blocks,
-    registers and so on. An adapted network gets adapters and a cosine head, and its other weights are frozen; without
-    --init it is the --backbone, with the weights of its package.
+    registers and so on. With quick and adapt it gets a cosine head, with adapt adapters too, and its other weights are
+    frozen; without --init it is then the --backbone, with the weights of its package.
     Raises ValueError that names --init, if its weights do not fit the network.
     """
     keras.utils.set_random_seed(recipe.run.seed)
     settings = recipe.student.network
-    if recipe.student.adapts_backbone:
+    tune = "head" if recipe.student.frozen else recipe.student.adaptation.tune
+    pretrained_body = recipe.student.adapts or recipe.student.frozen
+    if recipe.student.takes_backbone:
         network = adapting.backbone_network(recipe, num_classes=num_classes)
-        adapters.freeze(network, tune=recipe.student.adaptation.tune)
+        adapters.freeze(network, tune=tune)
         return network
     weights = pretrained.starting_weights(settings.init) if settings.init else None
     structure = {"activation": settings.activation}
     structure |= {} if weights is None else pretrained.structure_of(weights)
-    adapted = adapting.options(recipe, num_classes=num_classes) if recipe.student.adapts else {}
+    adapted = adapting.options(recipe, num_classes=num_classes) if pretrained_body else {}
     network = models.build(
         recipe.student.model,
         num_classes=num_classes,
@@ -48,12 +50,12 @@ def student_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
         except ValueError as error:
             raise ValueError(f"--init={settings.init}: {error}") from error
         for note in notes:
-            if not (recipe.student.adapts and "stays random" in note):  # its head starts from class means or a file
+            if not (pretrained_body and "stays random" in note):  # its head starts from class means or a file
                 print(f"{settings.init}: {note}")
         if note := pretrained.pixels_note(structure, mean=settings.mean):
             print(f"{settings.init}: {note}")
-    if recipe.student.adapts:
-        adapters.freeze(network, tune=recipe.student.adaptation.tune)
+    if pretrained_body:
+        adapters.freeze(network, tune=tune)
     return network
 
 

@@ -2,15 +2,20 @@
 
     features of all images, once -> class means -> a cosine head from them, with logit adjustment -> tables, files
 
+The frozen network is a --backbone or a Vision Transformer from a file (--init).
+
     logits = scale * cos(features - mean, w_c);   loss = CE(logits + tau log(n_c / n), label)
 
-`mean` is that of all training features, and w_c begins as the mean of class c. So the head starts as the classifier of
-the nearest class mean, and the row of plain cross-entropy shows what the tail loses without the adjustment.
+`mean` is that of all training features of a --backbone, which are positive, and 0 for a Vision Transformer. w_c begins
+as the mean of class c. So the head starts as the classifier of the nearest class mean, and the row of plain
+cross-entropy shows what the tail loses without the adjustment. With --head_init, w_c begins as the class's embedding,
+for example of a text, and a row shows what these answer alone; with --epochs=0 this is the model that is written.
 """
 
 import functools
 import os
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +39,17 @@ from deitlt_tf.runs.data import identity, load_splits
 from deitlt_tf.runs.files import write_json, write_text
 from deitlt_tf.runs.folder import claim, held, refuse_other
 from deitlt_tf.runs.models import save_model
+from deitlt_tf.training import adapting
+from deitlt_tf.training.networks import student_network
 
 MOMENTUM = 0.9  # of SGD, as in LIFT
 # Rows of the table, in its order: {key in results.json: name}.
-ROWS = {"nearest_mean": "nearest class mean", "cross_entropy": "plain cross-entropy", "raw": "quick"}
+ROWS = {
+    "nearest_mean": "nearest class mean",
+    "embeddings": "class embeddings",
+    "cross_entropy": "plain cross-entropy",
+    "raw": "quick",
+}
 BLOCK = 8192  # images whose logits are computed at once
 
 
@@ -49,35 +61,53 @@ def quick(recipe: Recipe) -> None:
     folder = recipe.run.folder
     refuse_other(folder, **recipe.identity())
     check(recipe, teacher=False)
-    backbones.weights_file(recipe.student.backbone.name)  # before the data are read, which may take minutes
+    if recipe.student.takes_backbone:
+        backbones.weights_file(recipe.student.backbone.name)  # before the data are read, which may take minutes
     with held(folder):
         splits = load_splits(**recipe.data.loading(), folder=folder)
+        network = student_network(recipe, num_classes=len(splits.train.class_names))
+        embeddings = None
+        if recipe.student.adaptation.head_init:
+            dim = body_of(network).output_shape[-1]
+            embeddings = adapting.embedded_classes(recipe, class_names=splits.train.class_names, dim=dim)
         claim(folder, **identity(splits, **recipe.data.loading()), **recipe.identity())
-        run = QuickRun(recipe, splits)
+        run = QuickRun(recipe, splits, network, embeddings)
         run.save()
         run.print_tables()
         run.print_review()
     print(f"\n{folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.name[0] != '.'))}")
 
 
+def body_of(network: keras.Model) -> keras.Model:
+    """The same network up to its features: pixels -> features [B, D], before they are centred."""
+    layer = next(iter(adapting.centres(network)), network.layers[-1])
+    return keras.Model(network.input, layer.input, name=network.name)
+
+
 class QuickRun:
     """Features and heads of a recipe.
 
+    network: frozen, with a cosine head. embeddings: of the classes, [C, D], where the heads start; None: class means.
     train, test: features of the splits, centred, unit vectors float32 [N, D]. mean: [D], of the training features.
     """
 
-    def __init__(self, recipe: Recipe, splits: sources.Splits):
+    def __init__(
+        self, recipe: Recipe, splits: sources.Splits, network: keras.Model, embeddings: np.ndarray | None = None
+    ):
+        self.network, self.embeddings = network, embeddings
         self.recipe, self.splits, self.folder = recipe, splits, recipe.run.folder
         self.class_names = splits.train.class_names
         self.class_counts = sources.class_counts(splits.train.labels, len(self.class_names))
         backbone, view = recipe.student.backbone, recipe.student.view
-        self.backbone = backbones.features(backbone.name, image_size=view.image_size)
+        body = body_of(network)
+        hidden = {} if recipe.student.takes_backbone else asdict(replace(recipe.student.network, init=""))
         store = FeatureStore(
             Path(backbone.features) if backbone.features else self.folder / "features",
-            self.backbone,
-            name=backbone.name,
+            body,
+            name=network.name,
             eval_resize=view.eval_resize,
             max_pixels=recipe.data.max_pixels,
+            settings=hidden,
         )
 
         def read(name: str) -> np.ndarray:
@@ -86,15 +116,19 @@ class QuickRun:
 
         train, test = read("train"), read("test")
         self.mean = train.mean(0, dtype=np.float64).astype(np.float32)
+        if not adapting.centres(network):
+            self.mean[:] = 0
         self.train, self.test = (unit(values, mean=self.mean) for values in (train, test))
         self.tau = recipe.student.logit_adjustment
-        self.start = features.class_means(self.train, splits.train.labels, len(self.class_names))
+        means = features.class_means(self.train, splits.train.labels, len(self.class_names))
         self.journal: list[dict[str, Any]] = []
-        self.heads = {
-            "nearest_mean": self.start.astype(np.float32).T,
-            "cross_entropy": self.head(tau=0.0, title="plain cross-entropy"),
-            "raw": self.head(tau=self.tau, title="quick", journal=self.journal),
-        }
+        self.heads = {"nearest_mean": means.astype(np.float32).T}
+        if embeddings is not None:
+            self.heads["embeddings"] = embeddings.astype(np.float32).T
+        if recipe.student.schedule.epochs:
+            self.heads["cross_entropy"] = self.head(tau=0.0, title="plain cross-entropy")
+        self.heads["raw"] = self.head(tau=self.tau, title="quick", journal=self.journal)
+        self.rows_of_table = {name: title for name, title in ROWS.items() if name in self.heads}
 
     def head(
         self,
@@ -112,6 +146,7 @@ class QuickRun:
             self.train,
             labels,
             chosen,
+            start=self.embeddings,
             num_classes=len(self.class_names),
             scale=self.recipe.student.backbone.head_scale,
             tau=tau,
@@ -142,12 +177,14 @@ class QuickRun:
     @functools.cached_property
     def results(self) -> dict[str, Any]:
         """The content of results.json."""
-        counts, steps, total = self.class_counts, self.journal[-1]["step"], self.hits["total"]
-        by_head = {name: {"cls": self.hits[name], "total": total} for name in ROWS}
+        counts, total = self.class_counts, self.hits["total"]
+        steps = self.journal[-1]["step"] if self.journal else 0
+        by_head = {name: {"cls": self.hits[name], "total": total} for name in self.rows_of_table}
         facts = {
             "groups": {convention: describe_groups(counts, convention) for convention in ("shots", "paper")},
             "class_counts": counts.tolist(),
-            "student.keras": "the frozen backbone with the head that was trained with logit adjustment",
+            "student.keras": "the frozen network with the head "
+            + ("that was trained with logit adjustment" if steps else "as it started"),
             "steps": steps,
             "weights": {"student": {"step": steps, "kind": "raw"}},
         }
@@ -179,18 +216,13 @@ class QuickRun:
         scale, prior = self.recipe.student.backbone.head_scale, losses.log_prior(counts, tau=self.tau)
         return lambda indices: logits(self.train[indices], weight, scale=scale) + prior
 
-    def network(self) -> keras.Model:
-        """The backbone with the trained head: pixels -> logits."""
-        scale = self.recipe.student.backbone.head_scale
-        model = features.with_cosine_head(self.backbone, num_classes=len(self.class_names), scale=scale)
-        model.get_layer("centre").set_weights([self.mean])
-        model.get_layer("fc").set_weights([self.heads["raw"]])
-        return model
-
     def save(self) -> None:
         """Writes student.keras, metrics.jsonl, review.csv and, when all else is there, results.json."""
         taxonomy = self.splits.taxonomy
-        save_model(self.network(), self.folder / "student.keras", class_names=self.class_names, taxonomy=taxonomy)
+        for layer in adapting.centres(self.network):
+            layer.mean.assign(self.mean)
+        self.network.layers[-1].weight.assign(self.heads["raw"])
+        save_model(self.network, self.folder / "student.keras", class_names=self.class_names, taxonomy=taxonomy)
         journal = Journal(self.folder)
         journal.rewind(-1)
         for line in self.journal:
@@ -202,13 +234,14 @@ class QuickRun:
         """Accuracies by group with intervals, one table for each convention, and by rank where there is a taxonomy."""
         right = metrics.of_classes(self.hits)
         bounds = {
-            row: intervals.accuracy(right[name], self.hits["total"], self.class_counts) for name, row in ROWS.items()
+            row: intervals.accuracy(right[name], self.hits["total"], self.class_counts)
+            for name, row in self.rows_of_table.items()
         }
         for convention in ("shots", "paper"):
             title = "top-1 accuracy, % (95 % interval); " + describe_groups(self.class_counts, convention)
             rows = {name: bound[convention] for name, bound in bounds.items()}
             tqdm.write("\n" + format_intervals(rows, title=title))
-        print_by_rank(by_rank_rows(self.results, ROWS), self.class_counts)
+        print_by_rank(by_rank_rows(self.results, self.rows_of_table), self.class_counts)
 
     def print_review(self) -> None:
         """How many rows of each kind review.csv has."""
@@ -251,6 +284,7 @@ def trained_head(
     labels: np.ndarray,
     chosen: np.ndarray,
     *,
+    start: np.ndarray | None = None,
     num_classes: int,
     scale: float,
     tau: float,
@@ -265,13 +299,15 @@ def trained_head(
     """The weights [D, C] of a cosine head: from class means, CE(scale * cos + tau log(n_c / n)), SGD with a cosine.
 
     directions: unit vectors [N, D]. labels: int [N]. chosen: indices of the images to train on, some of every class.
+    start: [C, D], where the head begins. Defaults to the class means of the chosen images.
     learning_rate: peak. title: of a progress bar; None: no bar. journal: gets a line for each epoch.
     The order of images depends on seed and epoch alone.
     """
     classifier = CosineClassifier(num_classes, scale=scale)
     classifier.build((None, directions.shape[1]))
     counts = sources.class_counts(labels[chosen], num_classes)
-    start = features.class_means(directions[chosen], labels[chosen], num_classes)
+    if start is None:
+        start = features.class_means(directions[chosen], labels[chosen], num_classes)
     classifier.weight.assign((start / np.maximum(np.linalg.norm(start, axis=1, keepdims=True), 1e-12)).T)
     steps = max(1, len(chosen) // batch)
     rate = optimizers.WarmupCosine(

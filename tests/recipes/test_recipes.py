@@ -62,6 +62,7 @@ CLASSES = {
     "places_lt": 365,
     "places_lt_pretrained": 365,
     "quick": 7,
+    "quick_clip": 7,
     "table": 7,
     "teacher_cifar": 7,
     "teacher_cifar_glmc": 7,
@@ -347,7 +348,7 @@ def test_the_note_gives_a_command_that_runs_this_recipe(name):
     found = re.findall(rf"python -m deitlt_tf\.(\w+) (.*--flagfile=configs/{name}\.cfg.*)", comments(name))
     assert found, f"no command in the comments of {name}.cfg"
     for program, arguments in found:
-        assert program in ("train", "train_teacher", "federate")
+        assert program in ("quick", "train", "train_teacher", "federate")
         recipe = command_line.recipe_of([program, *shlex.split(arguments.replace("configs/", f"{CONFIGS}/"))])
         data = recipe.data
         assert recipe.run.workdir, "the program would ask for --workdir"

@@ -12,7 +12,9 @@ import keras
 import numpy as np
 import pytest
 from helpers.programs import SMALL
+from helpers.safetensors_files import write
 from helpers.tiny_models import tiny
+from helpers.vit_layouts import state
 
 from deitlt_tf import evaluate, quick, train
 from deitlt_tf.evaluation.feature_store import FeatureStore
@@ -129,6 +131,52 @@ def test_a_killed_run_ends_as_one_that_was_not(begin, images, backbone, tmp_path
     assert {name: after[name] for name in kept} == kept
     for name in ("results.json", "metrics.jsonl", "review.csv"):
         assert (folder / name).read_text() == (whole / name).read_text()
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """Flags of a tiny CLIP under the names of open_clip, with embeddings of three classes in the space of its texts."""
+    weights = write(tmp_path / "clip.safetensors", state("open_clip"))
+    width = state("open_clip")["visual.proj"].shape[1]
+    np.save(tmp_path / "texts.npy", np.random.default_rng(0).normal(size=(3, width)).astype(np.float32))
+    (tmp_path / "texts.txt").write_text("red\ngreen\nblue\n")
+    sizes = ("--model=deit_nano", "--embed_dim=16", "--depth=2", "--num_heads=2", "--patch_size=4", "--image_size=8")
+    return (*sizes, f"--init={weights}", f"--head_init={tmp_path / 'texts.npy'}")
+
+
+@pytest.mark.slow
+def test_a_vision_transformer_from_a_file_and_its_answer_without_training(begin, run, images, clip, tmp_path):
+    data, folder = f"--data_dir={images}", tmp_path / "zero_shot"
+    code, printed = begin(data, *clip, f"--workdir={folder}", "--epochs=0", f"--feature_dir={tmp_path / 'kept'}")
+    assert code == 0 and "plain cross-entropy" not in printed, printed
+    assert table_row(printed, "class embeddings") == table_row(printed, "quick")
+    model, _ = load_model(folder / "student.keras")
+    rows, proj = np.load(tmp_path / "texts.npy")[::-1], state("open_clip")["visual.proj"]  # blue, green, red
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True) @ proj.T
+    np.testing.assert_allclose(
+        model.layers[-1].weight.numpy().T, rows / np.linalg.norm(rows, axis=1, keepdims=True), atol=1e-6
+    )
+    code, again = run(evaluate, f"--workdir={folder}")
+    assert code == 0 and table_row(again, "student") == table_row(printed, "quick"), again
+    assert run(train, *SMALL, data, f"--teacher={folder}", f"--workdir={tmp_path / 'taught'}")[0] == 0
+
+    # Other pixel statistics give other features, although all weights are the same.
+    for name, flag in {"trained": "--seed=0", "other": "--mean=0.1,0.1,0.1"}.items():
+        arguments = (data, *clip, *FEW[1:], flag, f"--feature_dir={tmp_path / 'kept'}", f"--workdir={tmp_path / name}")
+        code, printed = begin(*arguments)
+        assert code == 0 and all(row in printed for row in quick_run.ROWS.values()), printed
+    assert len([*(tmp_path / "kept").iterdir()]) == 2
+
+
+def test_weights_that_do_not_fit_leave_no_run_behind(begin, images, clip, tmp_path):
+    folder = tmp_path / "run"
+    for flag, message in {
+        "--embed_dim=24": "channels: 24 in the student, 16 in the weights",
+        f"--init={tmp_path / 'texts.txt'}": "texts.txt",
+    }.items():
+        code, printed = begin(f"--data_dir={images}", *clip, flag, f"--workdir={folder}")
+        assert code == 1 and message in printed, printed
+        assert not (folder / "flags.cfg").exists()
 
 
 def test_what_cannot_be_is_one_sentence_before_the_data_are_read(begin, tmp_path):
