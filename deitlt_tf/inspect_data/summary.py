@@ -19,7 +19,7 @@ from deitlt_tf.recipes.recipe import Recipe
 
 QUANTILES = {"min": 0, "5 %": 5, "median": 50, "95 %": 95, "max": 100}
 COLOURS = {"head": "#3b6fb6", "mid": "#e3a23b", "tail": "#c2413b"}
-PHOTOGRAPH = 100  # pixels
+SMALL, PHOTOGRAPH = 56, 160  # pixels: images below are small ones, and from here on photographs
 LOWEST = 0.7  # where the plot's logarithmic axis begins; below 1, so that a class of one image has a visible height
 
 
@@ -82,19 +82,23 @@ def class_weights(recipe: Recipe, counts: np.ndarray) -> dict[str, dict[str, flo
 def next_commands(recipe: Recipe, train: dict[str, Any]) -> dict[str, str]:
     """{when: command}: what fits these data next, with and without weights that were trained on other images.
 
-    train: `describe` of the training images. Photographs are images whose median sides are at least PHOTOGRAPH pixels.
+    train: `describe` of the training images, whose shorter median side decides.
     """
     data = recipe.data_arguments()
-    photographs = min(train["width"].get("median", 0), train["height"].get("median", 0)) >= PHOTOGRAPH
+    side = min(train["width"].get("median", 0), train["height"].get("median", 0))
+    photographs = side >= PHOTOGRAPH
     quick = f"python -m deitlt_tf.quick {data}{' --image_size=224' if photographs else ''} --workdir=runs/quick"
     if "epochs" in recipe.explicit_flags:  # the recipe of a training run was given
-        own = "python -m deitlt_tf.train, with the flags of this command"
+        own, time = "python -m deitlt_tf.train, with the flags of this command", "hours"
     else:
-        flagfile = "folder.cfg" if photographs else "folder_small.cfg"
-        own = f"python -m deitlt_tf.train --flagfile={flagfile} {data} --workdir=runs/first"
+        name = "folder" if photographs else "folder_small" if side < SMALL else "folder_medium"
+        own = f"python -m deitlt_tf.train --flagfile={name}.cfg {data} --workdir=runs/first"
+        time = (
+            "a day on a GPU" if photographs else f"an hour; ten minutes: {name}_minutes.cfg, a night: {name}_night.cfg"
+        )
     return {
         "if you may use weights that were trained on ImageNet (minutes)": quick,
-        "if the network may learn from these images alone (hours)": own,
+        f"if the network may learn from these images alone ({time})": own,
     }
 
 
