@@ -75,6 +75,9 @@ def test_the_next_commands_fit_the_size_of_the_images_and_the_flags_that_were_gi
     medium = {"width": {"median": 96}, "height": {"median": 128}}
     when, own = [*summary.next_commands(recipe, medium).items()][1]
     assert "--flagfile=folder_medium.cfg" in own
-    assert "(an hour; ten minutes: folder_medium_minutes.cfg, a night: folder_medium_night.cfg)" in when
+    assert (
+        "(12,000 in an hour on two cores; ten minutes: folder_medium_minutes.cfg, a night: folder_medium_night.cfg)"
+        in when
+    )
     given = recipe_of(["test", "--flagfile=folder_small.cfg", "--data_dir=x"])
     assert "with the flags of this command" in [*summary.next_commands(given, small).values()][1]
