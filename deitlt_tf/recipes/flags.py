@@ -476,7 +476,7 @@ with _heading("Federated training"):
     _number("federated_sparsity", 0.6, "fedloge: share of zeros in the fixed head.", at_least=0, below=1)
     _number(
         "federated_head_norm", 0.1,
-        "fedloge: length of a class vector of the fixed head; 0.2 to 0.4 for runs of less than some hundred rounds.",
+        "fedloge: length of a class vector of the fixed head; up to 8 for runs of less than some hundred rounds.",
         above=0,
     )  # fmt: skip
     _number("federated_length", 1.7, "fedloge: length of the class vectors of the realigned generic model.", above=0)
