@@ -70,11 +70,11 @@ def train(method: str, seed: int, *, images: str, out: Path) -> None:
 
 def read(out: Path) -> dict[tuple[str, int], Mapping[str, Any]]:
     """{(method, seed): what results.json says}."""
-    found = {}
+    results = {}
     for path in sorted(out.glob("*_seed*/results.json")):
         method, _, seed = path.parent.name.rpartition("_seed")
-        found[method, int(seed)] = json.loads(path.read_text())["federated"]
-    return found
+        results[method, int(seed)] = json.loads(path.read_text())["federated"]
+    return results
 
 
 def rows_of(results: Mapping[tuple[str, int], Mapping[str, Any]], kind: str) -> Rows:

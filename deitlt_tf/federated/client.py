@@ -126,9 +126,11 @@ class Client:
             ) from error
         arrays = Shared(weights, trained["aux"], start.fixed).averaged()
         alone = self.recipe.federated.method == "local"
-        kept = arrays if alone else head_arrays("local", trained["local"]) if local else {}
-        if kept:
-            self.checkpoints.save(number, kept, {"loss": loss})
+        stays = head_arrays("local", trained["local"]) if local else {}
+        if alone:
+            stays = arrays
+        if stays:
+            self.checkpoints.save(number, stays, {"loss": loss})
         return Reply(self.name, {} if alone else arrays, len(self.images.train), loss)
 
     def state(self, shared: Shared, last: int) -> tuple[Shared, Head | None]:

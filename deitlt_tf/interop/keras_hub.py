@@ -1,10 +1,11 @@
 """Weights of keras-hub's ViT, DeiT, CLIP and DINOv2 backbones under the official names."""
 
 import re
-from collections.abc import Iterator
 
 import keras
 import numpy as np
+
+from deitlt_tf.interop import vit_layouts
 
 # keras-hub's name of a weight -> ours, as regular expressions for whole names. Blocks and their kernels follow below.
 _OUTSIDE = {
@@ -20,7 +21,7 @@ _BLOCK = r"(?:\w+/transformer_block|encoder_block|encoder/layers)_(\d+)/"
 _INSIDE = {
     "ln_1|layer_norm_1|norm1": "norm1",
     "(?:mha|attention|attention/attention)/attention_output": "attn.proj",
-    "(?:mha|attention|attention/attention)/(query|key|value)": r"attn.\1",
+    "(?:mha|attention|attention/attention)/(q|k|v)(?:uery|ey|alue)": r"attn.\1",
     "layer_scale1/lambda1": "ls1.gamma",
     "ln_2|layer_norm_2|norm2": "norm2",
     "mlp/dense|mlp/dense_1|dense_1|mlp/fc1": "mlp.fc1",
@@ -53,7 +54,7 @@ def from_keras_hub(backbone: keras.Model) -> dict[str, np.ndarray]:
         state[name] = _value(np.asarray(v.numpy()), name)
     if encoder is not backbone:
         state["proj"] = np.asarray(backbone.vision_projection.kernel)
-    return dict(_joined(state))
+    return vit_layouts.joined(state)
 
 
 def _name(path: str, numbers: list[int]) -> str | None:
@@ -77,18 +78,8 @@ def _value(value: np.ndarray, name: str) -> np.ndarray:
         return value.reshape(1, *value.shape[-2:])
     if name == "patch_embed.proj.weight":
         return value.transpose(3, 2, 0, 1)
-    if re.search(r"attn\.(query|key|value)\.", name):  # heads and their channels apart
+    if re.search(r"attn\.[qkv]\.", name):  # heads and their channels apart
         return value.reshape(-1) if name.endswith("bias") else value.reshape(len(value), -1).T
     if name.endswith("attn.proj.weight"):
         return value.reshape(-1, value.shape[-1]).T
     return value.T if value.ndim == 2 and name.endswith(".weight") else value
-
-
-def _joined(state: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """The state dict's items with query, key and value of each block as one `attn.qkv`."""
-    for name, value in state.items():
-        if ".attn.query." in name:
-            parts = [state[name.replace(".query.", f".{which}.")] for which in ("query", "key", "value")]
-            yield name.replace(".query.", ".qkv."), np.concatenate(parts)
-        elif ".attn.key." not in name and ".attn.value." not in name:
-            yield name, value

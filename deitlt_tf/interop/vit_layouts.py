@@ -124,7 +124,7 @@ def official(state: Mapping[str, np.ndarray]) -> State:
     else:
         raise ValueError("these weights have no CLS token: SigLIP and networks that average patches are not covered.")
     renamed = {_renamed(name, table): np.asarray(value) for name, value in state.items()}
-    return _with_positions(_joined(renamed))
+    return _with_positions(joined(renamed))
 
 
 def structure(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -175,17 +175,17 @@ def _renamed(name: str, table: Mapping[str, Any], before: str = "") -> str:
     return before + name
 
 
-def _joined(state: State) -> State:
+def joined(state: State) -> State:
     """The state dict with q, k and v of each block as one `attn.qkv`, in this order."""
     parts = {name: value for name, value in state.items() if re.fullmatch(r"blocks\.\d+\.attn\.[qkv]\.\w+", name)}
-    joined = {name: value for name, value in state.items() if name not in parts}
+    whole = {name: value for name, value in state.items() if name not in parts}
     for name in parts:
         if ".attn.q." in name:
             names = [name.replace(".attn.q.", f".attn.{which}.") for which in "qkv"]
             if missing := [x for x in names if x not in parts]:
                 raise ValueError(f"these weights are incomplete: {missing[0]} is missing.")
-            joined[name.replace(".attn.q.", ".attn.qkv.")] = np.concatenate([parts[x] for x in names])
-    return joined
+            whole[name.replace(".attn.q.", ".attn.qkv.")] = np.concatenate([parts[x] for x in names])
+    return whole
 
 
 def _with_positions(state: State) -> State:

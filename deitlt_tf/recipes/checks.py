@@ -70,7 +70,7 @@ def federated_mistakes(recipe: Recipe) -> Iterator[str]:
                 "evaluate and report measure the shared network with the first one. Give them one value."
             )
     else:
-        if vit.frozen or vit.adapts:
+        if vit.pretrained:
             yield f"--method={vit.method} does not go with --federated_network=vit: clients train the whole network."
         yield from _network_mistakes(vit)
         yield from _view_mistakes(vit.view, prefix="")
@@ -187,7 +187,7 @@ def _size_mistakes(student: Student) -> Iterator[str]:
 
 
 def _adaptation_mistakes(student: Student) -> Iterator[str]:
-    if not (student.adapts or student.frozen):
+    if not student.pretrained:
         return
     if student.adapts and student.takes_backbone and student.adaptation.tune in ("adaptformer", "lora"):
         yield (

@@ -177,9 +177,14 @@ class Student:
         return self.schedule.reweight_epoch if self.method in ("deit_lt", "vit_drw") else -1
 
     @property
+    def pretrained(self) -> bool:
+        """Whether the network begins with pre-trained weights and a cosine head: quick and adapt."""
+        return self.frozen or self.adapts
+
+    @property
     def takes_backbone(self) -> bool:
         """Whether the network is the `backbone`, by its name, and not a Vision Transformer from a file (--init)."""
-        return (self.frozen or self.adapts) and not self.network.init
+        return self.pretrained and not self.network.init
 
     @property
     def keeps_statistics(self) -> bool:

@@ -20,7 +20,6 @@ def student_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
     keras.utils.set_random_seed(recipe.run.seed)
     settings = recipe.student.network
     tune = "head" if recipe.student.frozen else recipe.student.adaptation.tune
-    pretrained_body = recipe.student.adapts or recipe.student.frozen
     if recipe.student.takes_backbone:
         network = adapting.backbone_network(recipe, num_classes=num_classes)
         adapters.freeze(network, tune=tune)
@@ -28,7 +27,7 @@ def student_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
     weights = pretrained.starting_weights(settings.init) if settings.init else None
     structure = {"activation": settings.activation}
     structure |= {} if weights is None else pretrained.structure_of(weights)
-    adapted = adapting.options(recipe, num_classes=num_classes) if pretrained_body else {}
+    adapted = adapting.options(recipe, num_classes=num_classes) if recipe.student.pretrained else {}
     network = models.build(
         recipe.student.model,
         num_classes=num_classes,
@@ -50,11 +49,11 @@ def student_network(recipe: Recipe, *, num_classes: int) -> keras.Model:
         except ValueError as error:
             raise ValueError(f"--init={settings.init}: {error}") from error
         for note in notes:
-            if not (pretrained_body and "stays random" in note):  # its head starts from class means or a file
+            if not (recipe.student.pretrained and "stays random" in note):  # its head starts from class means or a file
                 print(f"{settings.init}: {note}")
         if note := pretrained.pixels_note(structure, mean=settings.mean):
             print(f"{settings.init}: {note}")
-    if pretrained_body:
+    if recipe.student.pretrained:
         adapters.freeze(network, tune=tune)
     return network
 

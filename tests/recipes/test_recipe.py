@@ -4,20 +4,16 @@ import dataclasses
 import inspect
 
 import pytest
+from helpers.recipes import recipe
 
 from deitlt_tf import mixing
 from deitlt_tf.data import augment, sources
 from deitlt_tf.devices import strategy
-from deitlt_tf.recipes.command_line import recipe_of
 from deitlt_tf.recipes.flags import DEFAULTS, FLAGS, FREE, RECIPE, TEACHER
 from deitlt_tf.recipes.recipe import as_text, read
 from deitlt_tf.runs import data, folder
 
 RESOLVED = DEFAULTS | {"teacher_classifier": "cosine"}  # auto follows --teacher_loss
-
-
-def recipe(*arguments: str):
-    return recipe_of(["test", *arguments])
 
 
 def leaves(settings, path: str = "") -> dict:

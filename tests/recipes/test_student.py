@@ -1,12 +1,9 @@
 """The student's settings: what the method, the learning rate rule and an earlier version make of them."""
 
 import pytest
+from helpers.recipes import recipe
 
 from deitlt_tf.recipes.command_line import recipe_of
-
-
-def recipe(*arguments: str):
-    return recipe_of(["test", *arguments])
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,10 @@
 """The teacher's settings: its loss decides its classifier."""
 
 import pytest
+from helpers.recipes import recipe
 
 from deitlt_tf.recipes.checks import check
-from deitlt_tf.recipes.command_line import recipe_of
 from deitlt_tf.recipes.teacher import CLASSIFIERS
-
-
-def recipe(*arguments: str):
-    return recipe_of(["test", *arguments])
 
 
 @pytest.mark.parametrize("loss", CLASSIFIERS)

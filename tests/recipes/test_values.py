@@ -1,12 +1,7 @@
 """Flags become numbers in the units of the library, or are named."""
 
 import pytest
-
-from deitlt_tf.recipes.command_line import recipe_of
-
-
-def recipe(*arguments: str):
-    return recipe_of(["test", *arguments])
+from helpers.recipes import recipe
 
 
 def test_units_are_those_of_the_library():

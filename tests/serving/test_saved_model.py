@@ -85,8 +85,8 @@ def test_names_with_any_marks_survive_a_saved_model(tmp_path):
     assert [x.decode() for x in answers["sure_label"].numpy()] == [classes[0], classes[2], taxonomy.nodes[1][1], ""]
     assert [x.decode() for x in answers["sure_rank_name"].numpy()] == [taxonomy.ranks[r] for r in (0, 0, 1)] + [""]
     assert (tmp_path / "assets" / "class_names.txt").read_text(encoding="utf-8") == "".join(f"{x}\n" for x in classes)
-    kept = json.loads((tmp_path / "assets" / "taxonomy.json").read_text())
-    assert from_dict(kept, place="assets").to_dict() == taxonomy.to_dict()
+    stored = json.loads((tmp_path / "assets" / "taxonomy.json").read_text())
+    assert from_dict(stored, place="assets").to_dict() == taxonomy.to_dict()
 
 
 def refusal(files, **limits) -> str:

@@ -100,9 +100,9 @@ def of_cells(cells: "pa.Array") -> np.ndarray:
 
     if pa.types.is_integer(cells.type):
         numbers = cells.fill_null(0).to_numpy(zero_copy_only=False)
-        found = (mixed(numbers, seed=4) >> np.uint64(1)).astype(np.int64)
-        found[cells.is_null().to_numpy(zero_copy_only=False)] = 0
-        return found
+        keys = (mixed(numbers, seed=4) >> np.uint64(1)).astype(np.int64)
+        keys[cells.is_null().to_numpy(zero_copy_only=False)] = 0
+        return keys
     return of_text(cells.cast(pa.string()).fill_null(""))
 
 
@@ -112,12 +112,12 @@ def image_keys(cells: "pa.Array") -> np.ndarray:
     import pyarrow.compute as pc
 
     texts = cells.cast(pa.string()).fill_null("")
-    found = of_text(texts) & LARGEST
+    keys = of_text(texts) & LARGEST
     digits = pc.match_substring_regex(texts, "^(0|[1-9][0-9]{0,16})$")
     numbers = pc.if_else(digits, texts, "0").cast(pa.int64()).to_numpy(zero_copy_only=False)
-    found = np.where(digits.to_numpy(zero_copy_only=False), numbers, found)
-    found[pc.equal(texts, "").to_numpy(zero_copy_only=False)] = -1
-    return found
+    keys = np.where(digits.to_numpy(zero_copy_only=False), numbers, keys)
+    keys[pc.equal(texts, "").to_numpy(zero_copy_only=False)] = -1
+    return keys
 
 
 def alone(ids: np.ndarray) -> np.ndarray:
