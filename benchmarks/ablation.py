@@ -11,12 +11,12 @@ FIRST come before the others. After every run OUT_DIR/ablation.md is written aga
 the paper's claims. At the end `deitlt_tf.report --compare` puts the first seed of each row on one page. What each run
 prints is in OUT_DIR/logs.
 
-All rows share data, order and views of the images, number of passes, and schedule. In every row there is no mixing and
-no smoothing from epoch K (nine tenths) on, so that rows with and without re-weighting differ in the weights alone
-(beta = 0 gives all classes the same weight). One teacher of each kind, with seed 0, is trained for the students of all
-seeds, so the spread over seeds is the spread of students and not of teachers. All teachers train for the same number of
-epochs, although an epoch takes longer for some. With --jobs=2 two runs share the cores: two processes of one thread
-each are faster than one process of two threads.
+All rows share data, order and views of the images, number of passes, and schedule; rows of "ten minutes" have 60 % of
+the passes. In every row there is no mixing and no smoothing from epoch K (nine tenths) on, so that rows with and
+without re-weighting differ in the weights alone (beta = 0 gives all classes the same weight). One teacher of each kind,
+with seed 0, is trained for the students of all seeds, so the spread over seeds is the spread of students and not of
+teachers. All teachers from scratch train for the same number of epochs, although an epoch takes longer for some. With
+--jobs=2 two runs share the cores: two processes of one thread each are faster than one process of two threads.
 """
 
 import argparse
@@ -50,7 +50,9 @@ TEACHERS = {
     "paco_sam": ["--teacher_loss=paco", *OTHER_LOSS],
     "glmc_sam": ["--teacher_loss=glmc", "--teacher_consistency=1", *OTHER_LOSS],
     "mdcs": ["--teacher_loss=mdcs", "--teacher_model=mdcs_resnet8", "--teacher_classifier=linear", "--teacher_rho=0"],
+    "tuned": [f"--flagfile={RECIPE.parents[1] / 'configs' / 'teacher_pretrained.cfg'}"],
 }
+QUICK = "quick"  # the teacher that `python -m deitlt_tf.quick` makes, as its own recipe says
 # Teachers whose answers are averaged: {name: (kind, seeds)}. The member with seed 0 is also the single teacher.
 ENSEMBLES = {"ldam_sam_pair": ("ldam_sam", (0, 1))}
 # The teacher of the row with balanced softmax. It is that of DeiT-LT (1), so the two rows differ in one thing. Choosing
@@ -64,25 +66,47 @@ DEFAULTS = recipe_flags.DEFAULTS | {"teacher_classifier": "cosine", "ema_warmup"
 
 
 class Row(NamedTuple):
-    """title: what the table calls it. teacher: key of TEACHERS or ENSEMBLES; None: no teacher. flags: of the student.
+    """title: what the table calls it. teacher: key of TEACHERS or ENSEMBLES, QUICK, or None. flags: of the student.
 
-    seeds: number of seeds. reweighted: K, the first epoch with re-weighting, as a share of all epochs.
+    seeds: number of seeds. passes: epochs of the row, as a share of --epochs. reweighted: K, the first epoch with
+    re-weighting, as a share of the row's epochs.
     """
 
     title: str
     teacher: str | None
     flags: list[str]
     seeds: int = 1
+    passes: float = 1.0
     reweighted: float = 0.9
 
 
 NO_DRW = ["--beta=0"]
 FINE = ["--patch_size=4"]  # 64 patches instead of 16; the paper has 196, because it enlarges the image seven times
-STEM = [*FINE, "--stem=conv"]
+VIT = ["--method=vit_drw", *NO_DRW]
 BALANCED = ["--logit_adjustment=1"]
-HOUR = [*STEM, *BALANCED, "--guidance=2.5", "--distillation=soft", "--temperature=1"]
+VIEWS = ["--crop=resized", "--randaugment=rand-m9-mstd0.5-inc1", "--erasing=0.25", "--mix_prob=1"]  # of the paper
+
+
+def with_stem(name: str, title: str, patches: list[str], *, seeds: int, passes: float = 1.0) -> dict[str, Row]:
+    """The student of configs/folder_small*.cfg and what answers for its parts: stem, teacher, re-weighting."""
+    stem = [*patches, "--stem=conv"]
+    ours = [*stem, *BALANCED, "--guidance=2.5", "--distillation=soft", "--temperature=1"]
+    return {
+        f"{name}_vit": Row(f"ViT, {title}", None, [*VIT, *stem], 3, passes),
+        f"{name}_vit_balanced": Row(f"ViT, {title}, balanced softmax", None, [*VIT, *stem, *BALANCED], seeds, passes),
+        f"{name}_hard": Row(f"DeiT-LT (1), {title}", "ldam_sam", stem, 1, passes),
+        name: Row(f"DeiT-LT (1), {title}, guidance, soft, balanced CLS", "ldam_sam", ours, 3, passes),
+        f"{name}_deit": Row("the same, DeiT: teacher CE, no re-weighting", "ce", [*ours, *NO_DRW], seeds, passes),
+        f"{name}_no_drw": Row("the same without re-weighting", "ldam_sam", [*ours, *NO_DRW], seeds, passes),
+        f"{name}_sharp": Row("the same, teacher LDAM without SAM", "ldam", ours, seeds, passes),
+        f"{name}_tuned": Row("the same, teacher fine-tuned from ImageNet weights", "tuned", ours, seeds, passes),
+        f"{name}_views": Row("the same, the paper's own augmentation", "ldam_sam", [*ours, *VIEWS], 1, passes),
+        f"{name}_quick": Row("the same, teacher quick: frozen ImageNet features", QUICK, ours, seeds, passes),
+    }
+
+
 ROWS = {
-    "vit": Row("ViT", None, ["--method=vit_drw", *NO_DRW], seeds=3),
+    "vit": Row("ViT", None, VIT, seeds=3),
     "vit_drw": Row("ViT + class-balanced DRW on CLS", None, ["--method=vit_drw"]),
     "deit": Row("DeiT: the teacher, CE, sees the clean view", "ce", ["--teacher_sees=clean", *NO_DRW], seeds=3),
     "mixed": Row("+ it sees the mixed view", "ce", NO_DRW),
@@ -96,16 +120,10 @@ ROWS = {
     "mdcs": Row("teacher MDCS", "mdcs", []),
     "longer": Row("DeiT-LT (1), re-weighted, and not mixed, from 70 % on", "ldam_sam", [], seeds=3, reweighted=0.7),
     "pair": Row("DeiT-LT (1), two teachers' mean answer", "ldam_sam_pair", [], seeds=3),
-    "vit_fine": Row("ViT, patches of 4", None, ["--method=vit_drw", *NO_DRW, *FINE]),
+    "vit_fine": Row("ViT, patches of 4", None, [*VIT, *FINE]),
     "fine": Row("DeiT-LT (1), patches of 4", "ldam_sam", FINE, seeds=3),
-    # From here on as in configs/folder_small.cfg: a convolutional stem, and what goes with it.
-    "stem_vit": Row("ViT, stem", None, ["--method=vit_drw", *NO_DRW, *STEM], seeds=3),
-    "stem_vit_balanced": Row("ViT, stem, balanced softmax", None, ["--method=vit_drw", *NO_DRW, *STEM, *BALANCED]),
-    "stem_hard": Row("DeiT-LT (1), stem", "ldam_sam", STEM),
-    "stem": Row("DeiT-LT (1), stem, guidance, soft, balanced CLS", "ldam_sam", HOUR, seeds=3),
-    "stem_deit": Row("the same, DeiT: teacher CE, no re-weighting", "ce", [*HOUR, *NO_DRW]),
-    "stem_no_drw": Row("the same without re-weighting", "ldam_sam", [*HOUR, *NO_DRW]),
-    "stem_sharp": Row("the same, teacher LDAM without SAM", "ldam", HOUR),
+    **with_stem("stem", "stem", FINE, seeds=1),
+    **with_stem("minutes", "stem, ten minutes", [], seeds=3, passes=0.6),
 }
 FIRST = ("vit", "deit", "deit_lt_1")
 
@@ -215,7 +233,7 @@ def shared_flags(options: argparse.Namespace, teacher: str | None) -> list[str]:
     """Arguments that a student and its teacher have in common."""
     epochs = options.teacher_epochs
     flags = [f"--flagfile={options.recipe}", f"--data_dir={options.images}", *COMMON, f"--teacher_epochs={epochs}"]
-    if teacher:
+    if teacher and teacher != QUICK:
         kind, _ = ENSEMBLES.get(teacher, (teacher, None))
         late = epochs * 4 // 5 if kind.startswith("ldam") else -1  # DRW, as published
         flags += [*TEACHERS[kind], f"--teacher_reweight_epoch={late}"]
@@ -224,14 +242,15 @@ def shared_flags(options: argparse.Namespace, teacher: str | None) -> list[str]:
 
 def student_flags(options: argparse.Namespace, row: str, seed: int) -> list[str]:
     """Arguments of `deitlt_tf.train` for one run."""
-    _, teacher, changes, _, reweighted = ROWS[row]
+    _, teacher, changes, _, passes, reweighted = ROWS[row]
+    epochs = max(2, round(options.epochs * passes))
     flags = [
         *shared_flags(options, teacher),
         f"--workdir={folder_of(options.out_dir, row, seed)}",
         f"--seed={seed}",
-        f"--epochs={options.epochs}",
+        f"--epochs={epochs}",
         # At most the last epoch, because a recipe refuses K = epochs.
-        f"--reweight_epoch={min(round(options.epochs * reweighted), options.epochs - 1)}",
+        f"--reweight_epoch={min(round(epochs * reweighted), epochs - 1)}",
         f"--eval_every={max(1, options.epochs // 10)}",
         *changes,
     ]
@@ -248,7 +267,7 @@ def recipe_of(flags: list[str]) -> dict:
     """The flags that decide a run's weights and have no default value, by which a line recognises its run."""
     values = command_line.recipe_of(["ablation", *flags]).flags
     deciding = {name: values[name] for name in DEFAULTS if name not in FREE | {"teacher", "seed"}}
-    if not values["teacher"]:
+    if Path(values["teacher"]).name in ("", QUICK):  # no teacher, or one that these flags do not describe
         deciding = {name: value for name, value in deciding.items() if not name.startswith("teacher")}
     return {name: value for name, value in sorted(deciding.items()) if value != DEFAULTS[name]}
 
@@ -305,6 +324,9 @@ def teacher_tasks(options: argparse.Namespace, teacher: str) -> list[Task]:
 def teacher_task(options: argparse.Namespace, kind: str, seed: int) -> Task:
     name = f"{kind}_seed{seed}" if seed else kind
     folder = options.out_dir / "teachers" / name
+    if kind == QUICK:
+        flags = [f"--data_dir={options.images}", f"--workdir={folder}", f"--seed={seed}"]
+        return Task(f"teacher {name}", [[sys.executable, "-m", "deitlt_tf.quick", *flags]], folder)
     flags = [*shared_flags(options, kind), f"--seed={seed}", f"--teacher_workdir={folder}"]
     return Task(f"teacher {name}", [[sys.executable, "-m", "deitlt_tf.train_teacher", *flags]], folder)
 

@@ -110,7 +110,10 @@ def test_a_claim_without_intervals_needs_three_seeds_on_one_side(seeds, expected
 def test_one_seed_of_all_rows_comes_first_and_the_most_telling_rows_before_the_others():
     runs = ablation.order(list(ablation.ROWS), None)
     assert runs[:3] == [("vit", 0), ("deit", 0), ("deit_lt_1", 0)] and runs[3] == ("vit_drw", 0)
-    last = ("vit", "deit", "deit_lt_1", "longer", "pair", "fine", "stem_vit", "stem")
+    last = [
+        *ablation.FIRST,
+        *(row for row in ablation.ROWS if ablation.ROWS[row].seeds > 2 and row not in ablation.FIRST),
+    ]
     assert runs[-len(last) :] == [(row, 2) for row in last]
     assert len(set(runs)) == len(runs) == sum(row.seeds for row in ablation.ROWS.values())
     assert ablation.order(["mdcs", "vit"], [2, 0]) == [("vit", 0), ("mdcs", 0), ("vit", 2), ("mdcs", 2)]
@@ -126,7 +129,7 @@ def test_what_has_a_line_is_not_done_again_and_another_recipe_is_refused(tmp_pat
     names = [task.name for task in todo]
     assert names[:5] == ["vit, seed 0", "teacher ce", "deit, seed 0", "teacher ldam_sam", "deit_lt_1, seed 0"]
     of_teachers = [name.removeprefix("teacher ") for name in names if name.startswith("teacher")]
-    assert sorted(of_teachers) == sorted([*ablation.TEACHERS, "ldam_sam_seed1", "ldam_sam_pair"])
+    assert sorted(of_teachers) == sorted([*ablation.TEACHERS, ablation.QUICK, "ldam_sam_seed1", "ldam_sam_pair"])
     assert len(names) == len(set(names)) == len(ablation.order(list(ablation.ROWS), None)) + len(of_teachers)
     for task in todo:
         assert all(names.index(f"teacher {needed}") < names.index(task.name) for needed in task.needs), task.name
@@ -155,12 +158,34 @@ def test_rows_differ_in_what_their_titles_say():
     assert differ("drw", "deit_lt_1") == {"teacher_rho"} and differ("deit_lt_1", "soft") == {"distillation"}
     assert differ("deit_lt_1", "balanced") == {"logit_adjustment"}
     assert differ("deit_lt_1", "longer") == {"reweight_epoch"} and not differ("deit_lt_1", "pair")
+    assert differ("minutes", "minutes_no_drw") == {"beta"} and differ("minutes", "minutes_sharp") == {"teacher_rho"}
+    assert differ("stem", "minutes") == {"patch_size", "epochs", "reweight_epoch"}
     for row, each in recipes.items():
-        late = 70 if row == "longer" else 90
-        assert (each["epochs"], each["reweight_epoch"], "mixing_off" in each) == (100, late, False), row
+        last, late = (60, 54) if row.startswith("minutes") else (100, 70 if row == "longer" else 90)
+        assert (each["epochs"], each["reweight_epoch"], "mixing_off" in each) == (last, late, False), row
     labels = {row: [f for f in each if f.startswith("--teacher_labels")] for row, each in flags.items()}
     assert labels["deit_lt_1"] == labels["balanced"] != labels["drw"] and labels["soft"] == labels["vit"] == []
     assert len({str(labels[row]) for row in ("deit", "mixed", "deit_lt_1", "longer", "pair")}) == 5
+
+
+@pytest.mark.parametrize(("row", "config"), [("stem", "folder_small"), ("minutes", "folder_small_minutes")])
+def test_the_rows_of_a_budget_are_its_recipe(row, config):
+    """All but the moving average, which no table compares, and how often a run is measured."""
+    published = [f"--flagfile=configs/{config}.cfg", "--workdir=x", "--teacher=ldam_sam", "--noema_warmup"]
+    flags = ablation.student_flags(options(Path("x")), row, 0)
+    ours, theirs = (ablation.recipe_of([*each, "--eval_every=0"]) for each in (flags, published))
+    assert ours == theirs
+
+
+def test_the_teacher_quick_is_made_by_its_own_command_and_its_students_are_not_said_to_have_another():
+    ours = options(Path("x"), "--rows=minutes_quick,minutes_tuned", "--seeds=0")
+    quick, tuned = (task.commands[0] for task in ablation.tasks(ours) if task.name.startswith("teacher"))
+    assert quick[1:3] == ["-m", "deitlt_tf.quick"] and "--workdir=x/teachers/quick" in quick
+    assert tuned[1:3] == ["-m", "deitlt_tf.train_teacher"]
+    recipe = ablation.recipe_of(ablation.student_flags(ours, "minutes_quick", 0))
+    assert not [name for name in recipe if name.startswith("teacher")]
+    recipe = ablation.recipe_of(ablation.student_flags(ours, "minutes_tuned", 0))
+    assert (recipe["teacher_model"], recipe["teacher_epochs"]) == ("efficientnet_lite0", 10)
 
 
 @pytest.mark.slow
