@@ -164,6 +164,9 @@ def claims(runs: Runs) -> list[Claim]:
     def rank(line: dict) -> float:
         return line["rank"]["DIST"][-1]
 
+    def below(line: dict) -> float:
+        return line["rank"]["CLS"][-1] - line["rank"]["DIST"][-1]
+
     def first_block(line: dict) -> float:
         return line["distance"][0]
 
@@ -228,14 +231,26 @@ def claims(runs: Runs) -> list[Claim]:
                 "more than without re-weighting (DeiT)": probed(rise, ours, "deit"),
             },
         ),
+        Claim(
+            "With stem and guidance it rises from K to the end",
+            {row: {s: {"value": rise(runs[row, s])} for s in seeds(row)} for row in ("stem", "minutes")},
+        ),
         Claim("The rank of DIST is lower with a flat teacher", {"LDAM - LDAM + SAM": probed(rank, "drw", ours)}),
         Claim("The rank of DIST is lower than DeiT's", {"DeiT - DeiT-LT (1)": probed(rank, "deit", ours)}),
+        Claim(
+            "The rank of DIST is lower than that of CLS",
+            {row: {s: {"value": below(runs[row, s])} for s in seeds(row)} for row in (ours, "stem", "minutes")},
+        ),
         Claim(
             "Early blocks look more locally (block 1, pixels)",
             {
                 "ViT - DeiT-LT (1)": probed(first_block, "vit", ours),
                 "DeiT - DeiT-LT (1)": probed(first_block, "deit", ours),
             },
+        ),
+        Claim(
+            "With stem and guidance they do (ViT with the stem - DeiT-LT (1))",
+            {row: probed(first_block, f"{row}_vit", row) for row in ("stem", "minutes")},
         ),
     ]
 
