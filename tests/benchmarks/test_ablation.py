@@ -31,7 +31,7 @@ def line(row="vit", seed=0, **hits: int) -> dict:
     """A run that gets right the first hits of every class."""
     hits = {"uniform": 20} | (hits or {"cls": 20, "EMA": 20})
     right = {output: [f"{(1 << n) - 1:x}"] * 3 for output, n in hits.items()}
-    inside = {"rank": {"DIST": [9, 9 - seed]}, "distance": [10.0, 10.0], "diversity": 0.1}
+    inside = {"rank": {"CLS": [9, 9], "DIST": [9, 9 - seed]}, "distance": [10.0, 10.0], "diversity": 0.1}
     run = {"row": row, "seed": seed, "class_counts": COUNTS, "total": TOTAL, "right": right, "recipe": {}}
     return run | inside | {"reweight_epoch": 3, "cosine": [0.9, 0.8, 0.7, 0.5]}
 
@@ -105,6 +105,8 @@ def test_a_claim_without_intervals_needs_three_seeds_on_one_side(seeds, expected
     reverse = {"holds": "does not hold"}.get(expected, expected)
     assert tables.verdict(claim(every, "Diversity")) == reverse
     assert tables.verdict(claim(every, "lower than DeiT's")) == "not settled"  # equal
+    below = claim(every, "lower than that of CLS").parts["deit_lt_1"]
+    assert [part["value"] for part in below.values()] == list(range(seeds))
 
 
 def test_one_seed_of_all_rows_comes_first_and_the_most_telling_rows_before_the_others():
