@@ -55,10 +55,15 @@ def main() -> None:
     parser.add_argument("--network", default="student", choices=["student", "teacher"], help="Which of --recipe.")
     options = parser.parse_args()
     if options.recipe:
-        work = step_of_recipe(options.recipe, options.images, options.network)
+        try:
+            work = step_of_recipe(options.recipe, options.images, options.network)
+        except (ValueError, OSError) as error:
+            parser.error(str(error))
     else:
         import train_step  # not above: its flags have names of a recipe's
 
+        if options.setting not in train_step.SETTINGS:
+            parser.error(f"--setting={options.setting} is unknown: choose from {', '.join(train_step.SETTINGS)}.")
         work = train_step.our_side(*train_step.SETTINGS[options.setting], "float32", False, cores=os.cpu_count())
     parts = TEACHER_PARTS if options.recipe and options.network == "teacher" else PARTS
     work()
