@@ -28,7 +28,7 @@ ROUNDS, STEPS = 5, 10
 PARTS = {
     "teacher": r"resnet|layer#\.#|functional",
     "AdamW": r"adam_w",
-    "convolutional stem": r"patch_embed",
+    "patches, by projection or stem": r"patch_embed",
     "attention: matrix products": r"attn.*(MatMul|BiasAdd:)",
     "MLP: matrix products": r"(mlp|blocks).*(MatMul|BiasAdd:)",
     "attention: softmax, transposes": r"attn",
@@ -36,7 +36,7 @@ PARTS = {
     "layer normalisation": r"norm",
     "GELU, drop path, residual sums": r"blocks|^CpuExecutable",
     "moving average": r"ema",
-    "patches, tokens, heads": r"deit",
+    "tokens, heads": r"deit",
     "mixing": r"cond",
 }
 TEACHER_PARTS = {
