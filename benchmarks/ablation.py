@@ -88,7 +88,11 @@ VIEWS = ["--crop=resized", "--randaugment=rand-m9-mstd0.5-inc1", "--erasing=0.25
 
 
 def with_stem(name: str, title: str, patches: list[str], *, seeds: int, passes: float = 1.0) -> dict[str, Row]:
-    """The student of configs/folder_small*.cfg and what answers for its parts: stem, teacher, re-weighting."""
+    """Rows of the student of configs/folder_small*.cfg, called `name`, and of the same with other parts or teachers.
+
+    title: what the tables call the budget. patches: flags of the patches' size. seeds: of the rows that ask about one
+    part; the plain ViT and the student itself have three. passes: see Row.
+    """
     stem = [*patches, "--stem=conv"]
     ours = [*stem, *BALANCED, "--guidance=2.5", "--distillation=soft", "--temperature=1"]
     return {
@@ -243,7 +247,7 @@ def shared_flags(options: argparse.Namespace, teacher: str | None) -> list[str]:
 def student_flags(options: argparse.Namespace, row: str, seed: int) -> list[str]:
     """Arguments of `deitlt_tf.train` for one run."""
     _, teacher, changes, _, passes, reweighted = ROWS[row]
-    epochs = max(2, round(options.epochs * passes))
+    epochs = max(1, round(options.epochs * passes))
     flags = [
         *shared_flags(options, teacher),
         f"--workdir={folder_of(options.out_dir, row, seed)}",

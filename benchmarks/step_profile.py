@@ -88,7 +88,7 @@ def step_of_recipe(recipe_file: str, images: str, network: str) -> Callable[[], 
     from deitlt_tf.training.student import StudentRun
     from deitlt_tf.training.teacher import TeacherRun
 
-    folder = Path(tempfile.mkdtemp())
+    folder = Path("step_profile")  # of a run that is never begun: nothing is written there
     flags = [f"--flagfile={recipe_file}", f"--workdir={folder}", "--nobaseline"]
     recipe = command_line.recipe_of(["step_profile", *flags])
     splits = sources.load("folder", data_dir=images)
