@@ -1,6 +1,7 @@
 """Our docstrings for the API pages: free text that is read in a terminal becomes Markdown that keeps its lines.
 
-A line `name: meaning` starts an item of a list; `Source:`, `Raises` and `Returns` start a paragraph.
+A line `name: meaning` starts an item of a list; `Source:`, `Raises` and `Returns` start a paragraph; `>>>` and what it
+prints, up to an empty line, are a block of code.
 """
 
 import re
@@ -19,13 +20,19 @@ class KeptLines(griffe.Extension):
 
 def as_markdown(text: str) -> str:
     lines: list[str] = []
-    in_item, indent = False, 0
+    in_item, in_session, indent = False, False, 0
     for line in text.splitlines():
         stripped = line.strip()
+        if in_session or stripped.startswith(">>>"):
+            if not in_session:
+                lines.append("```pycon")
+            in_item, in_session = False, bool(stripped)
+            lines.append(line if stripped else "```")
+            continue
         depth = len(line) - len(line.lstrip())
         example = depth >= 4 and not in_item
         item = None if example else ITEM.fullmatch(stripped)
-        if not stripped or example or stripped.startswith(">>>"):
+        if not stripped or example:
             in_item = False
             lines.append(line)
         elif item and not (in_item and depth > indent):
@@ -39,6 +46,8 @@ def as_markdown(text: str) -> str:
             in_item = False
         else:
             lines.append(("    " if in_item else "") + escaped(stripped))
+    if in_session:
+        lines.append("```")
     return "\n".join(lines)
 
 
