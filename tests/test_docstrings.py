@@ -2,16 +2,17 @@
 
 import doctest
 import importlib
+import re
 
 import pytest
+from helpers import ROOT
 
-MODULES = [
-    "deitlt_tf.evaluation.metrics",
-    "deitlt_tf.losses",
-    "deitlt_tf.mixing",
-    "deitlt_tf.models",
-    "deitlt_tf.serving.priors",
-]
+PACKAGE = ROOT / "deitlt_tf"
+MODULES = sorted(
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for file in PACKAGE.rglob("*.py")
+    if re.search(r"^\s*>>> ", file.read_text(), re.MULTILINE)
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
