@@ -1,4 +1,4 @@
-"""An estimate of the cost of the published recipes: operations, GPU hours, images/s that the pipeline must deliver.
+"""An estimate of what the recipes for GPUs cost: operations, GPU hours, images/s that the pipeline must deliver.
 
     python benchmarks/cost.py [--tflops=100] [--recipes=cifar10_lt --recipes=inat18]
 
@@ -21,6 +21,7 @@ IMAGES = {
     "cifar10_lt": 12_406,
     "cifar10_lt_paco": 12_406,
     "cifar100_lt": 10_847,
+    "folder": 12_000,  # for which docs/how_to/recipe.md gives the times
     "imagenet_lt": 115_846,
     "imagenet_lt_paco": 115_846,
     "inat18": 437_513,
@@ -31,6 +32,7 @@ CLASSES = {
     "biotrove": 33_364,
     "cifar10_lt": 10,
     "cifar100_lt": 100,
+    "folder": 10,
     "imagenet_lt": 1000,
     "inat18": 8142,
     "places_lt": 365,
@@ -79,7 +81,7 @@ def row(name: str, recipe) -> list[str]:
         f"{view / 1e9:.0f}",
         f"{total / 1e18:.2g}",
         f"{teaching / 1e18:.2g}",
-        f"{(total + teaching) / speed / 3600:.0f}",
+        f"{(total + teaching) / speed / 3600:.1f}",
         f"{speed / view:.0f}",
     ]
 
