@@ -582,7 +582,7 @@ with _heading("Single commands"):
         "several", "refuse", ["refuse", "drop"],
         "tabulate: what becomes of images with several species: an error that names one, or they are left out.",
     )  # fmt: skip
-    flags.DEFINE_string("checkpoint", "", "import_torch: PyTorch file to import (.pth, .pth.tar).")
+    flags.DEFINE_string("checkpoint", "", "import_torch: file to import (.pth, .pt, .bin, .pth.tar, .safetensors).")
     flags.DEFINE_string(
         "class_order", "",
         "import_torch: order of the units of the head: official (sorted by frequency), as_is, or a file whose line c "
