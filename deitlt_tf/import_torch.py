@@ -1,6 +1,6 @@
 """Import PyTorch weights into a workdir for evaluate, report and export, or export a student (extra [torch]).
 
-    python -m deitlt_tf.import_torch --checkpoint=student.pth --workdir=runs/official --flagfile=configs/cifar10_lt.cfg
+    python -m deitlt_tf.import_torch --flagfile=configs/cifar10_lt.cfg --checkpoint=student.pth --workdir=runs/official
     python -m deitlt_tf.import_torch --checkpoint=teacher.pth.tar --workdir=runs/official
     python -m deitlt_tf.import_torch --workdir=runs/first --to_torch=student_timm.pth
 
