@@ -10,7 +10,8 @@ import platform
 import deitlt_tf
 
 PACKAGES = (
-    *("tensorflow", "tensorflow-cpu", "keras", "numpy", "tensorflow-datasets", "absl-py", "scikit-learn"),
+    *("tensorflow", "tensorflow-cpu", "keras", "numpy", "tensorflow-datasets", "absl-py", "scikit-learn", "pyarrow"),
+    *("matplotlib", "tensorboard", "jinja2", "requests", "urllib3", "tqdm", "importlib_resources"),
     *("onnx", "onnxruntime", "ai-edge-litert", "tensorflow-serving-api", "torch"),
 )
 

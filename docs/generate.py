@@ -23,10 +23,6 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
-PROGRAMS = (
-    "quick", "train", "train_teacher", "evaluate", "federate", "report", "demo", "inspect_data", "fetch", "tabulate",
-    "to_tfds", "import_torch", "to_onnx", "to_litert", "to_saved_model",
-)  # fmt: skip
 MODULES = (
     "distill", "teacher", "losses", "mixing", "sam", "optimizers", "models", "models.vit", "models.resnet",
     "models.efficientnet", "models.features", "interop.backbones", "evaluation.feature_store", "evaluation.review",
@@ -64,6 +60,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         """A link that climbs above docs/ becomes the path of its file; others stay."""
         if link[0].count("../") <= depth:
             return link[0]
+        if not (ROOT / link["path"].partition("#")[0]).exists():
+            raise ValueError(f"{page.file.src_uri} links to {link['path']}, which is not in the repository.")
         plain = link["text"].strip("`")
         return f"`{link['path']}`" if plain.endswith(link["path"]) else f"{link['text']} (`{link['path']}`)"
 
@@ -89,8 +87,9 @@ def command_line() -> str:
     """Every program, the flags that are changed first, and all flags under their headings."""
     from deitlt_tf.recipes import flags
 
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("scripts", {})
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     script_of = {target.partition(":")[0].removesuffix(".__main__"): name for name, target in scripts.items()}
+    del script_of["deitlt_tf.versions"]  # it has no flags
     lines = [
         "# Command line",
         "This page is generated from the programs and their flags. `--help` of a program shows the flags that people",
@@ -104,12 +103,10 @@ def command_line() -> str:
         "## Programs",
         "",
     ]
-    for name in PROGRAMS:
+    for module, script in script_of.items():
+        name = module.removeprefix("deitlt_tf.")
         doc, takes = program(name)
-        lines += [f"### {name}", "", f"    python -m deitlt_tf.{name} --help"]
-        if script := script_of.get(f"deitlt_tf.{name}"):
-            lines += [f"    {script} --help"]
-        lines += ["", markdown_of(doc), ""]
+        lines += [f"### {name}", "", f"    python -m {module} --help", f"    {script} --help", "", markdown_of(doc), ""]
         if takes:
             lines += ["Flags that belong to this program:", "", *table(flags, takes)]
     lines += ["## All flags", ""]

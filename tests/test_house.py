@@ -1,6 +1,7 @@
 """The house rules: which room may import which, who knows the flags, and where the tests of a module lie."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from helpers import ROOT, TESTS
 import deitlt_tf
 
 PACKAGE = ROOT / "deitlt_tf"
+HOUSE = (ROOT / "docs" / "contribute" / "house.md").read_text()
 
 # Of each room or file of the library: what it may import besides itself.
 ALLOWED: dict[str, set[str]] = {
@@ -72,25 +74,26 @@ def room(module: str) -> str:
     return module.partition(".")[0]
 
 
-def packages_of(path: Path) -> set[str]:
-    """Names of the packages that a file imports anywhere."""
+def names_of(path: Path) -> list[str]:
+    """Dotted names that a file imports anywhere: `a.b` and `a.b.c` of `from a.b import c`."""
     nodes = [*ast.walk(ast.parse(path.read_text()))]
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
-    return {name.partition(".")[0] for name in names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def packages_of(path: Path) -> set[str]:
+    """Names of the packages that a file imports anywhere."""
+    return {name.partition(".")[0] for name in names_of(path)}
 
 
 def imports_of(path: Path) -> set[str]:
     """Modules of ours that a file imports anywhere, as names below the package."""
-    imported = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        imported |= {name.removeprefix("deitlt_tf.") for name in names if name.startswith("deitlt_tf.")} & {*MODULES}
+    imported = {name.removeprefix("deitlt_tf.") for name in names_of(path) if name.startswith("deitlt_tf.")} & {
+        *MODULES
+    }
     packages = {name for name in imported if any(other.startswith(name + ".") for other in imported)}
     return imported - packages
 
@@ -123,7 +126,7 @@ def test_only_recipes_know_the_flags():
 
 
 def test_rooms_say_what_they_are_for():
-    for path in PACKAGE.glob("*/__init__.py"):
+    for path in PACKAGE.glob("**/__init__.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
@@ -156,14 +159,32 @@ def test_no_module_has_two_places_for_its_tests():
 def test_no_test_file_imports_another(path):
     """What two of them need is in tests/helpers."""
     others = {other.stem for other in TESTS.rglob("test_*.py")} | {"conftest", "tests"}
-    assert not packages_of(path) & others
+    assert not {part for name in names_of(path) for part in name.split(".")} & others
 
 
 def test_the_page_of_the_house_names_every_module():
-    page = (ROOT / "docs" / "contribute" / "house.md").read_text()
-    tree = page[page.index("```text") : page.index("configs/ ")]
+    """Each in the block of its room, which begins with a line `  room/ ...`."""
+    tree = HOUSE[HOUSE.index("```text") : HOUSE.index("configs/ ")]
+    blocks = re.split(r"^  (?=\w+/ )", tree, flags=re.MULTILINE)[1:]
+    rooms = {block.partition("/")[0]: block for block in blocks}
+    assert rooms.keys() == {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     hidden = {"vendor"}  # kept under its old name for one release
-    missing = [
-        module for module in {*MODULES} - hidden if module.removesuffix(".__main__").rpartition(".")[2] not in tree
-    ]
-    assert not missing
+    for module in {*MODULES} - hidden:
+        *_, name = module.removesuffix(".__main__").split(".")
+        inside = rooms[room(module)] if "." in module and not module.endswith("__main__") else tree
+        assert re.search(rf"\b{name}\b", inside), module
+
+
+def test_the_page_of_the_house_says_who_may_import_whom():
+    """A cell of its table names rooms; "the same": those of the row before, "all above": the rows before it."""
+    table = HOUSE[HOUSE.index("| room | may import |") : HOUSE.index("## Where a new line belongs")]
+    said: dict[str, set[str]] = {}
+    before: set[str] = set()
+    for line in table.strip().splitlines()[2:]:
+        rooms, may = (re.findall(r"`(\w+)`", cell) for cell in line.strip("|").split(" | "))
+        allowed = {name for name in may if name in ALLOWED}
+        allowed |= before if "the same" in line else {*said} if "all above" in line else set()
+        allowed |= {name for other in may if "all that it may import" in line for name in ALLOWED[other]}
+        said |= dict.fromkeys((name for name in rooms if name in ALLOWED), allowed)
+        before = allowed
+    assert said == ALLOWED

@@ -95,15 +95,9 @@ def python(tmp_path_factory) -> Path:
     subprocess.run([*build, str(source)], check=True)
     (wheel,) = folder.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for name in (
-        "configs/digits_lt.cfg",
-        "configs/cifar10_taxonomy.csv",
-        "to_onnx.py",
-        "py.typed",
-        "report/page.html.j2",
-        "demo/page/index.html",
-    ):
-        assert f"deitlt_tf/{name}" in names
+    files = {f"deitlt_tf/configs/{path.name}" for path in (source / "configs").iterdir()}
+    files |= {str(path.relative_to(source)) for path in (source / "deitlt_tf").rglob("*") if path.is_file()}
+    assert len(files) > 200 and not files - {*names}
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "docs/"))]
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / "bin" / "python"

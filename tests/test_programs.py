@@ -6,6 +6,7 @@ import shlex
 import shutil
 
 import keras
+import onnxruntime
 import pytest
 from helpers import GOLDEN, ROOT
 from helpers.programs import SMALL, picture, snapshot
@@ -213,7 +214,6 @@ def test_a_teacher_of_another_kind_and_input_size_goes_through_every_program(run
     to_check = images_to_check(recipe, teacher, weights="teacher", check_images=-1)
     assert next(iter(to_check.batches))[0].shape[1:] == (24, 24, 3)
     assert load_served(recipe, weights="student", prior="uniform").adjustment is not None
-    pytest.importorskip("onnx")
     with pytest.raises(ValueError, match=r"no counterpart of layer 'mobile' \(Functional\)\. The exports to_litert"):
         demo.contents(recipe, weights="teacher", max_pixels=10**6)
 
@@ -409,7 +409,6 @@ def test_a_taxonomy_goes_through_every_program(run, program, tmp_path):
     numbers = json.loads((workdir / "comparison.json").read_text())["taxonomy"]
     assert code == 0 and numbers["differences"]["other"]["kind"]["mean"]["paper"]["overall"]["value"] == 0, printed
 
-    onnxruntime = pytest.importorskip("onnxruntime")
     exports = (f"--workdir={workdir}", f"--out={tmp_path / 'm.onnx'}")
     arguments = (*exports, "--threshold=auto", "--fp16", "--quantize=int8")
     code, printed = program(to_onnx, *arguments, from_workdir=True, takes=to_onnx.TAKES)

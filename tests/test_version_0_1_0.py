@@ -66,11 +66,12 @@ def test_an_interrupted_run_goes_on_to_its_end(run, runs):
     assert lines[:3] == expected[:3] and len(lines) == len(expected) == 6
     for line, other in zip(lines, expected, strict=True):
         assert (line["step"], line["lr"]) == (other["step"], pytest.approx(other["lr"]))
-        assert line["loss"] == pytest.approx(other["loss"], rel=0.1)
+        assert line["loss"] == pytest.approx(other["loss"], rel=0.03)
+    assert lines[-1]["loss"] < lines[2]["loss"]
     for name in ("student.keras", "student_ema.keras", "teacher.keras"):
         models = [keras.models.load_model(runs / folder / name) for folder in ("begun", "finished")]
         for weight, other in zip(*(model.weights for model in models), strict=True):
-            np.testing.assert_allclose(weight, other, atol=0.1, err_msg=f"{name} {weight.path}")
+            np.testing.assert_allclose(weight, other, atol=0.02, err_msg=f"{name} {weight.path}")
 
 
 def test_an_interrupted_run_is_still_of_its_recipe_alone(run, runs):
@@ -116,7 +117,6 @@ def test_a_finished_run_is_reported(program, runs):
 
 
 def test_a_finished_run_is_shown_in_the_demo(runs):
-    pytest.importorskip("onnx")
     recipe = recipe_of(["demo", "--workdir=finished"], from_workdir=True)
     served = demo.contents(recipe, weights="ema", max_pixels=10**6)
     facts = json.loads(served["/facts.json"].body)
@@ -125,7 +125,6 @@ def test_a_finished_run_is_shown_in_the_demo(runs):
 
 
 def test_a_finished_run_is_exported(program, runs):
-    pytest.importorskip("onnxruntime")
     from deitlt_tf import to_onnx
 
     arguments = ("--workdir=finished", "--check_images=20")

@@ -21,10 +21,6 @@ def test_the_runtime_is_the_pinned_one_or_the_command_is_named(tmp_path, monkeyp
             runtime.read(name)
 
 
-@pytest.mark.skipif(
-    not all((runtime.FOLDER / f"{name}.gz").is_file() for name in runtime.FILES),
-    reason="run python -m deitlt_tf.demo.runtime first",
-)
 def test_the_vendored_runtime_is_whole():
     assert all(runtime.read(name)[:2] == b"\x1f\x8b" for name in runtime.FILES)
     assert "MIT License" in (runtime.FOLDER / "LICENSE").read_text()

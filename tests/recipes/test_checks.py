@@ -1,5 +1,6 @@
 """What the recipe alone can tell is refused before anything is trained, and no recipe of ours is refused."""
 
+import ast
 import re
 import shlex
 
@@ -12,9 +13,13 @@ from deitlt_tf.interop import backbones
 from deitlt_tf.models import efficientnet, vit
 from deitlt_tf.recipes import checks
 from deitlt_tf.recipes.command_line import RECIPES, recipe_of
+from deitlt_tf.recipes.flags import FLAGS
 
 # A command that trains or looks at data, and its flags; a value with blanks is in double quotes.
 COMMAND = re.compile(r'python -m deitlt_tf\.(train|train_teacher|inspect_data) ((?: *--(?:"[^"]*"|[^\s`\[\]"])+)+)')
+
+# Of all other programs the names of the flags are checked.
+OTHER_COMMAND = re.compile(r"python -m deitlt_tf\.(?!train|inspect_data)(\w+)((?: *--[^\s`]+)+)")
 
 
 def mistakes(*arguments: str, **roles: bool) -> list[str]:
@@ -28,12 +33,19 @@ def test_the_defaults_and_all_recipes_can_be_trained():
 
 
 def test_every_command_in_the_documentation_can_be_trained():
-    files = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("configs/*.cfg"), *ROOT.glob("deitlt_tf/*.py")]
-    commands = []
-    for path in files:
-        text = re.sub(r"\\\n[\s#]*", " ", path.read_text(encoding="utf-8"))
+    files = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("configs/*.cfg")]
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    for path in ROOT.glob("deitlt_tf/**/*.py"):
+        texts[path] = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    commands, others = [], 0
+    for path, text in texts.items():
+        text = re.sub(r"\\\n[\s#]*", " ", text)
         commands += COMMAND.findall(text)
-    assert len(commands) > 30
+        for program, arguments in OTHER_COMMAND.findall(text):
+            names = re.findall(r"--(\w+)", arguments)
+            others += len(names)
+            assert {*names} <= {*FLAGS, "flagfile", "help", "helpfull"}, (path, program, arguments)
+    assert len(commands) > 30 and others > 100
     for command, text in commands:
         arguments = [x for x in shlex.split(text) if not re.match(r"--(help|flagfile=(mine|runs))", x)]
         alone = command == "train_teacher"

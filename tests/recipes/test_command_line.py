@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ from deitlt_tf.recipes.recipe import as_text
 from deitlt_tf.runs.folder import write_flags
 
 PROGRAMS = ("train", "train_teacher", "evaluate")
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"].values()
+EVERY_PROGRAM = [  # that has flags
+    entry.partition(":")[0].removeprefix("deitlt_tf.").removesuffix(".__main__")
+    for entry in SCRIPTS
+    if entry != "deitlt_tf.versions:main"
+]
 OWN = {"evaluate": ["sure"]}  # {program: the flags that it has besides those of a recipe}
 
 
@@ -317,6 +324,13 @@ def test_help_shows_the_flags_that_people_change_first(name, tmp_path):
     own = {"Flags of this command": OWN[name]} if name in OWN else {}
     assert headings(done.stdout) == own | {heading: names for heading, names in first.items() if names}
     assert f"--helpfull shows all {len(RECIPE) + len(OWN.get(name, []))} flags" in done.stdout
+
+
+@pytest.mark.parametrize("name", EVERY_PROGRAM)
+def test_every_program_has_help_and_needs_no_tensorflow_for_it(name, tmp_path):
+    done = run_program(name, "--help", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"python -m deitlt_tf.{name} " in done.stdout and "--helpfull shows all" in done.stdout
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -83,6 +83,13 @@ def test_settings_are_the_keywords_of_the_functions_that_take_them():
         (data.identity, settings.data.loading() | {"splits": ""}),
     ]:
         inspect.signature(function).bind(**keywords)
+    # These hand on what they do not know themselves.
+    for function, further, keywords in [
+        (data.load_splits, sources.load, settings.data.loading()),
+        (augment.with_second_view, augment.training_view, settings.teacher.view.training(resize="fast")),
+    ]:
+        known = {**inspect.signature(function).parameters, **inspect.signature(further).parameters}
+        assert keywords.keys() <= known.keys()
     second = settings.teacher.second_view.settings()
     inspect.signature(augment.training_view).bind(**settings.teacher.view.training(resize="fast") | second)
     assert settings.student.mixing.keywords().keys() <= inspect.signature(mixing.mix).parameters.keys()

@@ -6,11 +6,11 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from helpers import onnx_networks as networks
 
 from deitlt_tf import models
+from deitlt_tf.serving import litert_files
 from deitlt_tf.serving.served import Served
-
-litert_files = pytest.importorskip("deitlt_tf.serving.litert_files")
 
 
 def served(model: keras.Model) -> Served:
@@ -29,7 +29,6 @@ def test_what_is_exported_is_the_served_network():
 
 
 def pretrained() -> keras.Model:
-    networks = pytest.importorskip("helpers.onnx_networks")
     return networks.shaken(models.build("vit_nano", num_classes=3, **networks.SMALL_VIT, **networks.PRETRAINED))
 
 

@@ -1,14 +1,12 @@
 """ONNX files of three kinds, and the runner that answers a batch by parts."""
 
 import numpy as np
+import onnx
 import pytest
+from helpers import onnx_networks as networks
 
 from deitlt_tf.models import interface
-
-onnx = pytest.importorskip("onnx")
-onnx_files = pytest.importorskip("deitlt_tf.serving.onnx_files")
-onnx_graph = pytest.importorskip("deitlt_tf.serving.onnx_graph")
-networks = pytest.importorskip("helpers.onnx_networks")
+from deitlt_tf.serving import onnx_files, onnx_graph
 
 
 def test_a_batch_answered_by_parts_is_the_batch(tmp_path):

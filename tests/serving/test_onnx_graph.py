@@ -2,18 +2,17 @@
 
 import keras
 import numpy as np
+import onnx
 import pytest
 import tensorflow as tf
+from helpers import onnx_networks as networks
 
 from deitlt_tf import models
 from deitlt_tf.evaluation import probes
 from deitlt_tf.models import interface
 from deitlt_tf.runs import finished
+from deitlt_tf.serving import onnx_graph
 from deitlt_tf.serving.served import answers
-
-onnx = pytest.importorskip("onnx")
-onnx_graph = pytest.importorskip("deitlt_tf.serving.onnx_graph")
-networks = pytest.importorskip("helpers.onnx_networks")
 
 
 @pytest.mark.parametrize(

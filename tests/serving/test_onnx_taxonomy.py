@@ -3,15 +3,14 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 import tensorflow as tf
+from helpers import onnx_networks as networks
 
 from deitlt_tf.data.taxonomy import from_dict, from_lineages
 from deitlt_tf.evaluation import rollup
-
-onnx = pytest.importorskip("onnx")
-onnx_graph = pytest.importorskip("deitlt_tf.serving.onnx_graph")
-networks = pytest.importorskip("helpers.onnx_networks")
+from deitlt_tf.serving import onnx_graph
 
 LINEAGES = [("a", "A", "F"), ("b", "A", "F"), ("c", "B", "F"), ("d", "C", "G"), ("e", None, "G")]
 

@@ -13,8 +13,7 @@ from deitlt_tf.evaluation import rollup
 from deitlt_tf.models import interface
 from deitlt_tf.recipes import command_line
 from deitlt_tf.runs.models import load_model
-
-litert_files = pytest.importorskip("deitlt_tf.serving.litert_files")
+from deitlt_tf.serving import litert_files
 
 
 @pytest.fixture(scope="module")

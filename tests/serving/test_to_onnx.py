@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from helpers import tiny_run
 
@@ -12,10 +13,8 @@ from deitlt_tf import to_onnx
 from deitlt_tf.evaluation import run as runs
 from deitlt_tf.models import interface
 from deitlt_tf.runs.models import load_model, save_model
+from deitlt_tf.serving import onnx_files
 from deitlt_tf.serving.served import load_served
-
-onnx = pytest.importorskip("onnx")
-onnx_files = pytest.importorskip("deitlt_tf.serving.onnx_files")
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,12 @@ from deitlt_tf.serving import saved_model
 from deitlt_tf.serving.served import load_served
 
 # The extra [test] does not bring these, because they would bring a second TensorFlow: install them with --no-deps.
-
-# not among the test extra's packages, because it would bring a second TensorFlow: install it with --no-deps
 predict_pb2 = pytest.importorskip("tensorflow_serving.apis.predict_pb2")
 prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
 prediction_service_pb2_grpc = pytest.importorskip("tensorflow_serving.apis.prediction_service_pb2_grpc")
 grpc = pytest.importorskip("grpc")
-prediction_server = pytest.importorskip("helpers.prediction_server")
+
+from helpers import prediction_server  # noqa: E402  it needs those
 
 
 def export(folder: Path, out: Path, *arguments: str) -> Path:

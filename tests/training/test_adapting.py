@@ -6,6 +6,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from helpers.efficientnets import skip_without_weights
 from helpers.programs import SMALL, snapshot
 from helpers.safetensors_files import write
 from helpers.student_run import Killed, dying
@@ -13,7 +14,7 @@ from helpers.vit_layouts import state
 
 from deitlt_tf import evaluate, models, train
 from deitlt_tf.data.dataset import Source
-from deitlt_tf.interop import backbones, pretrained
+from deitlt_tf.interop import pretrained
 from deitlt_tf.models import vit
 from deitlt_tf.recipes.checks import mistakes
 from deitlt_tf.recipes.command_line import recipe_of
@@ -240,10 +241,7 @@ def test_a_run_goes_on_with_the_weights_it_began_with_or_not_at_all(images, clip
     ],
 )
 def test_an_efficientnet_keeps_its_statistics_while_its_kernels_are_frozen(images, tmp_path, tune, trained):
-    try:
-        backbones.weights_file("efficientnet_lite0")
-    except ValueError as error:
-        pytest.skip(str(error))
+    skip_without_weights("efficientnet_lite0")
     settings = recipe(f"--data_dir={images}", f"--workdir={tmp_path / 'run'}", f"--tune={tune}", "--image_size=32")
     splits = load_splits(folder=tmp_path, **settings.data.loading())
     run = student.StudentRun(settings, splits, folder=tmp_path / "run", teacher=None)
