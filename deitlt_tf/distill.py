@@ -14,6 +14,7 @@ from deitlt_tf.devices.accumulation import in_parts
 from deitlt_tf.losses import NEVER
 from deitlt_tf.mixing import mix
 from deitlt_tf.models import resizing, vit
+from deitlt_tf.models.convolutions import has_batch_norm
 from deitlt_tf.models.weights import is_frozen
 from deitlt_tf.step import TrainingStep, checked
 
@@ -97,8 +98,6 @@ class Distiller(TrainingStep):
         student's. Defaults to 0.99996.
       ema_warmup: bool. Whether d is at most (1 + t) / (10 + t) after t steps. Without it the average of a short run is
         mostly the initial weights, whose share is d^t. Defaults to False.
-      keep_statistics: bool. Whether the plain network is trained in inference mode: BatchNorm normalises by its moving
-        statistics, which stay as they are, and no path is dropped. Without a teacher only. Defaults to False.
       teacher_size: int. Side of the teacher's input. Defaults to that of a keras.Model with a fixed one, or else to the
         images' size.
       seed: int. Seed of mixing and drop path. Defaults to 0.
@@ -129,7 +128,6 @@ class Distiller(TrainingStep):
         clip_norm: float = 0.0,
         ema_decay: float = 0.99996,
         ema_warmup: bool = False,
-        keep_statistics: bool = False,
         teacher_size: int | None = None,
         seed: int = 0,
     ):
@@ -144,8 +142,6 @@ class Distiller(TrainingStep):
                 f"guidance={guidance:g} compares the student's patches with a teacher's maps of the same images: it "
                 "needs a keras.Model as the teacher, teacher_sees=mixed, and guidance_steps above 0, where it ends."
             )
-        if keep_statistics and teacher is not None:
-            raise ValueError("keep_statistics is for a plain network: with a teacher leave it out.")
         if isinstance(student.output, dict) == (teacher is None):
             raise ValueError("a student with CLS and DIST (deit_*) needs a teacher; a plain one (vit_*) takes none.")
         super().__init__(
@@ -166,7 +162,6 @@ class Distiller(TrainingStep):
         self.alpha, self.distillation, self.temperature = alpha, distillation, temperature
         self.teacher_sees, self.accumulation = teacher_sees, accumulation
         self.ema_decay, self.ema_warmup = ema_decay, ema_warmup
-        self.keep_statistics = keep_statistics
         self.prior = tf.constant(losses.log_prior(class_counts, tau=logit_adjustment))
         self.mixing = {"num_classes": self.num_classes} | (mixing or {})
         self.mixing_off_step = mixing_off_step
@@ -251,7 +246,10 @@ class Distiller(TrainingStep):
                 loss = self.scaled(values["loss"])
             return tape.gradient(loss, variables), values
 
-        return in_parts(self.accumulation, gradients_of, (lesson, cls_share, dist_share), add_up=True)
+        shares = (lesson, cls_share, dist_share)
+        # A BatchNorm takes its statistics from all replicas.
+        unrolled = has_batch_norm(self.student) and replicas.replica()[1] > 1
+        return in_parts(self.accumulation, gradients_of, shares, add_up=True, unrolled=unrolled)
 
     def part_seed(self, step: tf.Tensor, part: int | tf.Tensor, *, use: int) -> tf.Tensor:
         """The seed int [2] of one part of this replica's batch, for one use: MIXING or DROP_PATH."""
@@ -368,7 +366,7 @@ class Distiller(TrainingStep):
         cls_share, dist_share: [B], the weight of each example in the loss of CLS and of DIST. step: int64.
         """
         if self.with_tokens is None:
-            outputs = self.student(lesson.images, training=not self.keep_statistics)
+            outputs = self.student(lesson.images, training=True)
             each = losses.cross_entropy(lesson.cls_targets, outputs + self.prior)
             return {"loss": tf.reduce_sum(dist_share * each)}
         outputs, tokens, *hidden = self.with_tokens(lesson.images, training=True)

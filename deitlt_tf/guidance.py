@@ -7,6 +7,7 @@ compare tokens with maps are thrown away. CLS, DIST and the last block, whose pa
 Source: Li et al., ECCV 2022 (arXiv 2207.10026), lkhl/tiny-transformers.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -43,13 +44,13 @@ class Guide:
         if not maps:
             raise ValueError(
                 f"guidance needs feature maps, and no layer of {teacher.name} has one, [B, h, w, C] with h = w above "
-                "1: use a network of deitlt_tf.models, or a functional keras.Model whose layers are not inside another "
-                "model."
+                "1: use a network of deitlt_tf.models, or a keras.Model with a fixed input size whose layers are not "
+                "inside another model."
             )
         count = min(PAIRS, len(maps), len(blocks) - 1)
         self.blocks = [int(b) for b in np.linspace(0, len(blocks) - 2, count).round()]
         self.maps = maps[-count:]
-        self.prefix = student.get_layer("tokens").prefix
+        self.leading = student.get_layer("tokens").leading
         self.grid = student.input_shape[1] // vit.patch_size(student)
         self.projections = [
             keras.layers.Dense(
@@ -73,8 +74,8 @@ class Guide:
 
         tokens: [B, T, D], all tokens after each of `blocks`. maps: [B, h, w, C], the teacher's, in the order of `maps`.
         """
-        # The gradient of tf.split is a copy. That of the slice x[:, prefix:] took 3 % of a step at 32 pixels on a CPU.
-        patches = (tf.split(x, [self.prefix, -1], axis=1)[1] for x in tokens)
+        # The gradient of tf.split is a copy. That of the slice x[:, leading:] took 3 % of a step at 32 pixels on a CPU.
+        patches = (tf.split(x, [self.leading, -1], axis=1)[1] for x in tokens)
         pairs = zip(self.projections, patches, maps, strict=True)
         return tf.add_n([self.distance(projection(x), y) for projection, x, y in pairs])
 
@@ -92,13 +93,20 @@ def _resized(maps: tf.Tensor, side: int) -> tf.Tensor:
 
 
 def stages(teacher: keras.Model) -> list[keras.KerasTensor]:
-    """The last square feature map [B, h, h, C] of each side above 1, the largest first; [] where none can be seen."""
-    try:
-        outputs = [layer.output for layer in teacher.layers if not isinstance(layer, keras.layers.InputLayer)]
-    except (AttributeError, ValueError):  # a subclass of keras.Model, whose layers are not connected
-        return []
+    """The last square feature map [B, h, h, C] of each side above 1, the largest first; [] where none can be seen.
+
+    What comes before the first kernel, such as scaled pixels, is no feature. The layers of a model inside the teacher
+    are not seen: their outputs belong to a graph of its own.
+    """
     maps = {}
-    for x in outputs:
+    layers = itertools.dropwhile(lambda layer: not any(len(w.shape) > 1 for w in layer.weights), teacher.layers)
+    for layer in layers:
+        if isinstance(layer, keras.Model):
+            continue
+        try:
+            x = layer.output
+        except (AttributeError, ValueError):  # a subclass of keras.Model, whose layers are not connected
+            return []
         if (
             isinstance(x, keras.KerasTensor)
             and len(x.shape) == 4
@@ -111,5 +119,6 @@ def stages(teacher: keras.Model) -> list[keras.KerasTensor]:
 
 def with_maps(teacher: keras.Model, maps: Sequence[keras.KerasTensor]) -> Callable[[tf.Tensor], tuple]:
     """The teacher in inference mode as a function: images -> (its output, [maps]), in one pass."""
-    model = keras.Model(teacher.input, (teacher.output, list(maps)))
+    # A Sequential has no `input`, and this one output is a teacher's only one.
+    model = keras.Model(teacher.inputs[0], (teacher.outputs[0], list(maps)))
     return lambda images: model(images, training=False)

@@ -135,11 +135,12 @@ class Recorded(distill.Distiller):
         return lesson._replace(cls_targets=targets, weights=weights)
 
 
-def after_steps(*, replicas=1, steps=3, graph=False, stem="patch", **options):
+def after_steps(*, replicas=1, steps=3, graph=False, stem="patch", order=range(8), **options):
     with strategy_of(replicas).scope():
         student = small(drop_path=0.0, stem=stem)
         distiller = compiled(distill.Distiller(student, teacher(), COUNTS, **options), graph=graph)
-        reports = fit(distiller, [batch(seed=k) for k in range(steps)])
+        batches = [tuple(tf.gather(x, order) for x in batch(seed=k)) for k in range(steps)]
+        reports = fit(distiller, batches)
     return distiller, reports
 
 
@@ -199,6 +200,14 @@ def test_two_replicas_equal_one_with_a_convolutional_stem():
     same_runs(one, two)
     mean = one[0].ema.get_layer("patch_embed").halvings[0][1].moving_mean
     assert np.abs(mean).max() > 0
+
+
+@pytest.mark.slow
+def test_two_replicas_with_a_convolutional_stem_share_the_statistics_of_each_part():
+    """The first part of both replicas is images 0, 1, 4 and 5: what one device has as its first part in this order."""
+    options = NO_MIXING | {"stem": "conv", "ema_decay": 0.5, "accumulation": 2, "graph": True}
+    one, two = after_steps(order=[0, 1, 4, 5, 2, 3, 6, 7], **options), after_steps(replicas=2, **options)
+    same_runs(one, two)
 
 
 @pytest.mark.slow

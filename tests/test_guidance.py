@@ -121,6 +121,41 @@ def test_two_replicas_and_two_parts_equal_one():
             np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=1e-4, atol=1e-4)
 
 
+def test_registers_are_no_patches():
+    registers = student(registers=3)
+    guide = guidance.Guide(registers, teacher())
+    assert guide.leading == 5
+    tokens = [tf.random.normal([2, 5 + 16, 16], seed=k) for k in guide.blocks]
+    maps = [tf.random.normal([2, *x.shape[1:]], seed=k) for k, x in enumerate(guide.maps)]
+    other = [tf.concat([x[:, :5] + 1, x[:, 5:]], 1) for x in tokens]
+    np.testing.assert_array_equal(guide.losses(tokens, maps), guide.losses(other, maps))
+
+
+def layered(*layers, size=16):
+    """A Sequential of pixels, its layers, and logits."""
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4)]
+    return keras.Sequential([keras.Input((size, size, 3)), keras.layers.Rescaling(1 / 255), *layers, *head], name="seq")
+
+
+def test_scaled_pixels_and_what_is_inside_another_model_are_no_features():
+    assert guidance.stages(layered()) == []
+    pixels = keras.Input((16, 16, 3))
+    inner = keras.Model(pixels, keras.layers.Conv2D(5, 3, padding="same")(pixels))
+    assert guidance.stages(layered(inner)) == []
+    outer = guidance.stages(layered(inner, keras.layers.Conv2D(6, 3, strides=2, padding="same")))
+    assert [tuple(x.shape) for x in outer] == [(None, 8, 8, 6)]
+
+
+def test_a_sequential_can_guide():
+    flat = layered(keras.layers.Conv2D(5, 3, strides=2, padding="same", activation="relu"))
+    distiller, reports = stepped(steps=1, flat=flat, mixing_off_step=0)
+    assert reports[0]["guidance"] > 0
+    images = tf.cast(batch()[0], tf.float32)
+    logits, (seen,) = guidance.with_maps(flat, distiller.guide.maps)(images)
+    np.testing.assert_allclose(logits, flat(images), atol=1e-6)
+    np.testing.assert_allclose(seen, flat.layers[1](flat.layers[0](images)), atol=1e-6)
+
+
 def guided(flat, **options):
     return distill.Distiller(student(), flat, COUNTS, guidance=1, **options)
 
@@ -133,6 +168,7 @@ def guided(flat, **options):
         (lambda: guided(teacher(), guidance_steps=1, teacher_sees="clean"), "teacher_sees=mixed"),
         (lambda: guidance.Guide(student(1), teacher()), "two blocks or more"),
         (lambda: guidance.Guide(student(), other_cnn(16, num_classes=4)), "no layer of other has one"),
+        (lambda: guidance.Guide(student(), layered()), "no layer of seq has one"),
     ],
 )
 def test_what_cannot_guide_is_refused(make, message):

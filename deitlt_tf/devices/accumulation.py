@@ -19,20 +19,29 @@ def add(total: Any, part: Any) -> Any:
     return tf.nest.map_structure(tf.add, total, part)
 
 
-def in_parts(parts: int, function: Callable[[Any, Any], Any], data: Any, *, add_up: bool = False) -> Any:
+def in_parts(
+    parts: int, function: Callable[[Any, Any], Any], data: Any, *, add_up: bool = False, unrolled: bool = False
+) -> Any:
     """The results of function(k, slice k of data) for `parts` equal slices, computed one after the other.
 
     function: of the number k and a slice, a nest of tensors [B / parts, ...]; returns a nest of tensors.
     data: nest of tensors [B, ...].
     add_up: the results are summed; otherwise they are joined along their first axis. Defaults to False.
-    The graph holds a loop and not unrolled parts, so the activations of only one part are in memory at a time.
+    unrolled: the graph holds the parts one by one and not in a loop, so that replicas may communicate inside a part;
+      they must not inside a loop. Defaults to False.
+    Either way the activations of only one part are in memory at a time.
     Where B is known only when the graph runs, as without `drop_remainder`, the sizes of the parts differ by at most 1,
     and a batch of fewer than `parts` images has as many parts as images.
-    Raises ValueError for a known B that does not split into `parts` equal parts.
+    Raises ValueError for a known B that does not split into `parts` equal parts, and for an unknown B with `unrolled`.
     """
     if parts == 1:
         return function(0, data)
     if any(x.shape[0] is None for x in tf.nest.flatten(data)):
+        if unrolled:
+            raise ValueError(
+                f"accumulation={parts}: BatchNorm over several devices needs batches of a known size: set "
+                "drop_remainder=True where they are made."
+            )
         return _in_uneven_parts(parts, function, data, add_up=add_up)
 
     def split(x: tf.Tensor) -> tf.Tensor:
@@ -48,6 +57,13 @@ def in_parts(parts: int, function: Callable[[Any, Any], Any], data: Any, *, add_
     def result(k: Any) -> Any:
         return function(k, tf.nest.map_structure(lambda x: x[k], slices))
 
+    if unrolled:
+        total = result(0)
+        for k in range(1, parts):
+            with tf.control_dependencies(tf.nest.flatten(total)):  # a part begins when the one before it is done
+                part = result(k)
+            total = add(total, part) if add_up else _joined(total, part)
+        return total
     if add_up:
         rest = tf.range(1, parts)
         return tf.foldl(lambda total, k: add(total, result(k)), rest, initializer=result(0), parallel_iterations=1)
@@ -59,6 +75,10 @@ def in_parts(parts: int, function: Callable[[Any, Any], Any], data: Any, *, add_
     )
 
 
+def _joined(total: Any, part: Any) -> Any:
+    return tf.nest.map_structure(lambda x, y: tf.concat([x, y], axis=0), total, part)
+
+
 def _in_uneven_parts(parts: int, function: Callable[[Any, Any], Any], data: Any, *, add_up: bool) -> Any:
     """`in_parts` for a batch whose size is known only when the graph runs."""
     size = tf.shape(tf.nest.flatten(data)[0])[0]
@@ -68,10 +88,7 @@ def _in_uneven_parts(parts: int, function: Callable[[Any, Any], Any], data: Any,
         start, end = k * size // count, (k + 1) * size // count
         return function(k, tf.nest.map_structure(lambda x: x[start:end], data))
 
-    def joined(total: Any, part: Any) -> Any:
-        return tf.nest.map_structure(lambda x, y: tf.concat([x, y], axis=0), total, part)
-
-    join = add if add_up else joined
+    join = add if add_up else _joined
     first = result(0)
     shapes = tf.nest.map_structure(lambda x: x.shape if add_up else tf.TensorShape([None, *x.shape[1:]]), first)
     _, total = tf.while_loop(

@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from deitlt_tf.models import kernels
+from deitlt_tf.models.convolutions import batch_norms
 
 EPSILON = 1e-5  # of AdaptFormer's own LayerNorm
 
@@ -41,6 +42,9 @@ def freeze(model: keras.Model, *, tune: str) -> None:
 
     tune: "adaptformer" or "lora", which the network has to have; "bias", all biases, those of norms too; "norm",
       factors and biases of all norms; "head", nothing besides; "all".
+    BatchNorm normalises by its moving statistics, which stay as they are: they fit, because the kernels before it stay.
+    With "all" it goes by each batch. Under the old statistics, kernels that are trained would grow until all images
+    answer alike.
     Raises ValueError where the network has nothing of the kind.
     """
     tuned: dict[str, Callable[[list[str], str], bool]] = {
@@ -59,6 +63,8 @@ def freeze(model: keras.Model, *, tune: str) -> None:
         count += wanted and not in_head
     if not count and tune != "head":
         raise ValueError(f"{model.name} has nothing that tune={tune} could train: choose bias, norm, head or all.")
+    for norm in batch_norms(model):
+        norm.keeps_statistics = tune != "all"
 
 
 @keras.saving.register_keras_serializable(package="deitlt_tf")

@@ -34,13 +34,21 @@ class BatchNorm(keras.layers.BatchNormalization):
     In training the kernel takes a quarter of the time. In inference the blocks fold the layer into the convolution
     before it (`normed`). With several replicas training uses Keras' own operations, because the kernel sees only the
     batch of one replica.
+
+    keeps_statistics: whether training normalises by the moving statistics, too, and leaves them as they are. A program
+      that freezes the convolutions before the layer sets it; no file holds it.
     """
 
     def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, synchronized: bool = True, **kwargs: Any):
         super().__init__(momentum=momentum, epsilon=epsilon, synchronized=synchronized, **kwargs)
+        self.keeps_statistics = False
+
+    def by_batch(self, training: bool | None) -> bool:
+        """Whether it normalises by the batch's own statistics."""
+        return bool(training and self.trainable and not self.keeps_statistics)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
-        training = bool(training and self.trainable)
+        training = self.by_batch(training)
         if training and tf.distribute.get_strategy().num_replicas_in_sync > 1:
             return super().call(inputs, training=True, mask=mask)
         moving = (self.moving_mean, self.moving_variance)
@@ -61,13 +69,22 @@ class BatchNorm(keras.layers.BatchNormalization):
         return tf.cast(y, self.compute_dtype)
 
 
+def batch_norms(model: keras.Model) -> list[BatchNorm]:
+    """All of a model, those inside its layers too."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, BatchNorm)]
+
+
+def has_batch_norm(model: keras.Model) -> bool:
+    return bool(batch_norms(model))
+
+
 def normed(conv: keras.layers.Conv2D, norm: BatchNorm, x: tf.Tensor, *, training: bool | None) -> tf.Tensor:
     """norm(conv(x)). In inference the moving statistics are folded into the kernel: a convolution with a bias.
 
     On a CPU TensorFlow then fuses convolution, bias, sum and ReLU into one operation. With FusedBatchNorm it fuses only
     in float32, and without the sum.
     """
-    if training and norm.trainable:
+    if norm.by_batch(training):
         return norm(conv(x), training=True)
     scale = norm.gamma * tf.math.rsqrt(norm.moving_variance + norm.epsilon)
     y = conv.convolution_op(x, tf.cast(conv.kernel * scale, x.dtype))

@@ -38,7 +38,7 @@ def flags_of(name: str, options: Mapping[str, Any], *, mean: Any, std: Any, reci
         sizes = ("image_size", "patch_size", "depth", "embed_dim", "num_heads")
         method = recipe.student.method if "method" in recipe.explicit_flags else "deit_lt"
         flags |= {size: options.get(size, 0) for size in sizes}
-        flags |= {name: options[name] for name in ("activation",) if name in options}
+        flags |= {name: options[name] for name in ("activation",) if name in options} | {"stem": "patch"}
         return flags | {"model": name.replace("vit_", "deit_"), "method": "vit" if name.startswith("vit_") else method}
     flags |= {"teacher_model": name, "teacher_classifier": options["classifier"]}
     if "teacher_eval_resize" not in recipe.explicit_flags:

@@ -187,14 +187,6 @@ class Student:
         return self.pretrained and not self.network.init
 
     @property
-    def keeps_statistics(self) -> bool:
-        """Whether BatchNorm normalises by ImageNet's statistics in training, too, which fit while kernels are frozen.
-
-        Under the statistics of other features, kernels that are trained grow until all images answer alike.
-        """
-        return self.adapts and self.takes_backbone and self.adaptation.tune != "all"
-
-    @property
     def model(self) -> str:
         """Name of the network for `models.build`."""
         if self.takes_backbone:

@@ -153,7 +153,7 @@ def history(journal: Sequence[Mapping[str, Any]], *, reweight_epoch: int | None,
     unit: what a line stands for, "epoch" or "round". Defaults to "epoch".
     """
     keys_of = {
-        "loss": {"loss": "loss", "cls_loss": "CLS", "dist_loss": "DIST"},
+        "loss": {"loss": "loss", "cls_loss": "CLS", "dist_loss": "DIST", "guidance": "guidance, before its weight"},
         "agreement": {"agreement": "agreement"},
         "cosine": {"cosine": "cosine"},
     }

@@ -81,14 +81,16 @@ def log_assumed_by_teacher(
 ) -> np.ndarray:
     """log a of a teacher's logits, up to a constant, float64 [C].
 
-    Cross-entropy and LDAM learn the shares n^s, times the class weights w where they were re-weighted in the end. The
-    other losses correct for the shares themselves: log a = 0. What LDAM's margins do is left out.
+    Cross-entropy and LDAM learn the shares n^s, times the class weights w where they were re-weighted in the end.
+    Balanced softmax and PaCo have taken out n themselves, whatever n^s and w were: log a = (s - 1) log n + log w. MDCS
+    and GLMC sample and weigh the classes by rules of their own: log a = 0. What LDAM's margins do is left out.
 
     loss, sampling, beta: as the teacher was trained. reweighted: whether its loss was weighted by class in the end.
     """
-    if loss not in ("ce", "ldam"):
+    if loss in ("mdcs", "glmc"):
         return np.zeros(len(class_counts))
-    sampled = pipeline.SAMPLING[sampling] * log_shares(class_counts)
+    removed = loss in ("balanced_softmax", "paco")
+    sampled = (pipeline.SAMPLING[sampling] - removed) * log_shares(class_counts)
     return sampled + reweighted * np.log(losses.class_balanced_weights(class_counts, beta))
 
 

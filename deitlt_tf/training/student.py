@@ -99,7 +99,6 @@ class StudentRun:
             clip_norm=schedule.clip_norm,
             ema_decay=schedule.ema_decay,
             ema_warmup=schedule.ema_warmup,
-            keep_statistics=student.keeps_statistics,
             seed=self.recipe.run.seed,
         )
         learning_rate = optimizers.WarmupCosine(
@@ -267,6 +266,11 @@ class StudentRun:
         recipe, student = self.recipe, self.recipe.student
         if student.plain or student.distillation.kind != "hard":
             raise ValueError("--teacher_labels holds a teacher's classes: it needs one, and --distillation=hard.")
+        if student.distillation.guidance:  # a run that has begun may get --teacher_labels, and is not checked again
+            raise ValueError(
+                f"--guidance={student.distillation.guidance:g} compares the student with the teacher's feature maps, "
+                "which --teacher_labels does not hold: leave --teacher_labels out."
+            )
         wait_for_all()  # until the chief has written the teacher's file
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         key = {f"--{name}": str(recipe.flags[name]) for name in teacher_labels.VIEWS}

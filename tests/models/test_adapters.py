@@ -115,3 +115,13 @@ def test_statistics_of_batch_norm_are_not_frozen_weights():
     names = {v.name for v in weights.changing(model)}
     assert names == {"gamma", "beta", "moving_mean", "moving_variance", "kernel", "bias"}  # the last two: of the head
     assert [v.path for v in model.trainable_variables if v.name == "kernel"] == ["fc/kernel"]
+
+
+@pytest.mark.parametrize(("tune", "kept"), [("norm", True), ("head", True), ("all", False)])
+def test_a_frozen_stem_keeps_the_statistics_that_fit_its_kernels(tune, kept):
+    model = models.build("vit_nano", **SMALL | {"depth": 1, "stem": "conv", "patch_size": 4})
+    adapters.freeze(model, tune=tune)
+    images = np.random.default_rng(0).integers(0, 256, (4, *model.input_shape[1:])).astype(np.float32)
+    before, expected = model.get_weights(), model(images, training=False)
+    same = np.allclose(model(images, training=True), expected, atol=1e-6)
+    assert same == kept == all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))

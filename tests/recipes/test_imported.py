@@ -34,7 +34,7 @@ def test_a_transformer_is_described_by_its_sizes(name, arguments, method):
     flags = imported.flags_of(name, options, recipe=recipe(*arguments), **STATISTICS)
     assert flags == {
         "model": "deit_tiny", "method": method, "image_size": 32, "patch_size": 4, "depth": 0, "embed_dim": 192,
-        "num_heads": 0, "mean": ["0.5", "0.4", "0.3"], "std": ["0.2", "0.2", "0.1"],
+        "num_heads": 0, "stem": "patch", "mean": ["0.5", "0.4", "0.3"], "std": ["0.2", "0.2", "0.1"],
     }  # fmt: skip
     recipe(*arguments).changed(**flags)  # they are flags, with values of their types
 

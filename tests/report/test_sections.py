@@ -56,14 +56,20 @@ def test_a_class_without_test_images_has_no_accuracy():
 
 
 def test_the_history_leaves_out_what_was_never_written():
-    journal = [{"epoch": 0, "loss": 2.0}, {"epoch": 1, "loss": 1.0, "val/raw/paper/mean/tail": 30.0}]
+    journal = [
+        {"epoch": 0, "loss": 2.0, "guidance": 3.0},
+        {"epoch": 1, "loss": 1.0, "val/raw/paper/mean/tail": 30.0},
+    ]
     history = sections.history(journal, reweight_epoch=None, unit="round")
     assert history == {
         "unit": "round",
         "epoch": [1, 2],
         "reweight_epoch": None,
         "split": "val",
-        "curves": {"loss": {"loss": [2.0, 1.0]}, "accuracy, tail": {"mean": [None, 30.0]}},
+        "curves": {
+            "loss": {"loss": [2.0, 1.0], "guidance, before its weight": [3.0, None]},
+            "accuracy, tail": {"mean": [None, 30.0]},
+        },
     }
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,14 +59,30 @@ def test_a_softly_distilled_dist_assumes_what_its_teacher_does():
         np.testing.assert_allclose(assumed["mean"], teacher / 2)
 
 
-@pytest.mark.parametrize("loss", ["ldam", "ce", "balanced_softmax", "paco", "glmc", "mdcs"])
-def test_a_teacher_that_was_reweighted_or_corrects_for_shares_assumes_nearly_even_ones(loss):
+@pytest.mark.parametrize(
+    ("loss", "removed"), [("ldam", 0), ("ce", 0), ("balanced_softmax", 1), ("paco", 1), ("glmc", None), ("mdcs", None)]
+)
+@pytest.mark.parametrize(("sampling", "power"), [("instance", 1), ("sqrt", 0.5), ("class_balanced", 0)])
+@pytest.mark.parametrize("reweighted", [False, True])
+def test_a_teacher_assumes_what_its_sampling_and_weights_did_and_its_loss_did_not_undo(
+    loss, removed, sampling, power, reweighted
+):
     counts = np.array([100, 10, 1])
-    assumed = priors.log_assumed_by_teacher(class_counts=counts, loss=loss)
-    assert np.ptp(assumed) < 0.01
-    plain = priors.log_assumed_by_teacher(class_counts=counts, loss=loss, reweighted=False, sampling="sqrt")
-    expected = np.log([10, 10**0.5, 1]) if loss in ("ce", "ldam") else np.zeros(3)
-    np.testing.assert_allclose(plain - plain[-1], expected, atol=1e-6)
+    assumed = priors.log_assumed_by_teacher(class_counts=counts, loss=loss, sampling=sampling, reweighted=reweighted)
+    shares = np.log([100, 10, 1])
+    expected = 0 * shares if removed is None else (power - removed - reweighted) * shares
+    np.testing.assert_allclose(assumed - assumed[-1], expected, atol=0.01)  # w ~ 1 / n for so few images
+
+
+def test_balanced_softmax_with_weights_and_sampling_is_lowest_at_what_it_assumes():
+    """Of images that tell nothing, sum_y n_y^s w_y CE(z + log n, y) has no gradient there."""
+    counts = np.array([100, 10, 1])
+    z = tf.constant(priors.log_assumed_by_teacher(class_counts=counts, loss="balanced_softmax", sampling="sqrt"))
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        each = losses.cross_entropy(tf.range(3), z + np.log(counts) + tf.zeros([3, 3], tf.float64))
+        loss = tf.reduce_sum(counts**0.5 * losses.class_balanced_weights(counts) * each)
+    np.testing.assert_allclose(tape.gradient(loss, z), np.zeros(3), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,8 @@ def test_a_teachers_classes_need_a_teacher_that_chooses(begin, tmp_path):
     for run in (begin("--distillation=soft", teacher=True), begin("--method=vit")):
         with pytest.raises(ValueError, match="holds a teacher's classes: it needs one"):
             run.open_labels()
+    with pytest.raises(ValueError, match="--guidance=2 compares the student with the teacher's feature maps"):
+        begin("--guidance=2", "--depth=2", teacher=True).open_labels()
     run = begin(f"--teacher_labels={tmp_path / 'labels'}", teacher=True)
     save_model(run.teacher, run.folder / "teacher.keras", class_names=NAMES)
     labels = run.job().teacher_labels
