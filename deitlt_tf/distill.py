@@ -13,7 +13,7 @@ from deitlt_tf.devices import replicas
 from deitlt_tf.devices.accumulation import in_parts
 from deitlt_tf.losses import NEVER
 from deitlt_tf.mixing import mix
-from deitlt_tf.models import resizing, vit
+from deitlt_tf.models import interface, resizing, vit
 from deitlt_tf.models.convolutions import has_batch_norm
 from deitlt_tf.models.weights import is_frozen
 from deitlt_tf.step import TrainingStep, checked
@@ -346,7 +346,7 @@ class Distiller(TrainingStep):
         check_output(logits, self.num_classes)
         logits = tf.stop_gradient(tf.cast(logits, tf.float32))
         if self.distillation == "soft" and not self.asks_model:  # a model was tried when this object was constructed
-            logits = checked(logits, ~are_probabilities(logits), PROBABILITIES)
+            logits = checked(logits, ~interface.are_probabilities(logits), PROBABILITIES)
         return tf.argmax(logits, -1), logits, tuple(tf.stop_gradient(x) for x in maps)
 
     def refuse_probabilities(self, size: int) -> None:
@@ -355,7 +355,7 @@ class Distiller(TrainingStep):
         noise = 255 * np.random.default_rng(0).random((2, size, size, 3), np.float32)
         logits = self.ask_teacher(tf.constant(noise))
         check_output(logits, self.num_classes)
-        if are_probabilities(tf.cast(logits, tf.float32)):
+        if interface.are_probabilities(tf.cast(logits, tf.float32)):
             raise ValueError(PROBABILITIES)
 
     def losses_of(
@@ -478,8 +478,3 @@ def check_output(output: Any, num_classes: int) -> None:
             f"the teacher's output has the shape {shape}, and class_counts has {num_classes} classes: it has to be "
             f"logits [B, {num_classes}]."
         )
-
-
-def are_probabilities(outputs: tf.Tensor) -> tf.Tensor:
-    """Whether all rows of [B, C] are probabilities: none below 0, and of the sum 1 up to float16's rounding."""
-    return tf.reduce_all(outputs >= 0) & tf.reduce_all(tf.abs(tf.reduce_sum(outputs, -1) - 1) < 0.01)

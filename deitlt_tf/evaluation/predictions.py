@@ -57,7 +57,7 @@ def predict(
     @tf.function(reduce_retracing=True)
     def step(images: tf.Tensor) -> dict[str, tuple]:
         heads = interface.heads(model(images, training=False))
-        shares = {name: tf.nn.softmax(z) for name, z in heads.items()}
+        shares = {name: interface.shares(z) for name, z in heads.items()}
         best = {name: (tf.argmax(z, -1), tf.reduce_max(shares[name], -1)) for name, z in heads.items()}
         if taxonomy is None:
             return best
@@ -178,7 +178,7 @@ def predict_mixed(
     @tf.function(reduce_retracing=True)
     def step(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = teacher(resizing.resize(images, teacher.input_shape[1]), training=False)
-        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
+        probabilities = interface.shares(logits)
         return tf.argmax(probabilities, -1), tf.reduce_max(probabilities, -1)
 
     answers, count = [], 0

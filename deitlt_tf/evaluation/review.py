@@ -126,7 +126,7 @@ def confused(judged: Judged, labels: np.ndarray, class_names: Sequence[str]) -> 
 
     label: the class whose images are mistaken more often.
     """
-    own, count = labels[judged.indices], len(class_names)
+    own, count = labels[judged.indices].astype(np.int64), len(class_names)  # int32 holds 46,340 classes squared
     totals = np.bincount(own, minlength=count)
     pairs, numbers = np.unique(own * count + judged.guess, return_counts=True)
     shares = {divmod(int(pair), count): n / totals[pair // count] for pair, n in zip(pairs, numbers, strict=True)}

@@ -14,7 +14,7 @@ from deitlt_tf.models.weights import load_state, state_dict
 from deitlt_tf.runs.models import load_model
 
 State = dict[str, np.ndarray]  # official name -> array in torch's layout
-PLAIN = {"epsilon": 1e-6, "activation": "gelu"}  # of a Vision Transformer that says nothing else
+EPSILON = 1e-6  # of a Vision Transformer's norms, where nothing else is said
 
 
 def start_from(student: keras.Model, source: keras.Model | Mapping[str, np.ndarray]) -> list[str]:
@@ -119,18 +119,17 @@ def _outputs(head: State) -> int:
 
 
 def structure_of(source: keras.Model | State) -> dict[str, Any]:
-    """Options of `models.build` that a network needs to start from these weights, those that differ from the defaults.
+    """Options of `models.build` that a network needs to start from these weights: those that differ from the defaults.
 
-    source: what `starting_weights` returns. The activation is known of a model, and not of a state dict.
+    source: what `starting_weights` returns. The activation is always there for a model, and never for a state dict.
     """
     if not isinstance(source, keras.Model):
         return vit_layouts.structure(source)
     blocks = [layer for layer in source.layers if isinstance(layer, vit.Block)]
     if not blocks:
         return {}
-    options = vit_layouts.structure(torch_weights.state_of(source)) | {"epsilon": blocks[0].epsilon}
-    options["activation"] = blocks[0].activation
-    return {name: value for name, value in options.items() if (name, value) not in PLAIN.items()}
+    options = vit_layouts.structure(torch_weights.state_of(source)) | {"activation": blocks[0].activation}
+    return options if blocks[0].epsilon == EPSILON else options | {"epsilon": blocks[0].epsilon}
 
 
 def pixels_note(structure: Mapping[str, Any], *, mean: Sequence[float]) -> str:

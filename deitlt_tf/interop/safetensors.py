@@ -55,9 +55,10 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def _entries(file: BinaryIO, size: int) -> list[tuple[int, Entry]]:
     """(place in the file, entry) of every array; raises ValueError unless header and file agree."""
     first = file.read(8)
-    if first.startswith(PICKLES):
-        raise ValueError("it is a PyTorch file (a pickle) under another name; none of its code was run")
     length = int.from_bytes(first, "little")
+    # Lengths that fit may begin like a pickle, too: 640 is 80 02 00 ... 00.
+    if first.startswith(PICKLES) and length > min(size - 8, LONGEST_HEADER):
+        raise ValueError("it is a PyTorch file (a pickle) under another name; none of its code was run")
     if len(first) < 8 or length > size - 8:
         raise ValueError(f"its first 8 bytes promise a header of {length} bytes, and the file has {size}")
     if length > LONGEST_HEADER:

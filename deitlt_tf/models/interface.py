@@ -69,3 +69,14 @@ def view_size(model: keras.Model, *, resize: int, flag: str) -> int:
 def main_head(heads: str) -> str:
     """The head whose probabilities are served. heads: "all", of which it is the mean, or the name of one head."""
     return "mean" if heads == "all" else heads
+
+
+def are_probabilities(outputs: tf.Tensor) -> tf.Tensor:
+    """Whether all rows of [B, C] are probabilities: none below 0, and of the sum 1 up to float16's rounding."""
+    return tf.reduce_all(outputs >= 0) & tf.reduce_all(tf.abs(tf.reduce_sum(outputs, -1) - 1) < 0.01)
+
+
+def shares(outputs: tf.Tensor) -> tf.Tensor:
+    """float32 [B, C], the probabilities of outputs that are logits, or probabilities already as a teacher's may be."""
+    outputs = tf.cast(outputs, tf.float32)
+    return tf.where(are_probabilities(outputs), outputs, tf.nn.softmax(outputs))

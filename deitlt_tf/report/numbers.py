@@ -131,6 +131,7 @@ def report_numbers(recipe: Recipe, run: Run, results: Results, *, sure: float) -
             "train_images": len(run.splits.train),
             "test_images": len(predictions.labels),
             "model": f"{model.name}, {model.count_params():,} weights, input of {model.input_shape[1]} pixels",
+            "network": results.name,
             "heads": list(predictions.predicted),
             "bootstrap": BOOTSTRAP,
         },
@@ -237,6 +238,7 @@ def mixed_views(recipe: Recipe, run: Run, teacher: keras.Model, *, views: int) -
         views=views,
         seed=recipe.run.seed,
         max_pixels=recipe.data.max_pixels,
+        sampling=recipe.student.batch.sampling,
     )
     return predict_mixed(
         teacher,

@@ -30,7 +30,8 @@ def clouds(numbers: dict) -> list[dict]:
     """Accuracy of each class against its training images, for CLS and DIST."""
     tested = [c for c in numbers["classes"] if c["test"]]
     heads = numbers["run"]["heads"]
-    columns = {sections.HEADS[h] if len(heads) > 1 else "ViT": [c[h] for c in tested] for h in heads if h != "mean"}
+    name_of = sections.HEADS if len(heads) > 1 else {heads[0]: numbers["run"]["network"]}
+    columns = {name_of[head]: [c[head] for c in tested] for head in heads if head != "mean"}
     ahead = sum(c["dist"] > c["cls"] for c in tested) if len(columns) == 2 else 0
     return [
         figure(

@@ -200,7 +200,8 @@ class QuickRun:
         judged = review.out_of_fold(train.labels, fit=self.classifier_of, seed=seed, title=title)
         rows = review.mislabelled(judged, train.labels, names[0], self.class_names)
         if len(train) * len(test) <= review.PAIRS:
-            index, cosine = review.nearest(self.test, self.train, title="looking for test images in train")
+            pair = (self.test, self.train) if self.mean.any() else centred(self.test, self.train)
+            index, cosine = review.nearest(*pair, title="looking for test images in train")
             labels = train.labels, test.labels
             rows += review.duplicates(index, cosine, labels=labels, names=names, class_names=self.class_names)
         else:
@@ -267,6 +268,15 @@ def unit(values: np.ndarray, *, mean: np.ndarray) -> np.ndarray:
     values -= mean
     values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
     return values
+
+
+def centred(test: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors [T, D] and [N, D] of both without the mean of `train`.
+
+    Features of Vision Transformers share a large mean, which their heads need and which makes all images near.
+    """
+    mean = train.mean(0)
+    return unit(test.copy(), mean=mean), unit(train.copy(), mean=mean)
 
 
 def in_blocks(values: np.ndarray) -> list[np.ndarray]:

@@ -31,6 +31,8 @@ def test_predictions_are_the_argmax_and_its_probability_without_padding():
     np.testing.assert_allclose(answers.confidence["cls"], [0.7, 0.6, 0.6], rtol=1e-6)
     np.testing.assert_allclose(answers.confidence["mean"], 1 / 3, rtol=1e-6)
     assert answers.right("cls").tolist() == [True, False, True]
+    of_softmax = predictions.predict(lambda x, training: tf.nn.softmax(x), batches)
+    np.testing.assert_allclose(of_softmax.confidence["cls"], answers.confidence["cls"], rtol=1e-6)
     with pytest.raises(ValueError, match="empty"):
         predictions.predict(lambda x, training: x, batches.take(0))
 

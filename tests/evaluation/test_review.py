@@ -76,6 +76,15 @@ def test_confused_classes_are_pairs_of_shares():
     assert [(row.label, row.guess, round(row.score, 3)) for row in rows] == [("cat", "dog", 0.3), ("owl", "cat", 0.05)]
 
 
+def test_confused_classes_of_more_than_int32_holds_in_a_square():
+    names = [f"c{c}" for c in range(50_000)]
+    labels = np.repeat(np.int32([49_000, 3]), 20)
+    judged = review.Judged(np.arange(40), np.where(labels == 3, 3, 48_999), np.ones(40))
+    (row,) = review.confused(judged, labels, names)
+    assert {row.label, row.guess} == {"c48999", "c49000"}
+    assert row.score == 0.5
+
+
 def test_small_classes_of_either_split():
     counts = {"train": np.array([50, 9, 10]), "test": np.array([2, 30, 0])}
     rows = review.too_small(counts, NAMES)

@@ -20,6 +20,11 @@ from deitlt_tf.training.networks import student_network
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_a_model_shows_its_activation_whatever_it_is(activation):
+    assert pretrained.structure_of(tiny(activation=activation)) == {"activation": activation}
+
+
 def test_the_same_network_is_taken_whole():
     state = random_like(tiny())
     assert pretrained.start_from(tiny(), state) == []

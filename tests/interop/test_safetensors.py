@@ -30,6 +30,15 @@ def test_what_is_written_is_read(tmp_path_factory, shapes, dtype):
         np.testing.assert_array_equal(read[name], value.astype(read[name].dtype))
 
 
+@pytest.mark.parametrize("length", [632, 640, 896, 1152, 1408, 66176])
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path, length):
+    content = file_of({"x": ENTRY}, np.float32([1, 2]).tobytes())
+    header = content[8:-8].ljust(length)
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + header + content[-8:])
+    np.testing.assert_array_equal(safetensors.read(path)["x"], [1, 2])
+
+
 def test_bfloat16_is_the_upper_half_of_a_float32(tmp_path):
     path = tmp_path / "w.safetensors"
     numbers = np.array([1.0, -2.5, 0.15625], np.float32)  # exact in 8 bits of mantissa

@@ -14,6 +14,9 @@ def test_clouds_of_many_classes_are_drawn():
     ahead = sum(row["dist"] > row["cls"] for row in rows)
     assert figures[0]["caption"] == f"DIST is ahead of CLS in {ahead} of 60 classes."
     assert figures[0]["src"].startswith("data:image/svg+xml;base64,")
+    for network in ("student", "ViT"):
+        (figure,) = pages.clouds({"classes": rows, "run": {"heads": ["cls"], "network": network}})
+        assert figure["alt"].endswith(f": {network}")
 
 
 def test_shifts_tell_their_ends_in_words():

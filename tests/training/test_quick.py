@@ -17,6 +17,7 @@ from helpers.tiny_models import tiny
 from helpers.vit_layouts import state
 
 from deitlt_tf import evaluate, quick, train
+from deitlt_tf.evaluation import review
 from deitlt_tf.evaluation.feature_store import FeatureStore
 from deitlt_tf.interop import backbones
 from deitlt_tf.models import features
@@ -234,3 +235,13 @@ def test_a_head_learns_the_frequencies_only_with_the_adjustment():
         weight = quick_run.trained_head(x, labels, np.arange(420), tau=tau, seed=0, **settings)
         recall[tau] = np.mean(quick_run.logits(x[400:], weight, scale=8.0).argmax(-1) == 1)
     assert recall[1.0] >= recall[0.0] + 0.2
+
+
+def test_what_all_images_share_makes_none_of_them_a_duplicate():
+    features = 5 + np.random.default_rng(0).normal(size=(60, 32)).astype(np.float32)
+    features = quick_run.unit(features, mean=np.float32(0))
+    before, test, train = features.copy(), np.append(features[:9], features[30:31], 0), features[10:]
+    assert review.nearest(test, train)[1].min() > review.SAME
+    index, cosine = review.nearest(*quick_run.centred(test, train))
+    assert index[9] == 20 and cosine[9] > 0.999 and cosine[:9].max() < review.SAME
+    np.testing.assert_array_equal(features, before)
