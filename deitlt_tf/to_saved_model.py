@@ -47,7 +47,7 @@ def main(
     served = load_served(recipe, weights=weights, heads=heads, prior=prior, threshold=threshold)
     max_pixels = min(served.max_pixels, int(request_megapixels * 1e6))
     functions = saved_model.signatures(served, top_k=top_k, max_pixels=max_pixels, max_images=request_images)
-    requests = saved_model.examples(functions, size=served.image_size, max_images=request_images)
+    requests = saved_model.examples(functions, size=served.image_size, max_pixels=max_pixels, max_images=request_images)
     with tf_serving.unfinished(folder) as temporary:
         print(f"writing signatures {', '.join(functions)}")
         tf_serving.write_warm_up(temporary, model=name, requests=requests)

@@ -194,14 +194,16 @@ def _other_kind(data: tf.Tensor) -> tf.Tensor:
 
     # Animated WebP counts as unknown, because TensorFlow 2.21 writes past its buffer when it decodes one.
     animated = starts(b"VP8X", at=12) & (header[20] & 2 != 0)
+    still = starts(b"VP8 ", at=12) | starts(b"VP8L", at=12) | starts(b"VP8X", at=12)
     # The old header of OS/2 has 12 bytes, and other fields than all others. Packed pixels are neither 0 (as they are)
     # nor 3 (with a mask for each colour).
     bits, packing = _integer(header[28:30]), _integer(header[30:34])
     bmp, os2, packed = starts(b"BM"), _integer(header[14:18]) == 12, (packing != 0) & (packing != 3)
     windows = bmp & ~os2 & ~packed
     kinds = {
-        _PNG: starts(b"\x89PNG\r\n\x1a\n"),
-        _WEBP: starts(b"RIFF") & starts(b"WEBP", at=8) & ~animated,
+        # The decoders also take other first chunks, or none, and then the sides stand elsewhere than we look.
+        _PNG: starts(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"),
+        _WEBP: starts(b"RIFF") & starts(b"WEBP", at=8) & still & ~animated,
         _BMP: windows & ((bits == 24) | (bits == 32)),
         _PALETTE_BMP: windows & (bits == 8),
         _OTHER_BMP: windows & (bits != 8) & (bits != 24) & (bits != 32),

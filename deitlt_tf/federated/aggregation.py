@@ -21,16 +21,18 @@ def mean(arrays: Sequence[Arrays], sizes: Sequence[int]) -> dict[str, np.ndarray
     }
 
 
-def check_reply(name: str, arrays: Arrays, expected: Arrays, *, size: int) -> None:
+def check_reply(name: str, arrays: Arrays, expected: Arrays, *, size: int, loss: float) -> None:
     """Raises ValueError unless a client's reply can be averaged: names, shapes, finite numbers, one image or more.
 
     name: of the client, for the message. expected: {name: array} that were sent to it. size: its training images.
+    loss: its mean loss.
     """
     if size < 1:
         raise ValueError(f"client {name} reports {size} training images: leave it out of this run.")
     if {key: array.shape for key, array in arrays.items()} != {key: array.shape for key, array in expected.items()}:
         raise ValueError(f"client {name} sends weights of another network: give it the recipe of this run.")
-    bad = next((key for key, array in arrays.items() if not np.isfinite(array).all()), None)
+    numbers = {**arrays, "its loss": np.array(loss)}
+    bad = next((key for key, array in numbers.items() if not np.isfinite(array).all()), None)
     if bad is not None:
         raise ValueError(
             f"client {name} sends numbers in {bad} that are not finite, so its training has diverged; nothing was "

@@ -91,7 +91,9 @@ def of_folder(path: str, recipe: Recipe, *, report: Path, name: str = "") -> Ima
         splits = Splits(train, val, splits.test)
     if data.skip_bad_images:
         splits = without_bad_images(splits, max_pixels=data.max_pixels, report=report)
-    name = name or os.path.basename(os.path.normpath(path))
+    name = name or os.path.basename(os.path.abspath(path))
+    if not name:
+        raise ValueError(f"{path} has no name that a client could have: take a folder below it.")
     images = Images(name, splits.train, splits.val, splits.test)
     return of_classes(images, class_list(recipe)) if data.class_names_file else images
 

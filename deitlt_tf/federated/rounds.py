@@ -77,12 +77,15 @@ class Federation:
         classes = clients[0].class_names
         self.global_counts = np.sum([client.counts for client in clients], 0)
         self.network = networks.build(recipe, num_classes=len(classes))
-        trained = [together(clients)] if recipe.federated.method == "central" else clients
+        central = recipe.federated.method == "central"
+        if central and ALL in self.images:
+            raise ValueError(f"a client is called {ALL!r}, as is what central training learns from: rename its folder.")
+        trained = [together(clients)] if central else clients
         names = [client.name for client in trained]
         self.server = Server(recipe, self.network, trained=names, class_names=classes, taxonomy=taxonomy)
         self.update = make_update(recipe, self.network, num_classes=len(classes))
         self.clients = {client.name: self.client(client) for client in clients}
-        self.trained = {client.name: self.clients.get(client.name) or self.client(client) for client in trained}
+        self.trained = {client.name: self.client(client) for client in trained} if central else self.clients
 
     def client(self, own: Images) -> Client:
         """The client of these images, in its folder below the workdir."""
@@ -126,7 +129,7 @@ class Federation:
         if self.recipe.federated.method != "local":
             expected = server.shared.averaged()
             for reply in replies:
-                aggregation.check_reply(reply.name, reply.arrays, expected, size=reply.size)
+                aggregation.check_reply(reply.name, reply.arrays, expected, size=reply.size, loss=reply.loss)
             averaged = aggregation.mean([reply.arrays for reply in replies], [reply.size for reply in replies])
         # Curves are of validation images where every client has some, else of test images.
         split = "val" if all(client.val for client in self.images.values()) else "test"

@@ -25,6 +25,8 @@ from deitlt_tf.recipes import checks, command_line
 from deitlt_tf.recipes.recipe import Recipe
 from deitlt_tf.runs.folder import claim, held, refuse_other
 
+SAME_VERSION = "install the same version there."
+
 app = ServerApp()
 POLL = 2  # seconds between two looks at the list of nodes
 
@@ -122,7 +124,7 @@ class Coordinator:
             name = str(greeting["name"])
             if name in self.nodes:
                 raise ValueError(f"two nodes have the name {name}: give each its own in --node-config.")
-            if Path(name).name != name:
+            if Path(name).name != name or name == "..":
                 raise ValueError(
                     f"a node has the name {name!r}, which is not that of a file: choose letters and digits."
                 )
@@ -130,6 +132,8 @@ class Coordinator:
             self.grid.names[reply.metadata.src_node_id] = name
             self.counts[name] = np.array(greeting["counts"], np.int64)
             classes[name] = tuple(greeting["class_names"])
+            if self.counts[name].shape != (len(classes[name]),) or self.counts[name].min(initial=0) < 0:
+                raise ValueError(f"client {name} reports other counts than one for each class: {SAME_VERSION}")
         first = min(classes)
         for name in sorted(classes):
             if sentence := node.other_classes(first, classes[first], name, classes[name]):
@@ -156,6 +160,9 @@ class Coordinator:
         what = f"measuring after round {server.number}"
         replies = sorted_replies(self.nodes, self.grid.send_and_receive(sent, timeout=self.timeout), what=what)
         hits = {name: hits_of(messages.config_of(reply), len(everyone), name) for name, reply in replies.items()}
+        rows = {name: {part: {*each} for part, each in parts.items()} for name, parts in hits.items() if parts}
+        if other := [name for name in rows if rows[name] != rows[min(rows)]]:
+            raise ValueError(f"client {other[0]} reports other rows than client {min(rows)}: {SAME_VERSION}")
         return results.numbers(hits, generic=None, counts=self.counts) if any(hits.values()) or save else None
 
 
@@ -181,10 +188,13 @@ def hits_of(config: Mapping[str, Any], num_classes: int, name: str) -> dict[str,
             part: {row: np.array(counts, np.int64) for row, counts in rows.items()}
             for part, rows in json.loads(text).items()
         }
-        if any(counts.shape != (num_classes,) for rows in hits.values() for counts in rows.values()):
-            raise ValueError("other classes")
+        if hits and hits.keys() != {"generic", "personal"}:
+            raise ValueError(f"they are of {', '.join(hits)}")
+        for counts in (counts for rows in hits.values() for counts in rows.values()):
+            if counts.shape != (num_classes,) or counts.min(initial=0) < 0:
+                raise ValueError("other classes")
+        if any(rows and "total" not in rows for rows in hits.values()):
+            raise ValueError("without the number of images")
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(
-            f"client {name} reports hits that cannot be read ({error}): install the same version there."
-        ) from error
+        raise ValueError(f"client {name} reports hits that cannot be read ({error}): {SAME_VERSION}") from error
     return hits

@@ -71,7 +71,7 @@ class SharedMean(FedAvg):
             arrays = messages.arrays_of(record, expected=shapes, sender=f"client {name}")
             metrics = next(iter(message.content.metric_records.values()), MetricRecord())
             size, loss = int(metrics.get(messages.SIZE, 0)), float(metrics.get("loss", np.nan))
-            aggregation.check_reply(name, arrays, server.shared.averaged(), size=size)
+            aggregation.check_reply(name, arrays, server.shared.averaged(), size=size, loss=loss)
             checked.append(Reply(name, arrays, size, loss))
         averaged, _ = super().aggregate_train(server_round, by_name.values())
         self.replies = checked

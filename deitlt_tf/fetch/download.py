@@ -93,10 +93,12 @@ def _one_try(url: str, temporary: Path, *, pace: Pace, limits: Limits) -> Answer
                     url = urllib.parse.urljoin(url, response.headers["Location"])
                     continue
                 return _content(response, temporary, server=parts.netloc, pace=pace, limits=limits)
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError) as error:
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
             return Answer(REFUSED, reason=f"not an address that can be asked: {error}"[:200])
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise _TryAgain(Answer(FAILED, reason=_plain(error))) from error
+        except ValueError as error:  # an address that is none, of the table or of a redirect
+            return Answer(REFUSED, reason=f"not an address that can be asked: {error}"[:200])
     return Answer(REFUSED, reason=f"more than {REDIRECTS} redirects")
 
 
@@ -123,12 +125,13 @@ def _content(response: requests.Response, temporary: Path, *, server: str, pace:
     if code != 200:
         return Answer(GONE if 400 <= code < 500 else REFUSED, code, response.reason)
     announced = response.headers.get("Content-Length", "")
-    if announced.isdigit() and int(announced) > limits.max_bytes:
-        return Answer(REFUSED, code, f"{int(announced)} bytes are more than the limit of {limits.max_bytes}")
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > limits.max_bytes:
+        return Answer(REFUSED, code, f"{announced[:20]} bytes are more than the limit of {limits.max_bytes}")
     length, digest, end = 0, hashlib.sha256(), time.monotonic() + LONGEST
     with temporary.open("wb") as file:
         # Not decoded: the request asks for the bytes as they are, so a compressed answer cannot swell here.
-        for piece in response.raw.stream(PIECE, decode_content=False):
+        # And by what has come, not by whole pieces: a server that sends a byte now and then is given up, too.
+        while piece := response.raw.read1(PIECE, decode_content=False):
             length += len(piece)
             if length > limits.max_bytes:
                 return Answer(REFUSED, code, f"more bytes than the limit of {limits.max_bytes}")

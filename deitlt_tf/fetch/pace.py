@@ -53,5 +53,5 @@ def retry_after(value: str | None) -> float | None:
         return float(value) if len(value) < 12 else float("inf")
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, OSError):
         return None

@@ -3,6 +3,7 @@
 import array
 import contextlib
 import csv
+import itertools
 import json
 import shutil
 import threading
@@ -16,6 +17,7 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
+from deitlt_tf.data import storage
 from deitlt_tf.data.dataset import print_note, raise_mistake
 from deitlt_tf.data.paths import SUFFIXES, IdPaths, relative_path
 from deitlt_tf.data.progress import bar_of
@@ -24,6 +26,7 @@ from deitlt_tf.data.table import images, journal, selection
 from deitlt_tf.data.table.choices import Rows
 from deitlt_tf.data.table.files import TableFile
 from deitlt_tf.data.table.journal import FAILED, GONE, OK, REFUSED
+from deitlt_tf.data.table.keys import image_keys
 from deitlt_tf.fetch.download import Answer, Limits, ServerAway, download, present
 from deitlt_tf.fetch.pace import Pace, Stopped
 from deitlt_tf.recipes.data import Data
@@ -31,7 +34,9 @@ from deitlt_tf.runs.files import replacing
 from deitlt_tf.runs.lock import locked
 
 UNFINISHED = ".unfinished"  # folder of images that are being fetched, in the folder of the images
+CITED_AT_ONCE = 2**16  # lines of attribution.csv that are looked at together
 WAITING = 4  # images for each connection that are read from the table ahead of it
+ATTRIBUTION = "attribution.csv"
 CITED = ("license", "creator", "rights_holder", "scientific_name")  # roles in attribution.csv
 
 
@@ -47,6 +52,8 @@ def fetch(data: Data, *, rate: float, connections: int, limits: Limits, again: b
             file.require("photo_url", argument="table")
     if not data.data_dir:
         raise ValueError("`data_dir` is missing: name the folder that the images are to be in.")
+    if storage.is_url(data.data_dir):
+        raise ValueError(f"`data_dir`={data.data_dir}: fetch writes to a disk only. Name a folder, and copy it there.")
     rows = tables.choose(
         files,
         rank=data.rank,
@@ -63,9 +70,11 @@ def fetch(data: Data, *, rate: float, connections: int, limits: Limits, again: b
     folder = Path(data.data_dir)
     with locked(folder, argument="data_dir"):
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+        fetching = _Fetching(files, rows, folder, limits=limits, again=again)
+        _require_own_attribution(folder / ATTRIBUTION)
         (folder / UNFINISHED).mkdir()
         try:
-            counts = _Fetching(files, rows, folder, limits=limits, again=again).run(rate=rate, connections=connections)
+            counts = fetching.run(rate=rate, connections=connections)
         finally:
             shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
             cited = write_attribution(files, rows, folder)
@@ -260,17 +269,51 @@ class _Fetching:
             log.flush()
 
 
+def _require_own_attribution(path: Path) -> None:
+    """Raises ValueError for a file of this name that `fetch` has not written."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        names = stream.readline().split(",")
+    if names[:2] != ["id", "file"]:
+        raise ValueError(f"{path} is none that fetch has written: move it, or name another `data_dir`.")
+
+
+def _of_earlier_calls(path: Path, rows: Rows) -> Iterator[dict[str, str]]:
+    """The lines of attribution.csv on images that are there and not among the rows."""
+    import pyarrow as pa
+
+    if not path.is_file():
+        return
+    ids = np.sort(rows.ids)
+    with path.open(newline="", encoding="utf-8") as stream:
+        lines = csv.DictReader(stream)
+        while block := list(itertools.islice(lines, CITED_AT_ONCE)):
+            keys = image_keys(pa.array([line["id"] for line in block], pa.string()))
+            places = np.minimum(np.searchsorted(ids, keys), len(ids) - 1)
+            for line, again in zip(block, (ids[places] == keys).tolist(), strict=True):
+                if not again and (path.parent / line["file"]).is_file():
+                    yield line
+
+
 def write_attribution(files: Sequence[TableFile], rows: Rows, folder: Path) -> int:
-    """Write attribution.csv with a row for each image that is in the folder. Returns their number."""
+    """Write attribution.csv with a row for each image that is in the folder. Returns the number of those in `rows`.
+
+    What earlier calls have fetched for other rows stays in the file.
+    """
     paths, there = images.by_id(str(folder), rows.ids)
-    roles = [role for role in CITED if any(role in file.roles for file in files)]
+    before = _of_earlier_calls(folder / ATTRIBUTION, rows)
+    first = next(before, None)
+    roles = [role for role in CITED if any(role in file.roles for file in files) or (first and role in first)]
     name = "id" if all("id" in file.roles for file in files) else "url"
     with (
-        replacing(folder / "attribution.csv") as temporary,
+        replacing(folder / ATTRIBUTION) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as stream,
     ):
         writer = csv.writer(stream)
         writer.writerow(["id", "file", *roles, "url"])
+        for line in itertools.chain([first] if first else [], before):
+            writer.writerow([line.get(column, "") for column in ("id", "file", *roles, "url")])
         for places, block in selection.cells(files, rows, list(dict.fromkeys([name, *roles, "url"]))):
             columns = [block[role].to_pylist() for role in (name, *roles, "url")]
             for place, (image, *cells) in zip(places.tolist(), zip(*columns, strict=True), strict=True):

@@ -189,6 +189,10 @@ def _values(program: str, arguments: list[str]) -> dict[str, Any]:
         raise ValueError(" ".join(str(error).split())) from error
     if rest[1:]:
         raise ValueError(f"{rest[1]!r} is not a flag: every option is written --name=value.")
+    for name in OURS:  # flags.cfg has a line for each
+        value = FLAGS[name].value
+        if any("".join(text.splitlines()) != text for text in map(str, value if isinstance(value, list) else [value])):
+            raise ValueError(f"--{name} holds a line break: write its value in one line.")
     for name in PATHS:
         value = FLAGS[name].value
         listed = isinstance(value, list)

@@ -73,6 +73,8 @@ def unfinished(out: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
+    except tf.errors.InvalidArgumentError:  # of the network, and not of a file
+        raise
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise OSError(f"--out={out} could not be written ({reason}); no version was added.") from error

@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import lzma
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -41,7 +43,7 @@ class Archive:
         try:
             with self.zip.open(entry) as member:
                 yield member  # type: ignore[misc]
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
             raise ValueError(f"{self.path}: {name} cannot be unpacked ({error}).") from None
 
     def read(self, name: str) -> bytes:

@@ -65,7 +65,8 @@ def _labels(file: str, categories: dict[Any, dict[str, Any]], own: list) -> _Lab
                     both = f"{before['name']!r} and {item['name']!r}"
                     raise ValueError(f"{file}: category {item['id']} is both {both}: each id has one name")
             elif key == "licenses":
-                labels.licenses[_id(item, "id")] = str(item.get("name") or item.get("url") or "")
+                number = _id(item, "id")
+                labels.licenses[number] = str(item.get("name") or item.get("url") or "")
             elif key == "":
                 listed[_id(item, "id")] = {**item, "name": _id(item, "name")}
     except TypeError as error:

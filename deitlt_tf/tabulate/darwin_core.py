@@ -138,7 +138,8 @@ def _still_images(media: "pa.Table", report: Report) -> "pa.Table":
     if "format" in there.column_names:
         still = still.filter(pc.fill_null(pc.match_substring_regex(still["format"], "^(image/|[^/]*$)"), True))
     if "type" in there.column_names:
-        still = still.filter(pc.fill_null(pc.match_substring_regex(still["type"], "(?i)image"), True))
+        # StillImage and Image, and not MovingImage.
+        still = still.filter(pc.fill_null(pc.match_substring_regex(still["type"], "(?i)(^|[^g])image"), True))
     report.left_out["that are sounds or films"] += len(there) - len(still)
     return still
 

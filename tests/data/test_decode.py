@@ -255,3 +255,26 @@ def test_a_lack_of_memory_says_what_to_lower(error):
         ValueError, match=r"^memory ran out \((OOM +when|Unable to.*)\): lower `batch_size`, raise `acc"
     ):
         decode.naming_bad_images(fail, splits_of("gone.png"), max_pixels=LIMIT)
+
+
+def webp_without_chunks(width: int, height: int) -> bytes:
+    """A raw VP8L stream of one colour directly after the mark WEBP, which libwebp decodes, too."""
+    bits = (width - 1) | (height - 1) << 14
+    for code in range(5):  # a code of one symbol each: green, red, blue, alpha, distance
+        bits |= 1 << (35 + 4 * code)
+    stream = b"\x2f" + bits.to_bytes(8, "little")
+    return b"RIFF" + struct.pack("<I", 4 + len(stream)) + b"WEBP" + stream
+
+
+def png_with_another_first_chunk(width: int, height: int) -> bytes:
+    """A chunk that decoders skip, whose first 8 bytes say 1 x 1, before the header."""
+    whole = encoded(Image.new("RGB", (width, height)), "PNG")
+    data = struct.pack(">II", 1, 1)
+    chunk = struct.pack(">I", len(data)) + b"aaAa" + data + struct.pack(">I", zlib.crc32(b"aaAa" + data))
+    return whole[:8] + chunk + whole[8:]
+
+
+@pytest.mark.parametrize("make", [webp_without_chunks, png_with_another_first_chunk])
+def test_a_file_whose_sides_stand_elsewhere_is_not_decoded(make):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not a JPEG, PNG"):
+        decode.decode(tf.constant(make(300, 200)), name="image 1", max_pixels=1000)

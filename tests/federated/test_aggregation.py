@@ -25,19 +25,20 @@ def test_one_client_alone_is_the_mean():
 
 
 @pytest.mark.parametrize(
-    ("arrays", "size", "message"),
+    ("arrays", "size", "loss", "message"),
     [
-        ({"w": np.float32([1, np.nan])}, 3, "client north sends numbers in w that are not finite"),
-        ({"w": np.float32([1, np.inf])}, 3, "client north sends numbers in w that are not finite"),
-        ({"w": np.float32([1])}, 3, "client north sends weights of another network"),
-        ({"v": np.float32([1, 2])}, 3, "client north sends weights of another network"),
-        ({"w": np.float32([1, 2])}, 0, "client north reports 0 training images"),
+        ({"w": np.float32([1, 2])}, 3, np.nan, "client north sends numbers in its loss that are not finite"),
+        ({"w": np.float32([1, np.nan])}, 3, 0.5, "client north sends numbers in w that are not finite"),
+        ({"w": np.float32([1, np.inf])}, 3, 0.5, "client north sends numbers in w that are not finite"),
+        ({"w": np.float32([1])}, 3, 0.5, "client north sends weights of another network"),
+        ({"v": np.float32([1, 2])}, 3, 0.5, "client north sends weights of another network"),
+        ({"w": np.float32([1, 2])}, 0, 0.5, "client north reports 0 training images"),
     ],
 )
-def test_a_reply_that_cannot_be_averaged_is_one_sentence(arrays, size, message):
+def test_a_reply_that_cannot_be_averaged_is_one_sentence(arrays, size, loss, message):
     with pytest.raises(ValueError, match=message):
-        aggregation.check_reply("north", arrays, {"w": np.float32([0, 0])}, size=size)
+        aggregation.check_reply("north", arrays, {"w": np.float32([0, 0])}, size=size, loss=loss)
 
 
 def test_a_good_reply_passes():
-    aggregation.check_reply("north", {"w": np.float32([1, 2])}, {"w": np.float32([0, 0])}, size=1)
+    aggregation.check_reply("north", {"w": np.float32([1, 2])}, {"w": np.float32([0, 0])}, size=1, loss=0.5)

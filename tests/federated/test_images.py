@@ -1,5 +1,7 @@
 """Whose images are whose: one data set divided, folders of clients with one list of classes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers.federation import CLASSES, recipe_in, source_of, write_clients
@@ -35,6 +37,14 @@ def test_folders_of_clients_have_the_classes_of_all_together(tmp_path, folders):
     assert north.counts.tolist() == [3, 3, 3] and south.counts.tolist() == [0, 3, 0]
     assert south.test.labels.tolist() == [1] and south.val is None
     assert south.train.names[0] == "green/0.png"  # names of the images go along
+
+
+@pytest.mark.parametrize("path", ["..", ".", "../north", "../north/"])
+def test_a_client_has_the_name_of_its_folder_however_it_is_written(tmp_path, folders, monkeypatch, path):
+    below = Path(folders[0]) / "red"
+    monkeypatch.chdir(below if path == ".." else folders[0])
+    client = images.of_folder(path, recipe_in(tmp_path), report=tmp_path / "skipped.txt")
+    assert client.name == "north"
 
 
 def test_a_list_of_classes_sets_their_order_and_refuses_others(tmp_path, folders):

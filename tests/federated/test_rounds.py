@@ -1,5 +1,6 @@
 """All clients in one process: rounds repeat to the bit, survive a kill, and refuse what cannot be averaged."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -139,6 +140,14 @@ def test_a_client_that_lost_its_folder_says_so(tmp_path):
     again.server.restore()
     with pytest.raises(ValueError, match=r"client south took part in round 3, but .*south/checkpoints does not hold"):
         again.trained["south"].train(again.server.shared, 4, last=again.server.last["south"])
+
+
+def test_a_client_called_all_does_not_stand_for_all_in_central_training(tmp_path):
+    clients = [
+        dataclasses.replace(client, name=name) for client, name in zip(tiny_clients(), ("all", "b"), strict=True)
+    ]
+    with pytest.raises(ValueError, match="a client is called 'all', as is what central training learns from"):
+        federation(tmp_path, "--federated_method=central", clients=clients)
 
 
 @pytest.mark.slow

@@ -32,6 +32,17 @@ def test_hits_are_read_with_the_right_number_of_classes_and_nothing_else():
     told = {"hits": json.dumps({"personal": {"aux": [1, 2], "total": [3, 4]}, "generic": {}})}
     np.testing.assert_array_equal(server_app.hits_of(told, 2, "north")["personal"]["total"], [3, 4])
     assert server_app.hits_of({"hits": "{}"}, 2, "north") == {}
-    for bad in ("", "[1]", '{"a": 3}', '{"a": {"b": [1]}}', '{"a": {"b": ["x", "y"]}}', "[" * 20_000, "[" * 9_000):
+    other = ({"north": {}}, {"personal": {}}, {"personal": {"aux": [1, 2]}, "generic": {}})
+    negative = {"personal": {"aux": [1, -2], "total": [3, 4]}, "generic": {}}
+    for bad in (
+        *map(json.dumps, (*other, negative)),
+        "",
+        "[1]",
+        '{"a": 3}',
+        '{"a": {"b": [1]}}',
+        '{"a": {"b": ["x", "y"]}}',
+        "[" * 20_000,
+        "[" * 9_000,
+    ):
         with pytest.raises(ValueError, match="client north reports hits that cannot be read"):
             server_app.hits_of({"hits": bad}, 2, "north")

@@ -1,6 +1,8 @@
 """One image from its address: what is tried again, what is given up, and that nothing else is ever opened."""
 
+import contextlib
 import threading
+import time
 
 import pytest
 from helpers.encodings import encoded, picture
@@ -71,11 +73,48 @@ def test_what_does_not_pass_is_given_up_after_all_tries(fetch_one, reply, kind):
         (image(encoded(picture(200, 90), "PNG")), "refused", "200 x 90 pixels are more than the limit"),
         (status(302, Location="file:///etc/passwd"), "refused", "not an address of http or https: file:///etc/passwd"),
         (status(301, Location="ftp://example.org/x.jpg"), "refused", "not an address of http or https"),
+        (status(302, Location="http://[::1/x.jpg"), "refused", "not an address that can be asked"),
     ],
 )
 def test_what_is_final_is_asked_once(fetch_one, reply, kind, reason):
     answer, requests, _ = fetch_one(reply)
     assert (answer.status, requests) == (kind, 1) and reason in answer.reason
+
+
+def drips(handler):
+    """A byte of an image now and then."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(JPEG)))
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        for byte in JPEG[:200]:
+            handler.wfile.write(bytes([byte]))
+            time.sleep(0.02)
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(fetch_one, monkeypatch):
+    monkeypatch.setattr("deitlt_tf.fetch.download.LONGEST", 0.1)
+    answer, requests, content = fetch_one(drips, limits=Limits(max_bytes=100_000, max_pixels=10_000, tries=1))
+    assert (answer.status, requests, content) == (
+        "failed",
+        1,
+        None,
+    ) and "not complete after 0.1 seconds" in answer.reason
+
+
+def test_chunks_are_put_together(fetch_one):
+    def chunked(handler):
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for part in (JPEG[:10], JPEG[10:]):
+            handler.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+        handler.wfile.write(b"0\r\n\r\n")
+        handler.close_connection = True
+
+    answer, _, content = fetch_one(chunked)
+    assert answer.status == "ok" and content == JPEG
 
 
 def test_redirects_are_followed_and_not_for_ever(fetch_one, server):

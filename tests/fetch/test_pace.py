@@ -50,5 +50,6 @@ def test_the_header_is_a_number_or_a_date():
     later = retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True))
     assert later is not None and 85 < later <= 90
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert retry_after("Wed, 21 Oct 99999999999999999999 07:28:00 GMT") is None
     assert retry_after(None) is retry_after("") is retry_after("soon") is None
     assert retry_after("9" * 30) == float("inf")

@@ -44,6 +44,25 @@ def test_images_journal_and_licences(table, run_fetch, server, tmp_path):
     assert {entry.name for entry in folder.iterdir()} == {"005", "017", "attribution.csv", "fetch.jsonl", ".lock"}
 
 
+def test_licences_of_an_earlier_call_stay_and_a_strangers_file_too(table, run_fetch, good, tmp_path):
+    path = table({1: good, 2: good, 3: good}, license=["CC-BY", "CC0", "CC-BY-NC"], creator=["Ana", "Bo", "Cy"])
+    file = tmp_path / "images" / "attribution.csv"
+
+    def licences():
+        with file.open(newline="") as stream:
+            return {row["id"]: row["license"] for row in csv.DictReader(stream)}
+
+    for number in (1, 2):
+        assert run_fetch(path, f"--keep=photo_id == {number}")[0] == 0
+    assert licences() == {"1": "CC-BY", "2": "CC0"}
+    (tmp_path / "images" / "001" / "1.jpg").unlink()
+    assert run_fetch(path, "--keep=photo_id > 1")[0] == 0
+    assert licences() == {"2": "CC0", "3": "CC-BY-NC"}
+    file.write_text("mine\n")
+    code, printed, _ = run_fetch(path)
+    assert code == 1 and "is none that fetch has written" in printed and file.read_text() == "mine\n"
+
+
 @pytest.mark.usefixtures("hurry")
 def test_a_second_call_asks_for_nothing_that_is_settled(table, run_fetch, server, good, tmp_path):
     path = table({1: good, 2: status(404), 3: [status(500), status(500), good], 4: image(b"<html>", announced=6)})

@@ -38,6 +38,13 @@ def parse(*arguments: str, **options):
     return command_line.parse(["program", *arguments], **options)
 
 
+@pytest.mark.parametrize("mark", ["\n", "\r", "\u2028"])
+@pytest.mark.parametrize("name", ["keep", "table"])
+def test_a_value_of_two_lines_does_not_fit_into_flags_cfg(name, mark):
+    with pytest.raises(ValueError, match=rf"--{name} holds a line break: write its value in one line"):
+        parse(f"--{name}=genus == Passer{mark}and year > 2015")
+
+
 # ---- recipes ----
 
 

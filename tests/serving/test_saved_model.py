@@ -167,6 +167,10 @@ def test_an_export_that_answers_otherwise_is_refused(tmp_path):
     tf.saved_model.save(module, str(tmp_path), signatures=functions(0.0))
     requests = [("double", {"x": tf.constant([1.0, 2.0])})]
     assert saved_model.check(functions(0.0), tmp_path, requests) == 0
+    masked = [("double", {"x": tf.constant([1.0, -np.inf])})]  # as a personal model answers for a class it never had
+    assert saved_model.check(functions(0.0), tmp_path, masked) == 0
+    with pytest.raises(ValueError, match="nan off"):
+        saved_model.check(functions(np.nan), tmp_path, requests)
     with pytest.raises(ValueError, match="double"):
         saved_model.check(functions(0.1), tmp_path, requests)
     other = {"double": tf.function(lambda x: {"z": x}, input_signature=functions(0.0)["double"].input_signature)}
@@ -176,10 +180,12 @@ def test_an_export_that_answers_otherwise_is_refused(tmp_path):
 
 def test_an_example_of_every_signature_is_two_sizes_of_image():
     functions = dict.fromkeys(("serving_default", "bytes", "features"))
-    requests = dict(saved_model.examples(functions, size=6))
+    requests = dict(saved_model.examples(functions, size=6, max_pixels=10**6))
     assert list(requests) == list(functions)
     assert requests["features"]["images"].shape == (1, 6, 6, 3)
     sizes = [tf.io.decode_image(data).shape[:2] for data in requests["bytes"]["image_bytes"]]
     assert sizes == [(6, 6), (12, 18)]
-    (single,) = dict(saved_model.examples(functions, size=6, max_images=1))["bytes"]["image_bytes"]
+    (single,) = dict(saved_model.examples(functions, size=6, max_pixels=10**6, max_images=1))["bytes"]["image_bytes"]
     assert tf.io.decode_image(single).shape[:2] == (6, 6)
+    files = dict(saved_model.examples(functions, size=6, max_pixels=150))["bytes"]["image_bytes"]
+    assert sum(np.prod(tf.io.decode_image(data).shape[:2]) for data in files) <= 150

@@ -2,6 +2,7 @@
 
 import zipfile
 
+import pyarrow as pa
 import pytest
 
 from deitlt_tf.tabulate import darwin_core
@@ -154,3 +155,11 @@ def test_half_a_zip(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"a\.zip is not a whole \.zip file"):
         Archive(str(path))
+
+
+def test_films_without_a_format_are_no_images():
+    types = ["StillImage", "MovingImage", "Image", "http://purl.org/dc/dcmitype/MovingImage", "Sound", None]
+    media = pa.table({"url": ["x"] * len(types), "type": types})
+    report = Report(drop_several=False)
+    assert darwin_core._still_images(media, report)["type"].to_pylist() == ["StillImage", "Image", None]
+    assert report.left_out["that are sounds or films"] == 3

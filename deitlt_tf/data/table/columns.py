@@ -31,6 +31,8 @@ NAMES |= {rank: (rank,) for rank in RANKS}
 
 # Roles whose columns hold text, whatever the first rows of a CSV look like.
 TEXT = ("url", "path", "scientific_name", "epithet", "common_name", "license", "rights_holder", "creator", *RANKS)
+# Roles whose columns are text unless they hold whole numbers: as a fraction, 12.1 and 12.10 are one number.
+NO_FRACTIONS = ("id", "observation", "camera", "place")
 
 
 def plain(name: str) -> str:

@@ -210,6 +210,7 @@ def _columns(tree: Any) -> list[str]:
 
 
 def _expression(tree: Any, schema: "pa.Schema") -> "pc.Expression":
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     if isinstance(tree, _Join):
@@ -226,10 +227,9 @@ def _expression(tree: Any, schema: "pa.Schema") -> "pc.Expression":
     if tree.operator.startswith("is"):
         return field.is_null() if tree.operator == "is null" else field.is_valid()
     values = [_scalar(value, kind, tree) for value in tree.values]
-    if tree.operator == "in":
-        return field.isin(values)
-    if tree.operator == "not in":
-        return field.is_valid() & ~field.isin(values)
+    if tree.operator.endswith("in"):  # an empty cell is in no list, and not out of one either, as in SQL
+        inside = pc.if_else(field.is_valid(), field.isin(values), pa.scalar(None, pa.bool_()))
+        return inside if tree.operator == "in" else ~inside
     operators = {
         "==": field.__eq__,
         "!=": field.__ne__,
@@ -277,7 +277,7 @@ def _scalar(value: tuple[str, bool], kind: "pa.DataType", comparison: _Compariso
             if inner.tz:
                 moment = moment.replace(tzinfo=datetime.UTC)
             return pa.scalar(moment, inner)
-    except (ValueError, KeyError, OverflowError, pa.ArrowInvalid):
+    except (ValueError, KeyError, ArithmeticError, pa.ArrowInvalid):
         raise ValueError(f"column {name!r} needs {wanted}, not {text!r}") from None
     raise ValueError(f"column {name!r} is of type {kind}, which cannot be compared")
 

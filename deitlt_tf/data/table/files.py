@@ -31,6 +31,7 @@ class TableFile:
 
     path: of the file. schema: names and types of its columns. roles: {role: column}, see `columns.recognise`.
     delimiter: between the columns of a text file; "" for Parquet. quoted: whether its values may stand in quotes.
+    text: columns of a text file that are read as text, whatever they look like.
     """
 
     path: str
@@ -38,6 +39,7 @@ class TableFile:
     roles: dict[str, str]
     delimiter: str = ""
     quoted: bool = True
+    text: tuple[str, ...] = ()
 
     def require(self, name: str, *, argument: str) -> None:
         """Raises ValueError that names file and column if there is no column `name`, which `argument` asks for."""
@@ -67,17 +69,20 @@ class TableFile:
         except pa.ArrowInvalid as error:
             raise ValueError(f"{self.path}: column {name!r} needs numbers ({error}).") from None
 
-    def blocks(self, names: Sequence[str], *, keep: Condition | None = None) -> "Iterator[pa.Table]":
+    def blocks(
+        self, names: Sequence[str], *, keep: Condition | None = None, text: Sequence[str] = ()
+    ) -> "Iterator[pa.Table]":
         """The rows that fulfil `keep`, in their order, some 100,000 at a time, with these columns.
 
+        text: further columns that are read as text, if the file is one; none that `keep` compares.
         Raises ValueError that names the file, and column and row where they are known, for a damaged file.
         """
         where = keep.expression(self.schema, file=self.path) if keep else None
         needed = list(dict.fromkeys([*names, *(keep.columns if keep else [])]))
-        for block in self._all_blocks(needed, where=where):
+        for block in self._all_blocks(needed, where=where, text=(*self.text, *text)):
             yield block.select(list(dict.fromkeys(names)))
 
-    def _all_blocks(self, needed: list[str], *, where: Any) -> "Iterator[pa.Table]":
+    def _all_blocks(self, needed: list[str], *, where: Any, text: Sequence[str]) -> "Iterator[pa.Table]":
         import pyarrow as pa
 
         if not self.delimiter:
@@ -93,11 +98,11 @@ class TableFile:
                 raise _damaged(self.path, error) from error
             return
         try:
-            for batch in _open_text(self.path, self.delimiter, quoted=self.quoted, include=needed):
+            for batch in _open_text(self.path, self.delimiter, quoted=self.quoted, include=needed, text=text):
                 table = pa.Table.from_batches([batch])
                 self._require_lines(table)
                 yield table if where is None else table.filter(where)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise _damaged(self.path, error) from error
 
     def _require_lines(self, table: "pa.Table") -> None:
@@ -173,11 +178,16 @@ def open_one(path: str) -> TableFile:
     names, delimiter = _header(path)
     # GBIF and iNaturalist write tab-separated files without quotes, so that a quote there is a letter.
     quoted = delimiter != "\t" or names != _header(path, unquote=False)[0]
+    roles = columns.recognise(names)
     try:
         schema = _open_text(path, delimiter, quoted=quoted).schema
-    except pa.ArrowException as error:
+        fractions = [roles[role] for role in columns.NO_FRACTIONS if role in roles]
+        text = tuple(name for name in fractions if pa.types.is_floating(schema.field(name).type))
+        if text:
+            schema = _open_text(path, delimiter, quoted=quoted, text=text).schema
+    except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
-    return TableFile(path, schema, columns.recognise(names), delimiter, quoted)
+    return TableFile(path, schema, roles, delimiter, quoted, text)
 
 
 def _header(path: str, *, unquote: bool = True) -> tuple[list[str], str]:
@@ -186,7 +196,7 @@ def _header(path: str, *, unquote: bool = True) -> tuple[list[str], str]:
 
     with pa.input_stream(path, compression="detect") as stream:
         try:
-            line = stream.read(HEADER_BYTES).split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
+            line = re.split(b"[\r\n]", stream.read(HEADER_BYTES), maxsplit=1)[0].decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 text: {error.reason} in its first line.") from None
         except OSError as error:
@@ -210,20 +220,22 @@ def _require_names(path: str, names: Sequence[str]) -> None:
         raise ValueError(f"{path} has two columns {again[0]!r}: each column needs a name of its own.")
 
 
-def _open_text(path: str, delimiter: str, *, quoted: bool, include: list[str] | None = None) -> Any:
-    """A reader of the rows of a text file, in blocks. Types come from the first block."""
+def _open_text(
+    path: str, delimiter: str, *, quoted: bool, include: list[str] | None = None, text: Sequence[str] = ()
+) -> Any:
+    """A reader of the rows of a text file, in blocks. Types come from the first block, but for those of `text`."""
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
     names, _ = _header(path)
     roles = columns.recognise(names)
-    text = {roles[role]: pa.string() for role in columns.TEXT if role in roles}
+    texts = [*(roles[role] for role in columns.TEXT if role in roles), *text]
     return arrow_csv.open_csv(
         pa.input_stream(path, compression="detect"),
         read_options=arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
         parse_options=arrow_csv.ParseOptions(delimiter=delimiter, quote_char='"' if quoted else False),
         convert_options=arrow_csv.ConvertOptions(
-            column_types=text,
+            column_types=dict.fromkeys(texts, pa.string()),
             include_columns=include,
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,

@@ -95,15 +95,30 @@ def runs(ids: np.ndarray, within: np.ndarray | None = None) -> np.ndarray:
 
 
 def of_cells(cells: "pa.Array") -> np.ndarray:
-    """int64 [N], a key of each cell, 0 of an empty one: `mixed` of whole numbers, `of_text` of everything else."""
-    import pyarrow as pa
+    """int64 [N], a key of each cell, 0 of an empty one: `mixed` of whole numbers, `of_text` of everything else.
 
-    if pa.types.is_integer(cells.type):
-        numbers = cells.fill_null(0).to_numpy(zero_copy_only=False)
-        keys = (mixed(numbers, seed=4) >> np.uint64(1)).astype(np.int64)
-        keys[cells.is_null().to_numpy(zero_copy_only=False)] = 0
-        return keys
-    return of_text(cells.cast(pa.string()).fill_null(""))
+    A number has one key, whether its column holds whole numbers, fractions (as pandas writes it if a cell is empty) or
+    text.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = _texts(cells)
+    digits = pc.match_substring_regex(texts, r"^(0|[1-9][0-9]{0,16})(\.0+)?$")
+    whole = pc.replace_substring_regex(pc.if_else(digits, texts, "0"), r"\..*", "")
+    numbers = whole.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    keys = (mixed(numbers, seed=4) >> np.uint64(1)).astype(np.int64)
+    return np.where(digits.to_numpy(zero_copy_only=False), keys, of_text(texts))
+
+
+def _texts(cells: "pa.Array") -> "pa.Array":
+    """The cells as text, "" of an empty one and of NaN."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_floating(cells.type):
+        cells = pc.if_else(pc.is_nan(cells), None, cells)
+    return cells.cast(pa.string()).fill_null("")
 
 
 def image_keys(cells: "pa.Array") -> np.ndarray:
@@ -111,7 +126,7 @@ def image_keys(cells: "pa.Array") -> np.ndarray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    texts = cells.cast(pa.string()).fill_null("")
+    texts = _texts(cells)
     keys = of_text(texts) & LARGEST
     digits = pc.match_substring_regex(texts, "^(0|[1-9][0-9]{0,16})$")
     numbers = pc.if_else(digits, texts, "0").cast(pa.int64()).to_numpy(zero_copy_only=False)

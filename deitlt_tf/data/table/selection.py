@@ -54,7 +54,9 @@ def select(
     start = 0
     for file in files:
         needed, where = reader.columns(file, test_where, by_path=by_path)
-        for block in file.blocks(needed, keep=keep):
+        compared = {*(keep.columns if keep else []), *(test_where.columns if test_where else [])}
+        names_of_classes = {file.roles.get(rank, rank)} - compared
+        for block in file.blocks(needed, keep=keep, text=[*names_of_classes]):
             found = reader.read(block, file, where, start=start, by_path=by_path)
             start += len(block)
             blocks.append(found[:-1])
@@ -195,7 +197,7 @@ class _Reader:
         return number
 
     def groups(self, block: "pa.Table", file: TableFile, ids: np.ndarray) -> np.ndarray:
-        """int64 [rows]: the key of each row's group; zeros where the file says nothing about groups."""
+        """int64 [rows]: the key of each row's group, of its own where nothing is said about groups."""
         role = self.group_role
         if role in file.roles:
             cells = block[file.roles[role]].combine_chunks()
@@ -203,7 +205,7 @@ class _Reader:
         elif role == "place" and {"latitude", "longitude"} <= file.roles.keys():
             groups = keys.of_places(*(file.numbers(block, file.roles[name]) for name in ("latitude", "longitude")))
         else:
-            return np.zeros(len(ids), np.int64)
+            return keys.alone(ids)  # other files may have groups
         self.grouped += int((groups != 0).sum())
         return np.where(groups == 0, keys.alone(ids), groups)
 

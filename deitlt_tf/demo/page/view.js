@@ -142,6 +142,10 @@ function plainJpeg(file, bytes) {
   // A segment is 0xFF, kind, length, content; the kind 0xDA begins the compressed picture.
   while (at + 4 <= bytes.byteLength && bytes.getUint8(at) === 0xff && bytes.getUint8(at + 1) !== 0xda) {
     const kind = bytes.getUint8(at + 1);
+    if (kind === 0xff) {  // any number of these may stand before a kind
+      at += 1;
+      continue;
+    }
     const end = at + 2 + bytes.getUint16(at + 2);
     if (kind !== 0xe1 && kind !== 0xe2) parts.push(file.slice(at, end));
     at = end;

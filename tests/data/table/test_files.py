@@ -132,3 +132,18 @@ def test_a_column_that_one_file_lacks_is_named(tmp_path):
         files.open_files([str(tmp_path)])
     with pytest.raises(ValueError, match=r"b\.csv has no column 'genuss', which `rank` names: did you mean genus"):
         files.open_one(str(tmp_path / "b.csv")).require("genuss", argument="rank")
+
+
+def test_ids_that_look_like_fractions_are_texts(tmp_path):
+    ids = ["12.1", "12.10", "18446744073709551000"]
+    (tmp_path / "a.csv").write_text("photo_id,score\n" + "".join(f"{x},0.5\n" for x in ids))
+    table = read(tmp_path / "a.csv", keep="score < 1")
+    assert table["photo_id"].to_pylist() == ids and table["score"].to_pylist() == [0.5] * 3
+
+
+def test_a_text_file_with_line_ends_of_old_macs_and_one_that_is_cut_off(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"photo_id,genus\r1,Apis\r2,Bombus\r")
+    assert read(tmp_path / "a.csv")["genus"].to_pylist() == ["Apis", "Bombus"]
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress((HEADER + "1,a,b\n" * 9999).encode())[:-20])
+    with pytest.raises(ValueError, match=r"b\.csv\.gz cannot be read as a table"):
+        read(tmp_path / "b.csv.gz")

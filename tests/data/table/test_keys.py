@@ -63,3 +63,23 @@ def test_neighbours_are_in_one_run_in_any_order(ids, random):
         assert (groups[one] == groups[other]) == (other - one <= keys.NEIGHBOURS)
     shuffled = random.sample(ids, len(ids))
     assert dict(zip(shuffled, keys.runs(np.array(shuffled)).tolist(), strict=True)) == groups
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pa.array([77, None, 5]),
+        pa.array([77.0, None, 5.0]),
+        pa.array([77.0, float("nan"), 5.0]),
+        pa.array(["77", "", "5"]),
+        pa.array(["77.0", None, "5.0"]),
+    ],
+)
+def test_a_number_has_one_key_whatever_its_column_holds(cells):
+    assert keys.of_cells(cells).tolist() == keys.of_cells(pa.array([77, None, 5])).tolist()
+    assert keys.of_cells(cells)[1] == 0 and keys.image_keys(cells)[1] == -1
+
+
+def test_texts_that_look_like_numbers_and_are_not_keep_their_own_keys():
+    texts = ["7", "07", "7.5", "-7", "7e0", "18446744073709551000", "18446744073709551001", "7.05"]
+    assert len({*keys.of_cells(pa.array(texts)).tolist()}) == len(texts)

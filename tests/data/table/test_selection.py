@@ -124,3 +124,20 @@ def test_the_cells_of_the_chosen_rows_come_in_blocks(tmp_path):
         [int(cells[0]) for cells in found.values()] == rows.ids.tolist() == [0, 30, 40, 60, 70, 1000, 1010, 1020, 1030]
     )
     assert found[2][1:] == ["A b", None]
+
+
+def test_a_file_without_observations_next_to_one_that_has_them(tmp_path):
+    alone, grouped = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    pq.write_table(pa.table({"photo_id": range(10, 60, 10), "species": ["A b"] * 5}), alone)
+    both = {"photo_id": range(100, 200, 20), "species": ["A b"] * 5, "observation_id": [1, 1, 2, 2, 3]}
+    pq.write_table(pa.table(both), grouped)
+    rows = selection.select(open_files([str(alone), str(grouped)]), complain=raise_mistake, note=lambda _: None)
+    assert len({*rows.groups[:5].tolist()}) == 5 and len({*rows.groups.tolist()}) == 8
+
+
+def test_classes_that_look_like_numbers_are_texts(tmp_path):
+    path = tmp_path / "a.csv"
+    write_csv(path, [{"photo_id": k, "label": text} for k, text in enumerate(["1.1", "1.10", "007", "7"], 10)])
+    for keep in (None, parse("photo_id > 0", argument="keep")):
+        rows = selection.select(open_files([str(path)]), rank="label", keep=keep, complain=raise_mistake, note=print)
+        assert [lineage[-1] for lineage in rows.lineages] == ["1.1", "1.10", "007", "7"]
