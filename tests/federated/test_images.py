@@ -1,7 +1,5 @@
 """Whose images are whose: one data set divided, folders of clients with one list of classes."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from helpers.federation import CLASSES, recipe_in, source_of, write_clients
@@ -40,9 +38,9 @@ def test_folders_of_clients_have_the_classes_of_all_together(tmp_path, folders):
 
 
 @pytest.mark.parametrize("path", ["..", ".", "../north", "../north/"])
-def test_a_client_has_the_name_of_its_folder_however_it_is_written(tmp_path, folders, monkeypatch, path):
-    below = Path(folders[0]) / "red"
-    monkeypatch.chdir(below if path == ".." else folders[0])
+@pytest.mark.usefixtures("folders")
+def test_a_client_has_the_name_of_its_folder_however_it_is_written(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path / "north" / ("red" if path == ".." else ""))
     client = images.of_folder(path, recipe_in(tmp_path), report=tmp_path / "skipped.txt")
     assert client.name == "north"
 
