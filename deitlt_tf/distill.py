@@ -14,7 +14,7 @@ from deitlt_tf.devices.accumulation import in_parts
 from deitlt_tf.losses import NEVER
 from deitlt_tf.mixing import mix
 from deitlt_tf.models import interface, resizing, vit
-from deitlt_tf.models.convolutions import has_batch_norm
+from deitlt_tf.models.convolutions import batch_norms
 from deitlt_tf.models.weights import is_frozen
 from deitlt_tf.step import TrainingStep, checked
 
@@ -248,7 +248,7 @@ class Distiller(TrainingStep):
 
         shares = (lesson, cls_share, dist_share)
         # A BatchNorm takes its statistics from all replicas.
-        unrolled = has_batch_norm(self.student) and replicas.replica()[1] > 1
+        unrolled = replicas.replica()[1] > 1 and bool(batch_norms(self.student))
         return in_parts(self.accumulation, gradients_of, shares, add_up=True, unrolled=unrolled)
 
     def part_seed(self, step: tf.Tensor, part: int | tf.Tensor, *, use: int) -> tf.Tensor:

@@ -91,9 +91,8 @@ def packages_of(path: Path) -> set[str]:
 
 def imports_of(path: Path) -> set[str]:
     """Modules of ours that a file imports anywhere, as names below the package."""
-    imported = {name.removeprefix("deitlt_tf.") for name in names_of(path) if name.startswith("deitlt_tf.")} & {
-        *MODULES
-    }
+    ours = {name.removeprefix("deitlt_tf.") for name in names_of(path) if name.startswith("deitlt_tf.")}
+    imported = ours & MODULES.keys()
     packages = {name for name in imported if any(other.startswith(name + ".") for other in imported)}
     return imported - packages
 

@@ -270,13 +270,13 @@ class _Fetching:
 
 
 def _require_own_attribution(path: Path) -> None:
-    """Raises ValueError for a file of this name that `fetch` has not written."""
+    """Raises ValueError if there is a file at `path` and `fetch` did not write it."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as stream:
         names = stream.readline().split(",")
     if names[:2] != ["id", "file"]:
-        raise ValueError(f"{path} is none that fetch has written: move it, or name another `data_dir`.")
+        raise ValueError(f"{path} was not written by fetch: move it, or name another `data_dir`.")
 
 
 def _of_earlier_calls(path: Path, rows: Rows) -> Iterator[dict[str, str]]:

@@ -14,7 +14,7 @@ from deitlt_tf.models.weights import load_state, state_dict
 from deitlt_tf.runs.models import load_model
 
 State = dict[str, np.ndarray]  # official name -> array in torch's layout
-EPSILON = 1e-6  # of a Vision Transformer's norms, where nothing else is said
+EPSILON = 1e-6  # default epsilon of LayerNorm in a Vision Transformer of `models.build`
 
 
 def start_from(student: keras.Model, source: keras.Model | Mapping[str, np.ndarray]) -> list[str]:

@@ -74,10 +74,6 @@ def batch_norms(model: keras.Model) -> list[BatchNorm]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, BatchNorm)]
 
 
-def has_batch_norm(model: keras.Model) -> bool:
-    return bool(batch_norms(model))
-
-
 def normed(conv: keras.layers.Conv2D, norm: BatchNorm, x: tf.Tensor, *, training: bool | None) -> tf.Tensor:
     """norm(conv(x)). In inference the moving statistics are folded into the kernel: a convolution with a bias.
 

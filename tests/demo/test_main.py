@@ -304,8 +304,8 @@ def test_the_page_answers_at_the_rank_that_is_sure(opened, tmp_path):
     rows = page.locator("#by-rank .first span").all_inner_texts()
     best = page.locator("#verdict").inner_text().partition(",")[0]
     assert rows[0] == f"class: {best}" and rows[1] in (f"kind: {EVIL}", "kind: warm")
-    shown = page.eval_on_selector_all("#by-rank data", "nodes => nodes.map(node => Number(node.value))")
-    of_class, of_kind = shown
+    read_probabilities = "elements => elements.map(element => Number(element.value))"
+    of_class, of_kind = page.eval_on_selector_all("#by-rank data", read_probabilities)
     for threshold in (0.01, of_class + 0.005, 0.99):
         page.locator("#threshold").fill(f"{threshold:.2f}")
         sure = page.locator("#sure").inner_text()

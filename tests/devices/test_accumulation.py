@@ -16,20 +16,22 @@ def part(k, data):
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 6])
 @pytest.mark.parametrize("traced", [False, True])
-def test_parts_are_joined_in_the_order_of_the_batch(parts, traced):
-    run = (lambda: in_parts(parts, part, DATA)) if not traced else tf.function(lambda: in_parts(parts, part, DATA))
-    joined = run()
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_parts_are_joined_in_the_order_of_the_batch(parts, traced, unrolled):
+    run = lambda: in_parts(parts, part, DATA, unrolled=unrolled)  # noqa: E731
+    joined = tf.function(run)() if traced else run()
     np.testing.assert_array_equal(joined["double"], 2 * DATA["x"])
     np.testing.assert_array_equal(joined["number"], np.repeat(np.arange(parts), 6 // parts))
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 6])
 @pytest.mark.parametrize("traced", [False, True])
-def test_parts_are_added_up(parts, traced):
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_parts_are_added_up(parts, traced, unrolled):
     def sums(k, data):
         return [tf.reduce_sum(data["x"], 0)], tf.reduce_max(data["y"][0])
 
-    run = lambda: in_parts(parts, sums, DATA, add_up=True)  # noqa: E731
+    run = lambda: in_parts(parts, sums, DATA, add_up=True, unrolled=unrolled)  # noqa: E731
     (total,), last = tf.function(run)() if traced else run()
     np.testing.assert_array_equal(total, tf.reduce_sum(DATA["x"], 0))
     assert int(last) == sum(range(6 // parts - 1, 6, 6 // parts))
@@ -38,6 +40,11 @@ def test_parts_are_added_up(parts, traced):
 def test_a_batch_that_does_not_split_is_refused():
     with pytest.raises(ValueError, match=r"a batch of 6 images does not split into 4 equal parts.*drop_remainder"):
         in_parts(4, part, DATA)
+
+
+def test_an_unrolled_batch_has_a_known_size():
+    with pytest.raises(ValueError, match="BatchNorm over several devices needs batches of a known size"):
+        of_any_size(lambda data: in_parts(2, part, data, unrolled=True))(DATA)
 
 
 def of_any_size(function):

@@ -60,7 +60,7 @@ def test_licences_of_an_earlier_call_stay_and_a_strangers_file_too(table, run_fe
     assert licences() == {"2": "CC0", "3": "CC-BY-NC"}
     file.write_text("mine\n")
     code, printed, _ = run_fetch(path)
-    assert code == 1 and "is none that fetch has written" in printed and file.read_text() == "mine\n"
+    assert code == 1 and "was not written by fetch" in printed and file.read_text() == "mine\n"
 
 
 @pytest.mark.usefixtures("hurry")

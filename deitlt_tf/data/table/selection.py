@@ -197,7 +197,7 @@ class _Reader:
         return number
 
     def groups(self, block: "pa.Table", file: TableFile, ids: np.ndarray) -> np.ndarray:
-        """int64 [rows]: the key of each row's group, of its own where nothing is said about groups."""
+        """int64 [rows]: the key of each row's group. A row that is in no group is a group of its own."""
         role = self.group_role
         if role in file.roles:
             cells = block[file.roles[role]].combine_chunks()
