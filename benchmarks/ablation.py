@@ -12,11 +12,12 @@ the paper's claims. At the end `deitlt_tf.report --compare` puts the first seed 
 prints is in OUT_DIR/logs.
 
 All rows share data, order and views of the images, number of passes, and schedule; rows of "ten minutes" have 60 % of
-the passes. In every row there is no mixing and no smoothing from epoch K (nine tenths) on, so that rows with and
-without re-weighting differ in the weights alone (beta = 0 gives all classes the same weight). One teacher of each kind,
-with seed 0, is trained for the students of all seeds, so the spread over seeds is the spread of students and not of
-teachers. All teachers from scratch train for the same number of epochs, although an epoch takes longer for some. With
---jobs=2 two runs share the cores: two processes of one thread each are faster than one process of two threads.
+the passes, rows of "a night" half as many again, and networks of their own. In every row there is no mixing and no
+smoothing from epoch K (nine tenths) on, so that rows with and without re-weighting differ in the weights alone (beta =
+0 gives all classes the same weight). One teacher of each kind, with seed 0, is trained for the students of all seeds,
+so the spread over seeds is the spread of students and not of teachers. All teachers from scratch but the night's train
+for the same number of epochs, although an epoch takes longer for some. With --jobs=2 two runs share the cores: two
+processes of one thread each are faster than one process of two threads.
 """
 
 import argparse
@@ -47,11 +48,13 @@ TEACHERS = {
     "ce": ["--teacher_loss=ce", "--teacher_classifier=linear", "--teacher_rho=0"],
     "ldam": ["--teacher_rho=0"],
     "ldam_sam": [],
+    "ldam_sam_resnet20": ["--teacher_model=resnet20"],
     "paco_sam": ["--teacher_loss=paco", *OTHER_LOSS],
     "glmc_sam": ["--teacher_loss=glmc", "--teacher_consistency=1", *OTHER_LOSS],
     "mdcs": ["--teacher_loss=mdcs", "--teacher_model=mdcs_resnet8", "--teacher_classifier=linear", "--teacher_rho=0"],
     "tuned": [f"--flagfile={RECIPE.parents[1] / 'configs' / 'teacher_pretrained.cfg'}"],
 }
+TEACHER_PASSES = {"ldam_sam_resnet20": 1.5}  # epochs as a share of --teacher_epochs; 1 for all others
 QUICK = "quick"  # the teacher that `python -m deitlt_tf.quick` makes, as its own recipe says
 # Teachers whose answers are averaged: {name: (kind, seeds)}. The member with seed 0 is also the single teacher.
 ENSEMBLES = {"ldam_sam_pair": ("ldam_sam", (0, 1))}
@@ -85,6 +88,9 @@ FINE = ["--patch_size=4"]  # 64 patches instead of 16; the paper has 196, becaus
 VIT = ["--method=vit_drw", *NO_DRW]
 BALANCED = ["--logit_adjustment=1"]
 VIEWS = ["--crop=resized", "--randaugment=rand-m9-mstd0.5-inc1", "--erasing=0.25", "--mix_prob=1"]  # of the paper
+OURS = [*BALANCED, "--guidance=2.5", "--distillation=soft", "--temperature=1"]  # of configs/folder_small*.cfg
+LARGE = ["--embed_dim=96", "--depth=4", "--num_heads=3", "--drop_path=0.05", "--lr=2e-3", "--ema_decay=0.999"]
+NIGHT = [*FINE, "--stem=conv", *LARGE, "--ema_warmup"]  # of configs/folder_small_night.cfg
 
 
 def with_stem(name: str, title: str, patches: list[str], *, seeds: int, passes: float = 1.0) -> dict[str, Row]:
@@ -94,7 +100,7 @@ def with_stem(name: str, title: str, patches: list[str], *, seeds: int, passes: 
     part; the plain ViT and the student itself have three. passes: see Row.
     """
     stem = [*patches, "--stem=conv"]
-    ours = [*stem, *BALANCED, "--guidance=2.5", "--distillation=soft", "--temperature=1"]
+    ours = [*stem, *OURS]
     return {
         f"{name}_vit": Row(f"ViT, {title}", None, [*VIT, *stem], 3, passes),
         f"{name}_vit_balanced": Row(f"ViT, {title}, balanced softmax", None, [*VIT, *stem, *BALANCED], seeds, passes),
@@ -128,6 +134,10 @@ ROWS = {
     "fine": Row("DeiT-LT (1), patches of 4", "ldam_sam", FINE, seeds=3),
     **with_stem("stem", "stem", FINE, seeds=1),
     **with_stem("minutes", "stem, ten minutes", [], seeds=3, passes=0.6),
+    "night_vit": Row("ViT, stem, a night", None, [*VIT, *NIGHT], passes=1.5),
+    "night": Row(
+        "DeiT-LT (1), stem, a night, guidance, soft, balanced CLS", "ldam_sam_resnet20", [*NIGHT, *OURS], 3, 1.5
+    ),
 }
 FIRST = ("vit", "deit", "deit_lt_1")
 
@@ -235,10 +245,10 @@ def folder_of(out: Path, row: str, seed: int) -> Path:
 
 def shared_flags(options: argparse.Namespace, teacher: str | None) -> list[str]:
     """Arguments that a student and its teacher have in common."""
-    epochs = options.teacher_epochs
+    kind, _ = ENSEMBLES.get(teacher, (teacher, None))
+    epochs = round(options.teacher_epochs * TEACHER_PASSES.get(kind, 1))
     flags = [f"--flagfile={options.recipe}", f"--data_dir={options.images}", *COMMON, f"--teacher_epochs={epochs}"]
-    if teacher and teacher != QUICK:
-        kind, _ = ENSEMBLES.get(teacher, (teacher, None))
+    if kind and kind != QUICK:
         late = epochs * 4 // 5 if kind.startswith("ldam") else -1  # DRW, as published
         flags += [*TEACHERS[kind], f"--teacher_reweight_epoch={late}"]
     return flags

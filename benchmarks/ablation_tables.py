@@ -173,6 +173,7 @@ def claims(runs: Runs) -> list[Claim]:
     ours = "deit_lt_1"
     mean, cls, dist = (ours, "mean"), (ours, "cls"), (ours, "dist")
     short, short_uniform = ("minutes", "mean"), ("minutes", "uniform")
+    night_uniform = ("night", "uniform")
     return [
         Claim(
             "Out-of-distribution views gain on the tail",
@@ -216,6 +217,12 @@ def claims(runs: Runs) -> list[Claim]:
         above("And exported with --prior=uniform", short_uniform, ("minutes", "teacher")),
         above("In ten minutes, both exported so, it is above the plain ViT", short_uniform, ("minutes_vit", "uniform")),
         above("And above DeiT", short_uniform, ("minutes_deit", "uniform")),
+        Claim(
+            "After a night, with stem and guidance, it is above its own teacher",
+            {column: pairs(("night", "mean"), ("night", "teacher"), column) for column in ("overall", "head", "mid")},
+        ),
+        above("And exported with --prior=uniform", night_uniform, ("night", "teacher")),
+        above("After a night, both exported so, it is above the plain ViT", night_uniform, ("night_vit", "uniform")),
         above("In ten minutes a flat teacher makes a better student", short, ("minutes_sharp", "mean")),
         above("In ten minutes re-weighting DIST gains", short, ("minutes_no_drw", "mean")),
         above("In ten minutes a fine-tuned ImageNet teacher makes a better student", ("minutes_tuned", "mean"), short),

@@ -114,7 +114,7 @@ def test_one_seed_of_all_rows_comes_first_and_the_most_telling_rows_before_the_o
     assert runs[:3] == [("vit", 0), ("deit", 0), ("deit_lt_1", 0)] and runs[3] == ("vit_drw", 0)
     last = ["vit", "deit", "deit_lt_1", "longer", "pair", "fine", "stem_vit", "stem", "minutes_vit"]
     last += ["minutes_vit_balanced", "minutes", "minutes_deit", "minutes_no_drw", "minutes_sharp", "minutes_tuned"]
-    last += ["minutes_quick"]
+    last += ["minutes_quick", "night"]
     assert runs[-len(last) :] == [(row, 2) for row in last]
     assert len(set(runs)) == len(runs) == sum(row.seeds for row in ablation.ROWS.values())
     assert ablation.order(["mdcs", "vit"], [2, 0]) == [("vit", 0), ("mdcs", 0), ("vit", 2), ("mdcs", 2)]
@@ -162,20 +162,35 @@ def test_rows_differ_in_what_their_titles_say():
     assert differ("minutes", "minutes_no_drw") == {"beta"} and differ("minutes", "minutes_sharp") == {"teacher_rho"}
     assert differ("stem", "minutes") == {"patch_size", "epochs", "reweight_epoch"}
     for row, each in recipes.items():
-        last, late = (60, 54) if row.startswith("minutes") else (100, 70 if row == "longer" else 90)
+        last, late = {"minutes": (60, 54), "night": (150, 135), "longer": (100, 70)}.get(row.split("_")[0], (100, 90))
         assert (each["epochs"], each["reweight_epoch"], "mixing_off" in each) == (last, late, False), row
     labels = {row: [f for f in each if f.startswith("--teacher_labels")] for row, each in flags.items()}
     assert labels["deit_lt_1"] == labels["balanced"] != labels["drw"] and labels["soft"] == labels["vit"] == []
     assert len({str(labels[row]) for row in ("deit", "mixed", "deit_lt_1", "longer", "pair")}) == 5
 
 
-@pytest.mark.parametrize(("row", "config"), [("stem", "folder_small"), ("minutes", "folder_small_minutes")])
-def test_the_rows_of_a_budget_are_its_recipe(row, config):
+@pytest.mark.parametrize(
+    ("row", "config", "teacher"),
+    [
+        ("stem", "folder_small", "ldam_sam"),
+        ("minutes", "folder_small_minutes", "ldam_sam"),
+        ("night", "folder_small_night", "ldam_sam_resnet20"),
+    ],
+)
+def test_the_rows_of_a_budget_are_its_recipe(row, config, teacher):
     """All but the moving average, which no table compares, and how often a run is measured."""
-    published = [f"--flagfile=configs/{config}.cfg", "--workdir=x", "--teacher=ldam_sam", "--noema_warmup"]
+    published = [f"--flagfile=configs/{config}.cfg", "--workdir=x", f"--teacher={teacher}"]
     flags = ablation.student_flags(options(Path("x")), row, 0)
-    ours, theirs = (ablation.recipe_of([*each, "--eval_every=0"]) for each in (flags, published))
+    ours, theirs = (ablation.recipe_of([*each, "--eval_every=0", "--noema_warmup"]) for each in (flags, published))
     assert ours == theirs
+
+
+def test_the_student_of_a_night_and_the_plain_vit_beside_it_have_the_same_network():
+    ours, vit = (
+        ablation.recipe_of(ablation.student_flags(options(Path("x")), row, 0)) for row in ("night", "night_vit")
+    )
+    differ = {name for name in ours | vit if ours.get(name) != vit.get(name) and not name.startswith("teacher")}
+    assert differ == {"method", "beta", "logit_adjustment", "guidance", "distillation", "temperature"}
 
 
 def test_the_teacher_quick_is_made_by_its_own_command_and_its_students_are_not_said_to_have_another():
