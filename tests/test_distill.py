@@ -238,6 +238,7 @@ def test_accumulation_is_only_a_matter_of_memory():
     same_runs(after_steps(**options), after_steps(**options, accumulation=4))
 
 
+@pytest.mark.slow
 def test_the_total_of_a_loop_is_no_part_of_a_larger_sum():
     """TensorFlow may give a sum of three a temporary variable; with a loop's total in it, the next step finds it there.
 
