@@ -12,12 +12,12 @@ the paper's claims. At the end `deitlt_tf.report --compare` puts the first seed 
 prints is in OUT_DIR/logs.
 
 All rows share data, order and views of the images, number of passes, and schedule; rows of "ten minutes" have 60 % of
-the passes, rows of "a night" half as many again, and networks of their own. In every row there is no mixing and no
-smoothing from epoch K (nine tenths) on, so that rows with and without re-weighting differ in the weights alone (beta =
-0 gives all classes the same weight). One teacher of each kind, with seed 0, is trained for the students of all seeds,
-so the spread over seeds is the spread of students and not of teachers. All teachers from scratch but the night's train
-for the same number of epochs, although an epoch takes longer for some. With --jobs=2 two runs share the cores: two
-processes of one thread each are faster than one process of two threads.
+the passes, rows of "a night" 150 % and networks of their own. In every row there is no mixing and no smoothing from
+epoch K (nine tenths) on, so that rows with and without re-weighting differ in the weights alone (beta = 0 gives all
+classes the same weight). One teacher of each kind, with seed 0, is trained for the students of all seeds, so the spread
+over seeds is the spread of students and not of teachers. All teachers from scratch but the night's train for the same
+number of epochs, although an epoch takes longer for some. With --jobs=2 two runs share the cores: two processes of one
+thread each are faster than one process of two threads.
 """
 
 import argparse
