@@ -112,9 +112,9 @@ def test_a_claim_without_intervals_needs_three_seeds_on_one_side(seeds, expected
 def test_one_seed_of_all_rows_comes_first_and_the_most_telling_rows_before_the_others():
     runs = ablation.order(list(ablation.ROWS), None)
     assert runs[:3] == [("vit", 0), ("deit", 0), ("deit_lt_1", 0)] and runs[3] == ("vit_drw", 0)
-    last = ["vit", "deit", "deit_lt_1", "longer", "pair", "fine", "stem_vit", "stem", "minutes_vit"]
-    last += ["minutes_vit_balanced", "minutes", "minutes_deit", "minutes_no_drw", "minutes_sharp", "minutes_tuned"]
-    last += ["minutes_quick", "night"]
+    last = ["vit", "deit", "deit_lt_1", "longer", "pair", "fine", "stem_vit", "stem"]
+    parts = ["_vit", "_vit_balanced", "", "_deit", "_no_drw", "_sharp", "_tuned", "_quick"]
+    last += [f"{budget}{part}" for budget in ("minutes", "slow_minutes") for part in parts] + ["night"]
     assert runs[-len(last) :] == [(row, 2) for row in last]
     assert len(set(runs)) == len(runs) == sum(row.seeds for row in ablation.ROWS.values())
     assert ablation.order(["mdcs", "vit"], [2, 0]) == [("vit", 0), ("mdcs", 0), ("vit", 2), ("mdcs", 2)]
@@ -160,9 +160,11 @@ def test_rows_differ_in_what_their_titles_say():
     assert differ("deit_lt_1", "balanced") == {"logit_adjustment"}
     assert differ("deit_lt_1", "longer") == {"reweight_epoch"} and not differ("deit_lt_1", "pair")
     assert differ("minutes", "minutes_no_drw") == {"beta"} and differ("minutes", "minutes_sharp") == {"teacher_rho"}
-    assert differ("stem", "minutes") == {"patch_size", "epochs", "reweight_epoch"}
+    assert differ("stem", "minutes") == {"patch_size", "epochs", "reweight_epoch", "lr"}
+    assert differ("minutes", "slow_minutes") == differ("minutes_vit", "slow_minutes_vit") == {"lr"}
     for row, each in recipes.items():
-        last, late = {"minutes": (60, 54), "night": (150, 135), "longer": (100, 70)}.get(row.split("_")[0], (100, 90))
+        passes = {"minutes": (60, 54), "slow": (60, 54), "night": (150, 135), "longer": (100, 70)}
+        last, late = passes.get(row.split("_")[0], (100, 90))
         assert (each["epochs"], each["reweight_epoch"], "mixing_off" in each) == (last, late, False), row
     labels = {row: [f for f in each if f.startswith("--teacher_labels")] for row, each in flags.items()}
     assert labels["deit_lt_1"] == labels["balanced"] != labels["drw"] and labels["soft"] == labels["vit"] == []
