@@ -93,7 +93,10 @@ def students(runs: Runs, titles: dict[str, str], *, reference: str = "vit") -> s
 
 
 def against(runs: Runs, titles: dict[str, str], *, reference: str = "deit_lt_1", output: str = "mean") -> str:
-    """Accuracy of the mean of CLS and DIST in every row, minus that of the reference with the same seed; "" if none."""
+    """Accuracy of the mean of CLS and DIST in every row, minus that of the reference with the same seed.
+
+    An empty text if no row can be compared.
+    """
     table = []
     for row, title in titles.items():
         pairs = [
@@ -103,9 +106,9 @@ def against(runs: Runs, titles: dict[str, str], *, reference: str = "deit_lt_1",
         ]
         if pairs:
             table.append([title, str(len(pairs)), *(gain([b[column] for b in pairs]) for column in COLUMNS)])
-    return (
-        markdown([f"{output} - that of {titles.get(reference, reference)}", "seeds", *COLUMNS], table) if table else ""
-    )
+    if not table:
+        return ""
+    return markdown([f"{output} - that of {titles.get(reference, reference)}", "seeds", *COLUMNS], table)
 
 
 def teachers_table(runs: Runs, teachers: dict[str, str | None]) -> str:

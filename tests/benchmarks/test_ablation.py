@@ -162,8 +162,8 @@ def test_rows_differ_in_what_their_titles_say():
     assert differ("minutes", "minutes_no_drw") == {"beta"} and differ("minutes", "minutes_sharp") == {"teacher_rho"}
     assert differ("stem", "minutes") == {"patch_size", "epochs", "reweight_epoch", "lr"}
     assert differ("minutes", "slow_minutes") == differ("minutes_vit", "slow_minutes_vit") == {"lr"}
+    passes = {"minutes": (60, 54), "slow": (60, 54), "night": (150, 135), "longer": (100, 70)}
     for row, each in recipes.items():
-        passes = {"minutes": (60, 54), "slow": (60, 54), "night": (150, 135), "longer": (100, 70)}
         last, late = passes.get(row.split("_")[0], (100, 90))
         assert (each["epochs"], each["reweight_epoch"], "mixing_off" in each) == (last, late, False), row
     labels = {row: [f for f in each if f.startswith("--teacher_labels")] for row, each in flags.items()}
